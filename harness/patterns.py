@@ -1,0 +1,555 @@
+"""Patterns: what is called when. Each is a plan (a frozen value) and the generator of one client's jobs.
+
+Nothing of the harness writes to the tables while calls are in flight: fresh keys are made before the start, because a
+foreign-key check alone can make a lone NOWAIT caller busy.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import random
+import threading
+from collections.abc import Callable, Generator, Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+from harness.contracts.contract import IN_DOUBT, Contract, Effect, Outcome
+from harness.errors import UsageError
+from harness.firing import Client, Crew, Job, clock
+from harness.targets.target import Target
+
+CALIBRATION_CALLS = 60
+"""Calls per client before a burst by duration, to learn how many fresh keys it may use up."""
+
+KEYS_MARGIN = 1.6
+"""Fresh keys made per key that the calibrated rate would use up."""
+
+LATE = 0.01
+"""Seconds after its due time from which an arrival counts as not started in time."""
+
+
+class Keys:
+    """The keys of one run: fresh ones, encoded once, and some that were never created."""
+
+    def __init__(self, fresh: Sequence[Hashable], unknown: Sequence[Hashable] = ()) -> None:
+        self.fresh = fresh
+        self.unknown = unknown
+
+
+class Pattern(Protocol):
+    """A plan. `jobs` runs in the client's thread; `prepare` once, in the main thread, before the start."""
+
+    name: ClassVar[str]
+
+    @property
+    def clients(self) -> int: ...
+
+    def overlap(self, client: int) -> bool:
+        """Whether this client's calls are timed on the server, too."""
+        ...
+
+    def fresh_keys(self, rate: float | None) -> int | None:
+        """How many fresh keys the plan needs; None: not known without a calibrated `rate` in calls/s."""
+        ...
+
+    @property
+    def unknown_keys(self) -> int: ...
+
+    def expected(self, contract: Contract) -> frozenset[str]:
+        """The labels that a call of this pattern should end with."""
+        ...
+
+    def prepare(self, crew: Crew, clients: Sequence[Client], contract: Contract, keys: Keys) -> Jobs: ...
+
+
+Jobs = Callable[[Client], Generator[Job, None, None]]
+"""Gives each client its jobs."""
+
+
+def _targets(clients: Sequence[Client]) -> tuple[Target, ...]:
+    return tuple({client.target.name: client.target for client in clients}.values())
+
+
+def _positive(**numbers: float | None) -> None:
+    for name, number in numbers.items():
+        if number is not None and not number > 0:
+            raise UsageError(f"{name} is {number}; it must be more than 0.", next_step=f"give another --{name}")
+
+
+@dataclass(frozen=True, slots=True)
+class Burst:
+    """Distinct keys, closed loop: each client calls again as soon as its answer is there, after `pause` seconds."""
+
+    name: ClassVar[str] = "burst"
+    unknown_keys: ClassVar[int] = 0
+
+    clients: int = 10
+    duration: float | None = None
+    """Seconds; the last calls may end later."""
+    calls: int | None = None
+    """Calls per client; one of `duration` and `calls` is given."""
+    pause: float = 0.0
+    """Seconds after each call."""
+    phase: int = 0
+    """Phase its calls belong to; `WARM_UP` keeps them out of the metrics."""
+
+    def __post_init__(self) -> None:
+        _positive(clients=self.clients, duration=self.duration, calls=self.calls)
+        if self.pause < 0:
+            raise UsageError(f"pause is {self.pause}; it must be 0 or more.", next_step="give another --pause")
+        if (self.duration is None) == (self.calls is None):
+            raise UsageError("A burst takes a duration or a number of calls, one of both.")
+
+    def fresh_keys(self, rate: float | None) -> int | None:
+        if self.calls is not None:
+            return self.clients * self.calls
+        assert self.duration is not None
+        if self.pause > 0:
+            # Even calls that take no time cannot come faster than the pause lets them.
+            return self.clients * (math.ceil(self.duration / self.pause) + 1)
+        return None if rate is None else math.ceil(rate * self.duration * KEYS_MARGIN) + self.clients
+
+    def overlap(self, client: int) -> bool:  # noqa: ARG002
+        return False
+
+    def expected(self, contract: Contract) -> frozenset[str]:
+        return frozenset({contract.accepted})
+
+    def prepare(self, crew: Crew, clients: Sequence[Client], contract: Contract, keys: Keys) -> Jobs:
+        variants = len(contract.variants)
+        (target,) = _targets(clients)
+        shared = iter([target.encode_key(key) for key in keys.fresh])
+
+        def jobs(client: Client) -> Generator[Job, None, None]:
+            # next() on a list iterator is one step under the interpreter's lock: clients draw without a lock of ours.
+            deadline = None if self.duration is None else crew.started + int(self.duration * 1e9)
+            numbers = itertools.count() if self.calls is None else range(self.calls)
+            for number in numbers:
+                if crew.stopped.is_set() or (deadline is not None and clock() >= deadline):
+                    return
+                key = next(shared, None)
+                if key is None:
+                    return
+                yield 0, key, (client.number + number) % variants, self.phase
+                if self.pause:
+                    crew.stopped.wait(self.pause)
+
+        return jobs
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """One release of a race: who calls which of its keys with which argument variant.
+
+    In a held round the first caller goes ahead, and its transaction stays open, then commits or rolls back, while the
+    others call.
+    """
+
+    callers: tuple[int, ...]
+    keys: tuple[int, ...]
+    """For each caller, which of the round's keys it calls."""
+    variant: int
+    hold: str | None = None
+    """None, `commit` or `rollback`."""
+
+    @property
+    def distinct_keys(self) -> int:
+        return max(self.keys) + 1
+
+
+# What decides whether a race shows: how many callers, on how many keys, and whether one stays inside for a while. Some
+# bugs never show with ten plain callers and always with two. (callers or None for all, keys, hold)
+_KINDS: tuple[tuple[int | None, int, str | None], ...] = (
+    (None, 1, None),
+    (2, 1, None),
+    (None, 1, None),
+    (2, 1, "commit"),
+    (3, 1, None),
+    (None, 2, None),
+    (None, 1, None),
+    (2, 1, "rollback"),
+    (None, 1, "commit"),
+    (None, 3, None),
+    (None, 1, None),
+    (None, 1, "rollback"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Race:
+    """Many rounds; in each, callers are released together on one fresh key (or a few of one event)."""
+
+    name: ClassVar[str] = "race"
+    unknown_keys: ClassVar[int] = 0
+
+    clients: int = 10
+    rounds: int = 100
+    hold: float = 0.02
+    """Longest time, in seconds, that a held round's first transaction stays open for the others."""
+    mixed: bool = True
+    """Vary the rounds; False: every client on one key in every round, and nothing held."""
+    pace: float = 0.0
+    """Seconds between two rounds."""
+
+    def __post_init__(self) -> None:
+        _positive(clients=self.clients, rounds=self.rounds)
+        if self.clients < 2:
+            raise UsageError("A race takes at least 2 clients.", next_step="give another --clients")
+
+    def plan(self, variants: int) -> tuple[Round, ...]:
+        """The rounds, the same every time. Each variant meets each kind of round."""
+        kinds = _KINDS if self.mixed else _KINDS[:1]
+        rounds = []
+        for number in range(self.rounds):
+            wanted, keys, hold = kinds[number % len(kinds)]
+            size = min(wanted or self.clients, self.clients)
+            # Turn the clients round, so that small rounds are not always the same two.
+            callers = tuple((number + place) % self.clients for place in range(size))
+            distinct = min(keys, size // 2)
+            variant = (number + number // len(kinds)) % variants
+            rounds.append(Round(callers, tuple(place % distinct for place in range(size)), variant, hold))
+        return tuple(rounds)
+
+    def fresh_keys(self, rate: float | None) -> int:  # noqa: ARG002
+        return sum(r.distinct_keys for r in self.plan(1))
+
+    def overlap(self, client: int) -> bool:  # noqa: ARG002
+        return True
+
+    def expected(self, contract: Contract) -> frozenset[str]:
+        return frozenset(contract.labels) - {contract.missing}
+
+    def prepare(self, crew: Crew, clients: Sequence[Client], contract: Contract, keys: Keys) -> Jobs:
+        rounds = self.plan(len(contract.variants))
+        places = {client.number: place for place, client in enumerate(clients)}
+        fresh = iter(keys.fresh)
+        encoded: list[dict[str, list[Any]]] = []
+        for each in rounds:
+            mine = list(itertools.islice(fresh, each.distinct_keys))
+            encoded.append({t.name: [t.encode_key(k) for k in mine] for t in _targets(clients)})
+        gates = _Gates(rounds, self.clients, crew)
+
+        def jobs(client: Client) -> Generator[Job, None, None]:
+            me = places[client.number]
+            last = -1
+            try:
+                for number, each in enumerate(rounds):
+                    if crew.stopped.is_set():
+                        return
+                    last = number
+                    if not gates.arrive(number, me):
+                        continue
+                    key = encoded[number][client.target.name][each.keys[each.callers.index(me)]]
+                    phase = number + 1
+                    if each.hold is not None and me == each.callers[0]:
+                        yield from self._held(client, gates, number, each, (0, key, each.variant, phase))
+                    else:
+                        yield 0, key, each.variant, phase
+                        gates.answered(number)
+                    if self.pace and me == each.callers[0]:
+                        crew.stopped.wait(self.pace)
+            finally:
+                # Also when this client's connection died: nobody may wait for it.
+                gates.leave(last, me)
+
+        return jobs
+
+    def _held(self, client: Client, gates: _Gates, number: int, each: Round, job: Job) -> Generator[Job, None, None]:
+        caller = client.caller
+        assert caller is not None
+        opened = caller.begin()
+        try:
+            yield job
+        finally:
+            gates.release_others(number)
+        if not opened:
+            return
+        gates.await_answers(number, self.hold)
+        committed = caller.end(commit=each.hold == "commit") and each.hold == "commit"
+        if not caller.alive:
+            client.log.outcomes[-1] = Outcome(IN_DOUBT, Effect.IN_DOUBT, "connection_lost", "lost while held open")
+        client.log.amend_last(clock(), rolled_back=not committed)
+        if not committed:
+            # The winner went away: the ticket must be scannable, or scanned by one of the others.
+            yield job
+
+
+class _Gates:
+    """Releases each round's callers together: the last to arrive opens the others' gates.
+
+    A gate is a lock that its client waits on. Arrivals are counted with itertools.count, one step under the
+    interpreter's lock. A round starts when its callers are there and the callers of the round before are back.
+    """
+
+    def __init__(self, rounds: Sequence[Round], clients: int, crew: Crew) -> None:
+        self._rounds = rounds
+        self._crew = crew
+        self._gates = [threading.Lock() for _ in range(clients)]
+        for gate in self._gates:
+            gate.acquire()
+        before: frozenset[int] = frozenset()
+        self._awaited: list[frozenset[int]] = []
+        for each in rounds:
+            self._awaited.append(frozenset(each.callers) | before)
+            before = frozenset(each.callers)
+        self._arrivals = [itertools.count(1) for _ in rounds]
+        self._answers = [itertools.count(1) for _ in rounds]
+        self._answered = [threading.Lock() if each.hold else None for each in rounds]
+        for lock in self._answered:
+            if lock is not None:
+                lock.acquire()
+
+    def arrive(self, number: int, me: int) -> bool:
+        """Wait for the round's release; False when `me` has no part in it, or the run was stopped."""
+        if me not in self._awaited[number]:
+            return False
+        each = self._rounds[number]
+        self._count(number, me)
+        if me not in each.callers:
+            return False
+        gate = self._gates[me]
+        while not gate.acquire(timeout=0.5):
+            if self._crew.stopped.is_set():
+                return False
+        return True
+
+    def release_others(self, number: int) -> None:
+        for other in self._rounds[number].callers[1:]:
+            self._gates[other].release()
+
+    def answered(self, number: int) -> None:
+        """One of the callers of a held round, other than the first, has its answer."""
+        lock = self._answered[number]
+        if lock is not None and next(self._answers[number]) == len(self._rounds[number].callers) - 1:
+            lock.release()
+
+    def await_answers(self, number: int, longest: float) -> None:
+        lock = self._answered[number]
+        assert lock is not None
+        lock.acquire(timeout=longest)
+
+    def leave(self, last: int, me: int) -> None:
+        """Arrive at every round that is left, without waiting."""
+        for number in range(last + 1, len(self._rounds)):
+            if me in self._awaited[number]:
+                self._count(number, me)
+
+    def _count(self, number: int, me: int) -> None:
+        if next(self._arrivals[number]) < len(self._awaited[number]):
+            return
+        each = self._rounds[number]
+        if each.hold is not None:
+            self._gates[each.callers[0]].release()
+            return
+        for caller in each.callers:
+            if caller != me:
+                self._gates[caller].release()
+        if me in each.callers:
+            self._gates[me].release()
+
+
+@dataclass(frozen=True, slots=True)
+class Arrivals:
+    """Open loop: calls are due at times that do not wait for answers, at `rate` per second.
+
+    Latency counts from the due time, so that a server that stands still cannot hide behind clients that wait for it
+    (coordinated omission; Tene, "How NOT to Measure Latency", 2013).
+    """
+
+    name: ClassVar[str] = "arrivals"
+    unknown_keys: ClassVar[int] = 0
+
+    clients: int = 10
+    rate: float = 100.0
+    """Calls per second of all clients together."""
+    duration: float = 3.0
+    distribution: str = "poisson"
+    """`poisson` or `constant`."""
+    duplicates: float = 0.0
+    """Share of calls that repeat a key that was due before."""
+    seed: int = 1
+
+    def __post_init__(self) -> None:
+        _positive(clients=self.clients, rate=self.rate, duration=self.duration)
+        if self.distribution not in ("poisson", "constant"):
+            raise UsageError(f"There is no distribution {self.distribution!r}.", next_step="poisson or constant")
+        if not 0 <= self.duplicates < 1:
+            raise UsageError(f"duplicates is {self.duplicates}; it is a share from 0 to below 1.")
+
+    def schedule(self) -> tuple[tuple[float, int], ...]:
+        """(seconds after the start, number of its key) of every call, the same for the same seed."""
+        choose = random.Random(self.seed)  # noqa: S311 - a repeatable plan, not a secret
+        due, fresh = 0.0, 0
+        found: list[tuple[float, int]] = []
+        while True:
+            due += choose.expovariate(self.rate) if self.distribution == "poisson" else 1 / self.rate
+            if due >= self.duration:
+                return tuple(found)
+            if fresh and choose.random() < self.duplicates:
+                found.append((due, choose.randrange(fresh)))
+            else:
+                found.append((due, fresh))
+                fresh += 1
+
+    def fresh_keys(self, rate: float | None) -> int:  # noqa: ARG002
+        return len({key for _, key in self.schedule()})
+
+    def overlap(self, client: int) -> bool:  # noqa: ARG002
+        return False
+
+    def expected(self, contract: Contract) -> frozenset[str]:
+        if self.duplicates:
+            return frozenset(contract.labels) - {contract.missing}
+        return frozenset({contract.accepted})
+
+    def prepare(self, crew: Crew, clients: Sequence[Client], contract: Contract, keys: Keys) -> Jobs:
+        variants = len(contract.variants)
+        (target,) = _targets(clients)
+        encoded = [target.encode_key(key) for key in keys.fresh]
+        shared = iter([(int(due * 1e9), encoded[key], at % variants) for at, (due, key) in enumerate(self.schedule())])
+
+        def jobs(client: Client) -> Generator[Job, None, None]:  # noqa: ARG001
+            for due, key, variant in shared:
+                due_at = crew.started + due
+                ahead = due_at - clock()
+                if ahead > 0:
+                    crew.stopped.wait(ahead / 1e9)
+                if crew.stopped.is_set():
+                    return
+                yield due_at, key, variant, 0
+
+        return jobs
+
+
+@dataclass(frozen=True, slots=True)
+class Rescan:
+    """Every key is used up by one client, then called again by another, which must be told the true winner."""
+
+    name: ClassVar[str] = "rescan"
+    unknown_keys: ClassVar[int] = 0
+
+    clients: int = 10
+    calls: int = 10
+    """Keys per client."""
+
+    def __post_init__(self) -> None:
+        _positive(clients=self.clients, calls=self.calls)
+
+    def fresh_keys(self, rate: float | None) -> int:  # noqa: ARG002
+        return self.clients * self.calls
+
+    def overlap(self, client: int) -> bool:  # noqa: ARG002
+        return False
+
+    def expected(self, contract: Contract) -> frozenset[str]:
+        return frozenset({contract.accepted, contract.repeated})
+
+    def prepare(self, crew: Crew, clients: Sequence[Client], contract: Contract, keys: Keys) -> Jobs:
+        variants = len(contract.variants)
+        (target,) = _targets(clients)
+        encoded = [target.encode_key(key) for key in keys.fresh]
+        turn = threading.Barrier(self.clients)
+
+        def jobs(client: Client) -> Generator[Job, None, None]:
+            done = False
+            try:
+                for phase in range(contract.capacity + 1):
+                    # The same keys in every pass, each time from the next client.
+                    whose = (client.number + phase) % self.clients
+                    for number, key in enumerate(encoded[whose * self.calls : (whose + 1) * self.calls]):
+                        if crew.stopped.is_set():
+                            return
+                        yield 0, key, number % variants, phase
+                    turn.wait()
+                done = True
+            except threading.BrokenBarrierError:
+                return
+            finally:
+                if not done:  # stopped, or this client's connection died: nobody may wait for it
+                    turn.abort()
+
+        return jobs
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """Keys that were never created: every call must be told so."""
+
+    name: ClassVar[str] = "unknown"
+
+    clients: int = 10
+    calls: int = 10
+
+    def __post_init__(self) -> None:
+        _positive(clients=self.clients, calls=self.calls)
+
+    @property
+    def unknown_keys(self) -> int:
+        return self.clients * self.calls
+
+    def fresh_keys(self, rate: float | None) -> int:  # noqa: ARG002
+        return 0
+
+    def overlap(self, client: int) -> bool:  # noqa: ARG002
+        return False
+
+    def expected(self, contract: Contract) -> frozenset[str]:
+        return frozenset({contract.missing})
+
+    def prepare(self, crew: Crew, clients: Sequence[Client], contract: Contract, keys: Keys) -> Jobs:
+        variants = len(contract.variants)
+        (target,) = _targets(clients)
+        encoded = [target.encode_key(key) for key in keys.unknown]
+
+        def jobs(client: Client) -> Generator[Job, None, None]:
+            mine = encoded[client.number * self.calls : (client.number + 1) * self.calls]
+            for number, key in enumerate(mine):
+                if crew.stopped.is_set():
+                    return
+                yield 0, key, number % variants, 0
+
+        return jobs
+
+
+@dataclass(frozen=True, slots=True)
+class Together:
+    """Patterns side by side, each with its own clients and keys: a race every second under a burst."""
+
+    name: ClassVar[str] = "soak"
+
+    parts: tuple[Burst | Race, ...]
+
+    @property
+    def clients(self) -> int:
+        return sum(part.clients for part in self.parts)
+
+    @property
+    def unknown_keys(self) -> int:
+        return 0
+
+    def overlap(self, client: int) -> bool:
+        for part in self.parts:
+            if client < part.clients:
+                return part.overlap(client)
+            client -= part.clients
+        return False
+
+    def fresh_keys(self, rate: float | None) -> int | None:
+        """Known without a rate: a burst in here has calls or a pause."""
+        needed = [part.fresh_keys(rate) for part in self.parts]
+        return None if None in needed else sum(n for n in needed if n is not None)
+
+    def expected(self, contract: Contract) -> frozenset[str]:
+        return frozenset().union(*(part.expected(contract) for part in self.parts))
+
+    def prepare(self, crew: Crew, clients: Sequence[Client], contract: Contract, keys: Keys) -> Jobs:
+        jobs_of: dict[int, Jobs] = {}
+        fresh, first = iter(keys.fresh), 0
+        for part in self.parts:
+            mine = clients[first : first + part.clients]
+            share = list(itertools.islice(fresh, part.fresh_keys(None)))
+            jobs = part.prepare(crew, mine, contract, Keys(share))
+            jobs_of.update((client.number, jobs) for client in mine)
+            first += part.clients
+        return lambda client: jobs_of[client.number](client)

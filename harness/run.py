@@ -1,0 +1,441 @@
+"""A run: environment -> pattern -> history -> verdict -> record.
+
+`open_harness` boots what the options ask for; the `Harness` it gives makes any number of runs, each on a database of
+its own.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+import harness
+from harness import contracts
+from harness.contracts.contract import Contract, Effect
+from harness.environment.database import Database, Template
+from harness.environment.servers import Server, ServerDescription, address, connect, open_server
+from harness.errors import HarnessError, UsageError
+from harness.firing import Crew, clock
+from harness.history import WARM_UP, History
+from harness.options import Options
+from harness.patterns import (
+    CALIBRATION_CALLS,
+    LATE,
+    Arrivals,
+    Burst,
+    Keys,
+    Pattern,
+    Race,
+    Rescan,
+    Together,
+    Unknown,
+)
+from harness.record import AppliedFile, Record, RunRecord
+from harness.targets.sql import SqlTarget
+from harness.targets.target import Target
+from harness.verdict import invariants, overlap, thresholds
+from harness.verdict.findings import Finding, Truth, truth_of
+from harness.verdict.judge import judge_history
+from harness.verdict.metrics import Metrics, measure
+
+_SPARE_CONNECTIONS = 5
+"""Connections kept free for the harness itself: fresh keys, invariants, maintenance."""
+
+Progress = Callable[[str, int], None]
+"""Told the pattern's name and the calls made so far, about ten times a second."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """All findings of a run."""
+
+    findings: tuple[Finding, ...]
+
+    @property
+    def truth(self) -> Truth:
+        return truth_of(self.findings)
+
+    @property
+    def held(self) -> bool:
+        return self.truth is Truth.HELD
+
+    @property
+    def broken(self) -> tuple[Finding, ...]:
+        return tuple(f for f in self.findings if f.truth is Truth.BROKEN)
+
+    def __getitem__(self, finding: str) -> Finding:
+        """The finding with that id. Raises KeyError with the ids there are."""
+        for each in self.findings:
+            if each.id == finding:
+                return each
+        raise KeyError(f"{finding}; there are {', '.join(f.id for f in self.findings)}")
+
+    def __repr__(self) -> str:
+        """What a failed assertion shows: every claim that is not held."""
+        lines = [f"verdict {self.truth.value}"]
+        lines += [
+            f"  {f.truth.value} {f.id}: {f.claim} observed: {f.observed}"
+            for f in self.findings
+            if f.truth is not Truth.HELD
+        ]
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What one run gives back: its verdict, its metrics, and the raw evidence."""
+
+    record: RunRecord
+    history: History
+
+    @property
+    def verdict(self) -> Verdict:
+        return Verdict(self.record.findings)
+
+    @property
+    def metrics(self) -> Metrics:
+        assert self.record.metrics is not None
+        return self.record.metrics
+
+
+class Harness:
+    """Makes runs on one server and template. Each run has a fresh database and leaves a record in `runs`."""
+
+    def __init__(
+        self, options: Options, contract: Contract, server: Server, template: Template, progress: Progress | None = None
+    ) -> None:
+        self.options = options
+        self.contract = contract
+        self.template = template
+        self.environment: ServerDescription = server.describe()
+        self.runs: list[RunRecord] = []
+        self.test = ""
+        """The pytest test that is running; kept in each record."""
+        self._server = server
+        self._progress = progress
+        self._invariants = invariants.load((contract.invariants, *options.invariants))
+        for metric, expressions in contract.thresholds.items():
+            for expression in expressions:
+                thresholds.parse(metric, expression)
+
+    def burst(
+        self,
+        *,
+        clients: int | None = None,
+        duration: float | None = None,
+        calls: int | None = None,
+        pause: float | None = None,
+    ) -> Result:
+        """Distinct keys, each client again and again; for `duration` seconds or `calls` per client."""
+        return self.run(self._burst(clients, duration, calls, pause))
+
+    def race(self, *, clients: int | None = None, rounds: int | None = None, mixed: bool | None = None) -> Result:
+        """Clients released together on one key, many rounds; `mixed` varies the rounds."""
+        return self.run(self._race(clients, rounds, mixed))
+
+    def arrivals(
+        self,
+        *,
+        clients: int | None = None,
+        rate: float = 100.0,
+        duration: float | None = None,
+        distribution: str = "poisson",
+        duplicates: float = 0.0,
+    ) -> Result:
+        """Open loop at `rate` calls per second, with a share of `duplicates`."""
+        wanted = _first(clients, self.options.clients, 10)
+        seconds = _first(duration, self.options.duration, 3.0)
+        return self.run(Arrivals(wanted, rate, seconds, distribution, duplicates))
+
+    def rescan(self, *, clients: int | None = None, calls: int = 10) -> Result:
+        """Keys that are used up, then called again."""
+        return self.run(Rescan(_first(clients, self.options.clients, 10), calls))
+
+    def unknown(self, *, clients: int | None = None, calls: int = 10) -> Result:
+        """Keys that were never created."""
+        return self.run(Unknown(_first(clients, self.options.clients, 10), calls))
+
+    def profile(self) -> tuple[Pattern, ...]:
+        """The patterns of the options' profile."""
+        options = self.options
+        if options.profile == "soak":
+            clients, duration = _first(options.clients, 50), _first(options.duration, 600.0)
+            pause = _first(options.pause, 0.1)
+            if not pause:
+                raise UsageError("A soak needs a pause, to know its tickets beforehand.", next_step="give --pause 0.01")
+            rounds = _first(options.rounds, max(int(duration), 1))
+            burst = Burst(clients, duration, pause=pause)
+            return (Together((burst, Race(min(clients, 10), rounds, pace=duration / rounds))),)
+        patterns: list[Pattern] = [self._burst(None, None, None, None), self._race(None, None, None)]
+        if options.profile == "quick":
+            clients = _first(options.clients, 10)
+            patterns += [Rescan(clients), Unknown(clients)]
+        return tuple(patterns)
+
+    def pattern(self, name: str) -> Pattern:
+        """One pattern of a profile by its name. Raises UsageError when there is none."""
+        for pattern in (*self.profile(), Arrivals(_first(self.options.clients, 10)), Rescan(), Unknown()):
+            if pattern.name == name:
+                return pattern
+        raise UsageError(f"There is no pattern {name!r}.", next_step="burst, race, arrivals, rescan or unknown")
+
+    def _burst(self, clients: int | None, duration: float | None, calls: int | None, pause: float | None) -> Burst:
+        seed = self.options.profile == "seed"
+        seconds = None if calls is not None else _first(duration, self.options.duration, 60.0 if seed else 3.0)
+        wait = _first(pause, self.options.pause, 0.1 if seed else 0.0)
+        return Burst(_first(clients, self.options.clients, 10), seconds, calls, wait)
+
+    def _race(self, clients: int | None, rounds: int | None, mixed: bool | None) -> Race:
+        seed = self.options.profile == "seed"
+        return Race(
+            _first(clients, self.options.clients, 10),
+            _first(rounds, self.options.rounds, 1 if seed else 100),
+            mixed=not seed if mixed is None else mixed,
+        )
+
+    def run(self, pattern: Pattern, target: Callable[[Database], Target] | None = None) -> Result:
+        """Run one pattern on a fresh database, judge it, and keep its record.
+
+        Raises HarnessError when the run cannot be made, and KeyboardInterrupt after keeping what there was.
+        """
+        self._check_connections(pattern)
+        with self.template.clone() as database:
+            door = self._sql_target(database) if target is None else target(database)
+            try:
+                return self._fire(pattern, database, door)
+            finally:
+                door.close()
+
+    def record(self, command: str, *, interrupted: bool = False) -> Record:
+        """Everything so far as one record."""
+        return Record(
+            harness_version=harness.__version__,
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            command=command,
+            profile=self.options.profile,
+            contract=self.contract.name,
+            environment=self.environment,
+            migrations=tuple(AppliedFile(str(s.path), s.sha256) for s in self.template.migrations),
+            seeds=tuple(AppliedFile(str(s.path), s.sha256) for s in self.template.seeds),
+            runs=tuple(self.runs),
+            interrupted=interrupted or any(run.interrupted for run in self.runs),
+        )
+
+    def _sql_target(self, database: Database) -> SqlTarget:
+        return SqlTarget(
+            database.dsn, self.contract, pool_size=self.options.pool_size, pool_timeout=self.options.timeout
+        )
+
+    def _check_connections(self, pattern: Pattern) -> None:
+        needed = (self.options.pool_size or pattern.clients) + _SPARE_CONNECTIONS
+        with connect(self._server.dsn) as connection:
+            row = connection.execute(_FREE_CONNECTIONS).fetchone()
+        assert row is not None
+        free, most = int(str(row[0])), row[1]
+        if needed > free:
+            raise UsageError(
+                f"{pattern.clients} clients need {needed} connections, and the server has {free} free.",
+                tried=f"max_connections = {most}, less those reserved and in use",
+                next_step="give fewer --clients, put a pool between with --pool-size, or raise max_connections",
+            )
+
+    def _fire(self, pattern: Pattern, database: Database, target: Target) -> Result:
+        progress = self._progress
+        crew = Crew(
+            self.contract,
+            lambda client: target,  # noqa: ARG005
+            pattern.clients,
+            timeout=self.options.timeout,
+            overlap=pattern.overlap,
+            progress=None if progress is None else lambda calls: progress(pattern.name, calls),
+        )
+        notes: list[str] = []
+        unknown: list[Hashable] = []
+        interrupted = False
+        try:
+            crew.open(self._new_keys(database, pattern.clients))
+            wanted = self._calibrated(pattern, crew, database)
+            unknown = [self.contract.unknown_key() for _ in range(pattern.unknown_keys)]
+            keys = Keys(self._new_keys(database, wanted), unknown)
+            crew.fire(pattern.prepare(crew, crew.clients, self.contract, keys))
+            if isinstance(pattern, Burst) and pattern.duration is not None:
+                seconds = (clock() - crew.started) / 1e9
+                if seconds < 0.9 * pattern.duration and not _dead(crew):
+                    notes.append(f"all {wanted} fresh keys were used up after {seconds:.1f} s")
+        except KeyboardInterrupt:
+            interrupted = True
+            raise
+        finally:
+            # Also after Ctrl-C: what was seen until then is kept, and marked.
+            crew.close()
+            if interrupted:
+                self._keep(pattern, target, crew, unknown, notes, None, interrupted=True)
+        return self._keep(pattern, target, crew, unknown, notes, database, interrupted=False)
+
+    def _calibrated(self, pattern: Pattern, crew: Crew, database: Database) -> int:
+        """How many fresh keys the pattern needs, after a short burst where that depends on the calls' rate."""
+        wanted = pattern.fresh_keys(None)
+        if wanted is not None:
+            return wanted
+        probe = Burst(pattern.clients, calls=CALIBRATION_CALLS, phase=WARM_UP)
+        keys = Keys(self._new_keys(database, pattern.clients * CALIBRATION_CALLS))
+        crew.fire(probe.prepare(crew, crew.clients, self.contract, keys))
+        calls = sum(len(client.log) for client in crew.clients)
+        wanted = pattern.fresh_keys(calls / ((clock() - crew.started) / 1e9))
+        assert wanted is not None
+        return wanted
+
+    def _keep(
+        self,
+        pattern: Pattern,
+        target: Target,
+        crew: Crew,
+        unknown: Sequence[Hashable],
+        notes: Sequence[str],
+        database: Database | None,
+        *,
+        interrupted: bool,
+    ) -> Result:
+        history = crew.history(unknown)
+        contract = self.contract
+        expected = pattern.expected(contract)
+        metrics = measure(history, contract, expected, LATE)
+        overlapped = overlap.measure(history.operations(), crew.spans())
+        findings = [*thresholds.judge(metrics, contract, expected), *judge_history(history, contract)]
+        if overlapped is not None:
+            findings.append(overlap.judge(overlapped))
+        server_lost = False
+        if database is not None:
+            stored = invariants.judge(self._invariants, history.operations(), database.connect)
+            server_lost = bool(_dead(crew)) and not _answers(database)
+            findings += stored
+        replay = self._replay(pattern)
+        record = RunRecord(
+            pattern=pattern.name,
+            target=target.name,
+            plan=_plan(pattern) | {"pool_size": self.options.pool_size, "timeout": self.options.timeout},
+            metrics=metrics,
+            overlap=overlapped,
+            findings=tuple(f if f.truth is Truth.HELD else dataclasses.replace(f, replay=replay) for f in findings),
+            notes=(*notes, *_notes(crew, history, metrics, server_lost=server_lost)),
+            server_lost=server_lost,
+            interrupted=interrupted,
+            test=self.test,
+        )
+        self.runs.append(record)
+        return Result(record, history)
+
+    def _new_keys(self, database: Database, count: int) -> list[Hashable]:
+        if not count:
+            return []
+        name = self.contract.new_keys
+        with database.connect() as connection:
+            query = sql.SQL("SELECT * FROM {}(%s::integer)").format(sql.Identifier(*name.split(".")))
+            try:
+                keys: list[Hashable] = [row[0] for row in connection.execute(query, [count]).fetchall()]
+            except (psycopg.errors.UndefinedFunction, psycopg.errors.InvalidSchemaName) as error:
+                raise HarnessError(
+                    f"The seed does not define {name}(count integer).",
+                    tried=" ".join(str(error).split()),
+                    next_step=f"add a seed file that creates {name}(count integer) RETURNS SETOF the key's type",
+                ) from error
+            except psycopg.Error as error:
+                raise HarnessError(
+                    f"{name}({count}) failed with SQLSTATE {error.sqlstate}.", tried=" ".join(str(error).split())
+                ) from error
+        if len(set(keys)) < count or None in keys:
+            raise HarnessError(
+                f"{name}({count}) returned {len(set(keys) - {None})} distinct keys.",
+                next_step="let it create and return as many fresh keys as it is asked for",
+            )
+        return keys
+
+    def _replay(self, pattern: Pattern) -> str:
+        """The command that runs this pattern again, with every option that is not a default."""
+        words = ["harness", "run", "--pattern", "burst" if isinstance(pattern, Together) else pattern.name]
+        if isinstance(pattern, Together):
+            words = ["harness", "run", "--profile", "soak"]
+        given = dataclasses.replace(self.options, profile="quick", record=None, **_overrides(pattern))
+        for field in dataclasses.fields(Options):
+            value = getattr(given, field.name)
+            if value == field.default or value is None:
+                continue
+            for each in value if isinstance(value, tuple) else (value,):
+                shown = _without_password(each) if field.name == "server" else str(each)
+                words += ["--" + field.name.replace("_", "-"), shown]
+        return shlex.join(words)
+
+
+@contextmanager
+def open_harness(options: Options, progress: Progress | None = None) -> Iterator[Harness]:
+    """Boot the server, build the template, and take everything away at the end."""
+    contract = contracts.load(options.contract)
+    server = open_server(options.server, options.postgres_image)
+    # A path that is wrong is said before anything is booted.
+    template = Template(server, options.migrations, options.seed)
+    invariants.load((contract.invariants, *options.invariants))
+    with server, template:
+        yield Harness(options, contract, server, template, progress)
+
+
+_FREE_CONNECTIONS = """
+SELECT current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int
+       - (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'),
+       current_setting('max_connections')
+"""
+
+
+def _first(*values: Any) -> Any:
+    return next(value for value in values if value is not None)
+
+
+def _plan(pattern: Pattern) -> dict[str, Any]:
+    if isinstance(pattern, Together):
+        return {"parts": [{"pattern": part.name} | _plan(part) for part in pattern.parts]}
+    assert dataclasses.is_dataclass(pattern) and not isinstance(pattern, type)
+    return dataclasses.asdict(pattern)
+
+
+def _overrides(pattern: Pattern) -> dict[str, Any]:
+    part = pattern.parts[0] if isinstance(pattern, Together) else pattern
+    found = {"clients": part.clients, "duration": None, "pause": None, "rounds": None}
+    return found | {name: getattr(part, name) for name in found if hasattr(part, name)}
+
+
+def _without_password(server: Any) -> str:
+    text = str(server)
+    if "=" not in text and "://" not in text:
+        return text
+    return address(text)
+
+
+def _dead(crew: Crew) -> list[int]:
+    return [c.number for c in crew.clients if c.log.outcomes and c.log.outcomes[-1].effect is Effect.IN_DOUBT]
+
+
+def _answers(database: Database) -> bool:
+    try:
+        database.connect().close()
+    except HarnessError:
+        return False
+    return True
+
+
+def _notes(crew: Crew, history: History, metrics: Metrics, *, server_lost: bool) -> Iterator[str]:
+    doubtful = sum(o.outcome.effect is Effect.IN_DOUBT for o in history.operations())
+    if server_lost:
+        yield "the server was lost during the run; nothing after that could be judged"
+    if doubtful:
+        yield f"{doubtful} calls are in doubt: their connection died before the answer"
+    if crew.timeouts:
+        yield f"{crew.timeouts} calls outlasted {crew.timeout:g} s and were cancelled"
+    if metrics.late:
+        yield f"{metrics.late} calls could not start within {LATE * 1000:g} ms of their due time; it counts as latency"

@@ -1,0 +1,452 @@
+"""Target sql: a prepared statement through psycopg's low-level `pq` interface, with binary parameters and answers.
+
+The pq interface is a third of the client CPU of a cursor and halves the spread of a race's starts (`make bench`).
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from contextlib import suppress
+from importlib import resources
+from typing import Any
+
+import psycopg
+from psycopg import pq, sql
+from psycopg.adapt import PyFormat, Transformer
+from psycopg.pq import ConnStatus, DiagnosticField, ExecStatus, Format
+from psycopg_pool import ConnectionPool, PoolTimeout
+
+from harness.contracts.contract import BROKEN_ANSWER, FAILED, IN_DOUBT, Contract, Effect, Function, Outcome
+from harness.environment.servers import connect
+from harness.errors import HarnessError
+from harness.targets.target import Caller, Span
+
+_STATEMENT = b"harness_call"
+_WARM_UP_TRANSACTION = b"BEGIN; SET LOCAL statement_timeout = '10s'"
+_WARM_UPS = 6
+"""PL/pgSQL plans a statement anew five times before it may keep a generic plan (manual, "Plan Caching")."""
+
+_MOST_KNOWN = 10_000
+"""Distinct answers remembered per connection; messages that hold an id would grow without end."""
+
+_TUPLES_OK = int(ExecStatus.TUPLES_OK)
+_Raw = tuple[bytes | None, ...]
+
+
+class SqlTarget:
+    """Calls the function in a database; with `pool_size`, through a pool of that many connections."""
+
+    name = "sql"
+
+    def __init__(
+        self, dsn: str, contract: Contract, *, pool_size: int | None = None, pool_timeout: float = 10.0
+    ) -> None:
+        """Raises HarnessError when the function is missing or has other parameters or columns."""
+        self.contract = contract
+        self._dsn = dsn
+        self._pool_timeout = pool_timeout
+        with connect(dsn) as connection:
+            schema = _check_function(connection, contract.function)
+            self._codec = _Codec(connection, contract.function)
+            call = _call(schema, contract.function)
+            self._plain = _statement(connection, call, self._codec.order, overlap=False)
+            self._overlap = _statement(connection, call, self._codec.order, overlap=True)
+        self._pools: dict[bool, ConnectionPool[psycopg.Connection[Any]]] = {}
+        self._pool_size = pool_size
+        self._opening = threading.Lock()
+
+    def connect(
+        self, client: int, arguments: Sequence[Mapping[str, Any]], *, overlap: bool, warm_up: Hashable
+    ) -> Caller:
+        reader = _Reader(self.contract, self._codec, overlap=overlap)
+        parameters = [self._codec.encode(values) for values in arguments]
+        caller: _SqlCaller | _PooledCaller
+        if self._pool_size is not None:
+            caller = _PooledCaller(self._pool(overlap), self._pool_timeout, self._codec, reader, parameters)
+        else:
+            connection = connect(self._dsn)
+            caller = _SqlCaller(connection, self._codec, reader, parameters)
+            try:
+                self._prepare(connection, overlap=overlap)
+            except BaseException:
+                connection.close()
+                raise
+        # Without a word before it, the first call of each connection would pay for filling its plan caches.
+        key = self.encode_key(warm_up)
+        for _ in range(_WARM_UPS):
+            caller.begin(_WARM_UP_TRANSACTION)
+            outcome, _evidence = caller.call(key, 0)
+            caller.end(commit=False)
+            if outcome.effect is Effect.FAILED:
+                break  # the run itself will show it, once for each call
+        reader.forget_spans()
+        return caller
+
+    def encode_key(self, key: Hashable) -> bytes:
+        return self._codec.encode_key(key)
+
+    def decode_key(self, raw: Any) -> Hashable:
+        return self._codec.decode_key(raw)
+
+    def decode_evidence(self, raw: Sequence[Any]) -> Sequence[Any]:
+        return self._codec.decode_evidence(raw)
+
+    def close(self) -> None:
+        """Close the pool, where there is one."""
+        for pool in self._pools.values():
+            pool.close()
+
+    def _prepare(self, connection: psycopg.Connection[Any], *, overlap: bool) -> None:
+        text = self._overlap if overlap else self._plain
+        result = connection.pgconn.prepare(_STATEMENT, text, self._codec.parameter_oids)
+        if result.status != ExecStatus.COMMAND_OK:
+            raise HarnessError(
+                "The call cannot be prepared.",
+                tried=f"{text.decode()}\n    {result.get_error_message()}",
+                next_step="check the contract's function against the migrations",
+            )
+
+    def _pool(self, overlap: bool) -> ConnectionPool[psycopg.Connection[Any]]:
+        with self._opening:
+            if overlap not in self._pools:
+                assert self._pool_size is not None
+                self._pools[overlap] = pool = ConnectionPool(
+                    self._dsn,
+                    min_size=self._pool_size,
+                    max_size=self._pool_size,
+                    kwargs={"autocommit": True},
+                    configure=lambda connection: self._prepare(connection, overlap=overlap),
+                    open=False,
+                )
+                pool.open(wait=True)
+            return self._pools[overlap]
+
+
+class _SqlCaller:
+    """One client on its own connection. `call` is the hot path."""
+
+    def __init__(
+        self,
+        connection: psycopg.Connection[Any],
+        codec: _Codec,
+        reader: _Reader,
+        parameters: Sequence[list[bytes | None]],
+    ) -> None:
+        self._connection = connection
+        self._pgconn = connection.pgconn
+        self._execute = connection.pgconn.exec_prepared
+        self._key_at = codec.key_at
+        self._formats = codec.formats
+        self._parameters = parameters
+        self._reader = reader
+        self._read = reader.read
+
+    def call(self, key: Any, variant: int) -> tuple[Outcome, Sequence[Any]]:
+        parameters = self._parameters[variant]
+        parameters[self._key_at] = key
+        try:
+            result = self._execute(_STATEMENT, parameters, self._formats, 1)
+        except psycopg.OperationalError as error:
+            return self._reader.lost(str(error))
+        return self._read(result, self._pgconn)
+
+    def begin(self, command: bytes = b"BEGIN") -> bool:
+        return self._command(command)
+
+    def end(self, *, commit: bool) -> bool:
+        return self._command(b"COMMIT" if commit else b"ROLLBACK")
+
+    @property
+    def alive(self) -> bool:
+        return self._pgconn.status == ConnStatus.OK
+
+    @property
+    def spans(self) -> Sequence[Span | None]:
+        return self._reader.spans
+
+    def cancel(self) -> None:
+        with suppress(psycopg.Error):
+            self._pgconn.get_cancel().cancel()
+
+    def abort(self) -> None:
+        with suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(self._pgconn.socket)) as duplicate:
+            duplicate.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def _command(self, command: bytes) -> bool:
+        try:
+            result = self._pgconn.exec_(command)
+        except psycopg.OperationalError:
+            return False
+        # COMMIT of a failed transaction is answered with the tag ROLLBACK.
+        return result.status == ExecStatus.COMMAND_OK and result.command_status == command
+
+
+class _PooledCaller:
+    """One client behind a pool: it waits for a connection as an application would, within the call's latency."""
+
+    def __init__(
+        self,
+        pool: ConnectionPool[psycopg.Connection[Any]],
+        timeout: float,
+        codec: _Codec,
+        reader: _Reader,
+        parameters: Sequence[list[bytes | None]],
+    ) -> None:
+        self._pool = pool
+        self._timeout = timeout
+        self._codec = codec
+        self._reader = reader
+        self._parameters = parameters
+        self._held: tuple[psycopg.Connection[Any], _SqlCaller] | None = None
+        self._current: _SqlCaller | None = None
+
+    def call(self, key: Any, variant: int) -> tuple[Outcome, Sequence[Any]]:
+        if self._held is not None:
+            return self._held[1].call(key, variant)
+        try:
+            connection = self._pool.getconn(self._timeout)
+        except PoolTimeout as error:
+            return self._reader.failed("pool_timeout", str(error))
+        try:
+            self._current = _SqlCaller(connection, self._codec, self._reader, self._parameters)
+            return self._current.call(key, variant)
+        finally:
+            self._current = None
+            self._pool.putconn(connection)
+
+    def begin(self, command: bytes = b"BEGIN") -> bool:
+        try:
+            connection = self._pool.getconn(self._timeout)
+        except PoolTimeout:
+            return False
+        self._held = (connection, _SqlCaller(connection, self._codec, self._reader, self._parameters))
+        return self._held[1].begin(command)
+
+    def end(self, *, commit: bool) -> bool:
+        if self._held is None:
+            return False
+        connection, caller = self._held
+        self._held = None
+        try:
+            return caller.end(commit=commit)
+        finally:
+            self._pool.putconn(connection)
+
+    @property
+    def alive(self) -> bool:
+        return not self._pool.closed
+
+    @property
+    def spans(self) -> Sequence[Span | None]:
+        return self._reader.spans
+
+    def cancel(self) -> None:
+        caller = self._current or (self._held[1] if self._held else None)
+        if caller is not None:
+            caller.cancel()
+
+    def abort(self) -> None:
+        caller = self._current or (self._held[1] if self._held else None)
+        if caller is not None:
+            caller.abort()
+
+    def close(self) -> None:
+        """The pool belongs to the target."""
+
+
+class _Reader:
+    """Turns a result into an outcome; each distinct answer is classified once per connection."""
+
+    def __init__(self, contract: Contract, codec: _Codec, *, overlap: bool) -> None:
+        self._contract = contract
+        self._codec = codec
+        self._known: dict[_Raw | tuple[str, str], Outcome] = {}
+        self._label_columns = range(codec.labels)
+        self._evidence_columns = range(codec.labels, codec.width)
+        self._no_evidence: _Raw = (None,) * len(self._evidence_columns)
+        self._clock_columns = (codec.width + 1, codec.width) if overlap else None
+        self._spans: list[tuple[bytes, bytes] | None] = []
+
+    def read(self, result: pq.abc.PGresult, pgconn: pq.abc.PGconn) -> tuple[Outcome, Sequence[Any]]:
+        if result.status != _TUPLES_OK or result.ntuples != 1:
+            return self._unusual(result, pgconn)
+        get = result.get_value
+        key = tuple([get(0, column) for column in self._label_columns])
+        outcome = self._known.get(key)
+        if outcome is None:
+            outcome = self._remember(key, self._contract.outcome(self._codec.decode_labels(key)))
+        if self._clock_columns is not None:
+            started, ended = self._clock_columns
+            self._spans.append((get(0, started) or b"", get(0, ended) or b""))
+        return outcome, [get(0, column) for column in self._evidence_columns]
+
+    @property
+    def spans(self) -> Sequence[Span | None]:
+        """Binary timestamps are microseconds, so they can be compared as they are."""
+        return [
+            None if span is None else Span(int.from_bytes(span[0], signed=True), int.from_bytes(span[1], signed=True))
+            for span in self._spans
+        ]
+
+    def forget_spans(self) -> None:
+        self._spans.clear()
+
+    def failed(self, code: str, detail: str, effect: Effect = Effect.FAILED) -> tuple[Outcome, Sequence[Any]]:
+        if self._clock_columns is not None:
+            self._spans.append(None)
+        outcome = self._known.get((code, detail))
+        if outcome is None:
+            label = IN_DOUBT if effect is Effect.IN_DOUBT else FAILED
+            outcome = self._remember((code, detail), Outcome(label, effect, code, detail))
+        return outcome, self._no_evidence
+
+    def lost(self, detail: str) -> tuple[Outcome, Sequence[Any]]:
+        """The connection died before the answer."""
+        return self.failed("connection_lost", " ".join(detail.split()), Effect.IN_DOUBT)
+
+    def _remember(self, key: _Raw | tuple[str, str], outcome: Outcome) -> Outcome:
+        if len(self._known) < _MOST_KNOWN:
+            self._known[key] = outcome
+        return outcome
+
+    def _unusual(self, result: pq.abc.PGresult, pgconn: pq.abc.PGconn) -> tuple[Outcome, Sequence[Any]]:
+        if result.status == _TUPLES_OK:
+            return self.failed(BROKEN_ANSWER, f"{result.ntuples or 'no'} rows instead of one")
+        code = (result.error_field(DiagnosticField.SQLSTATE) or b"").decode()
+        message = (result.error_field(DiagnosticField.MESSAGE_PRIMARY) or b"").decode(errors="replace")
+        if pgconn.status != ConnStatus.OK:
+            # Whatever the last words were: a commit may have happened before them.
+            detail = message or result.get_error_message()
+            return self.failed(code or "connection_lost", " ".join(detail.split()), Effect.IN_DOUBT)
+        return self.failed(code or BROKEN_ANSWER, message or f"unexpected result {ExecStatus(result.status).name}")
+
+
+class _Codec:
+    """Binary forms of the function's parameters and columns, as psycopg's adapters make and read them."""
+
+    def __init__(self, connection: psycopg.Connection[Any], function: Function) -> None:
+        self._transformer = Transformer(connection)
+        self._adapters = connection.adapters
+        self._parameters = function.parameters
+        self.key_at = next(i for i, p in enumerate(function.parameters) if p.name == function.key)
+        labels = [c for c in function.columns if not c.evidence]
+        evidence = [c for c in function.columns if c.evidence]
+        self.order = [c.name for c in (*labels, *evidence)]
+        """Columns as the statement selects them: those that decide the label first."""
+        self.labels, self.width = len(labels), len(self.order)
+        self._label_names = [c.name for c in labels]
+        oids = _type_oids(connection, [p.type for p in function.parameters] + [c.type for c in (*labels, *evidence)])
+        self.parameter_oids = oids[: len(function.parameters)]
+        self._dumpers = [self._dumper(oid) for oid in self.parameter_oids]
+        self.formats = [int(dumper_format) for _, dumper_format in self._dumpers]
+        loaders = [self._transformer.get_loader(oid, Format.BINARY).load for oid in oids[len(function.parameters) :]]
+        self._label_loaders, self._evidence_loaders = loaders[: self.labels], loaders[self.labels :]
+        self._load_key = self._transformer.get_loader(
+            self.parameter_oids[self.key_at], Format(self.formats[self.key_at])
+        )
+
+    def encode(self, arguments: Mapping[str, Any]) -> list[bytes | None]:
+        """All parameters in order, the key's place left empty."""
+        return [
+            None if at == self.key_at else self._dump(at, arguments[parameter.name])
+            for at, parameter in enumerate(self._parameters)
+        ]
+
+    def encode_key(self, key: Hashable) -> bytes:
+        dumped = self._dump(self.key_at, key)
+        assert dumped is not None
+        return dumped
+
+    def decode_key(self, raw: bytes) -> Hashable:
+        loaded: Hashable = self._load_key.load(raw)
+        return loaded
+
+    def decode_labels(self, raw: _Raw) -> dict[str, Any]:
+        return {
+            name: None if value is None else load(value)
+            for name, load, value in zip(self._label_names, self._label_loaders, raw, strict=True)
+        }
+
+    def decode_evidence(self, raw: Sequence[Any]) -> Sequence[Any]:
+        return [None if v is None else load(v) for load, v in zip(self._evidence_loaders, raw, strict=True)]
+
+    def _dump(self, at: int, value: Any) -> bytes | None:
+        if value is None:
+            return None
+        dump, _ = self._dumpers[at]
+        return dump(value)
+
+    def _dumper(self, oid: int) -> tuple[Callable[[Any], bytes | None], Format]:
+        """By the parameter's type, not by the value's: an int must fill an int8 parameter with eight bytes."""
+        try:
+            dumper = self._adapters.get_dumper_by_oid(oid, Format.BINARY)(object, self._transformer.connection)
+        except psycopg.ProgrammingError:
+
+            def as_text(value: Any) -> bytes | None:
+                dumped = self._transformer.get_dumper(value, PyFormat.TEXT).dump(value)
+                return None if dumped is None else bytes(dumped)
+
+            return as_text, Format.TEXT
+
+        def as_binary(value: Any) -> bytes | None:
+            dumped = dumper.dump(value)
+            return None if dumped is None else bytes(dumped)
+
+        return as_binary, Format.BINARY
+
+
+def _call(schema: str, function: Function) -> sql.Composed:
+    arguments = sql.SQL(", ").join(
+        sql.SQL("{} => {}").format(sql.Identifier(parameter.name), sql.SQL(f"${number}"))
+        for number, parameter in enumerate(function.parameters, 1)
+    )
+    return sql.SQL("{}({})").format(sql.Identifier(schema, function.name.rpartition(".")[2]), arguments)
+
+
+def _statement(
+    connection: psycopg.Connection[Any], call: sql.Composed, columns: Sequence[str], *, overlap: bool
+) -> bytes:
+    names = sql.SQL(", ").join(sql.SQL("g.{}").format(sql.Identifier(name)) for name in columns)
+    text = resources.files("harness.targets").joinpath("overlap.sql").read_text() if overlap else _PLAIN
+    return sql.SQL(text).format(columns=names, call=call).as_bytes(connection)
+
+
+_PLAIN = "SELECT {columns} FROM {call} AS g"
+
+
+def _type_oids(connection: psycopg.Connection[Any], types: Sequence[str]) -> list[int]:
+    rows = connection.execute(
+        "SELECT t.name::regtype::oid FROM unnest(%s::text[]) WITH ORDINALITY AS t (name, place) ORDER BY t.place",
+        [list(types)],
+    ).fetchall()
+    return [row[0] for row in rows]
+
+
+def _check_function(connection: psycopg.Connection[Any], function: Function) -> str:
+    """The schema of the function the contract asks for. Raises HarnessError with expected and found."""
+    schema, _, name = function.name.rpartition(".")
+    text = resources.files("harness.targets").joinpath("function.sql").read_text()
+    found = connection.execute(text, {"name": name, "schema": schema or None}).fetchall()
+    parameters = [f"{p.name} {p.type}" for p in function.parameters]
+    columns = [f"{c.name} {c.type}" for c in function.columns]
+    for _, found_schema, _, found_parameters, found_columns in found:
+        if found_parameters == parameters and sorted(found_columns) == sorted(columns):
+            return str(found_schema)
+    if not found:
+        raise HarnessError(
+            f"There is no function {function.name} in the database.",
+            tried=f"pg_proc in the schemas of the search path; expected {function}",
+            next_step="check that --migrations names the migrations that create it",
+        )
+    shown = "\n    ".join(f"found:    ({', '.join(p)}) RETURNS ({', '.join(c)})" for _, _, _, p, c in found)
+    raise HarnessError(
+        f"The function {function.name} is not as the contract expects it.",
+        tried=f"\n    expected: ({', '.join(parameters)}) RETURNS ({', '.join(columns)})\n    {shown}",
+        next_step="change the function, or give the contract it follows with --contract",
+    )

@@ -1,0 +1,72 @@
+"""Findings: one judged claim each, and the verdict they add up to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from harness.contracts.contract import Operation
+
+SHOWN = 5
+"""Violations kept as evidence for one finding; the count is always whole."""
+
+SHOWN_OPERATIONS = 12
+"""Operations kept of one violation."""
+
+
+class Truth(Enum):
+    """A claim that was not put to the test is undecided, not held."""
+
+    HELD = "held"
+    BROKEN = "broken"
+    UNDECIDED = "undecided"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One judged claim. `id` is stable: reports, tests and CI may refer to it."""
+
+    id: str
+    claim: str
+    truth: Truth
+    observed: str
+    limit: str = ""
+    evidence: tuple[Mapping[str, Any], ...] = ()
+    remedy: str = ""
+    replay: str = ""
+    """The command that repeats it; filled in for what is not held."""
+
+
+def truth_of(findings: Iterable[Finding]) -> Truth:
+    """Broken if one is broken, else undecided if one is undecided, else held. Nothing judged is undecided."""
+    truths = {finding.truth for finding in findings}
+    for truth in (Truth.BROKEN, Truth.UNDECIDED):
+        if truth in truths:
+            return truth
+    return Truth.HELD if truths else Truth.UNDECIDED
+
+
+def shown(operation: Operation) -> dict[str, Any]:
+    """An operation as evidence: what was asked, what was answered, and when, in milliseconds since the start."""
+    outcome = operation.outcome
+    answer = {
+        "number": operation.number,
+        "client": operation.client,
+        "key": str(operation.key),
+        "arguments": {name: None if value is None else str(value) for name, value in operation.arguments.items()},
+        "called_ms": round(operation.called / 1e6, 3),
+        "returned_ms": round(operation.returned / 1e6, 3) if outcome.effect.value != "in doubt" else None,
+        "outcome": outcome.label,
+        "answer": {name: None if value is None else str(value) for name, value in operation.answer.items()},
+        "target": operation.target,
+        "phase": operation.phase,
+    }
+    if outcome.code:
+        answer["code"] = outcome.code
+    if outcome.detail:
+        answer["detail"] = outcome.detail
+    if operation.held:
+        answer["held_open"] = "rolled back" if operation.rolled_back else "committed"
+    return answer

@@ -1,0 +1,144 @@
+"""Invariants: queries on the database after a run, each of which returns the rows that violate it.
+
+A file holds one or more queries. The comment above a query may name it and say what it claims::
+
+    -- name: no_negative_stock
+    -- claim: Stock never goes below zero.
+    SELECT * FROM items WHERE stock < 0;
+
+Without a name, the file's name and the query's place in it are taken.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from psycopg.rows import dict_row
+
+from harness.contracts.contract import Operation
+from harness.environment import scripts
+from harness.errors import HarnessError
+from harness.verdict.findings import SHOWN, Finding, Truth
+
+_HEADER = re.compile(r"^--\s*(name|claim):\s*(.*?)\s*$", re.MULTILINE)
+
+Connect = Callable[[], psycopg.Connection[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Invariant:
+    """One query and the claim it puts to the test."""
+
+    name: str
+    claim: str
+    query: str
+    path: Path
+    line: int
+
+
+def load(paths: Sequence[Path]) -> tuple[Invariant, ...]:
+    """The invariants of files and folders. Raises HarnessError when one is missing, empty or has a name twice."""
+    found: dict[str, Invariant] = {}
+    for script in scripts.find(paths, "invariants", "--invariants"):
+        before = len(found)
+        for number, statement in enumerate(script.statements(), 1):
+            headers = dict(_HEADER.findall(statement.leading))
+            name = headers.get("name") or f"{script.path.stem}.{number}"
+            claim = headers.get("claim") or f"{script.path.name}:{statement.line} returns no row"
+            if name in found:
+                raise HarnessError(
+                    f"Two invariants are named {name!r}.",
+                    tried=f"{found[name].path}:{found[name].line} and {script.path}:{statement.line}",
+                    next_step="give each its own `-- name:`",
+                )
+            found[name] = Invariant(name, claim, statement.text, script.path, statement.line)
+        if len(found) == before:
+            raise HarnessError(f"{script.path} holds no query.", next_step="write queries that return violating rows")
+    return tuple(found.values())
+
+
+def judge(invariants: Sequence[Invariant], operations: Sequence[Operation], connect: Connect) -> list[Finding]:
+    """Load the operations into `harness.operations`, run every query; one finding each.
+
+    A database that cannot be asked any more makes them undecided. Raises HarnessError for a query with an error in it.
+    """
+    try:
+        connection = connect()
+    except HarnessError as error:
+        return [_undecided(i, f"the database could not be asked: {error.tried or error.what}") for i in invariants]
+    with connection:
+        try:
+            _store(connection, operations)
+            return [_judged(connection, invariant) for invariant in invariants]
+        except psycopg.OperationalError as error:
+            reason = " ".join(str(error).split())
+            return [_undecided(i, f"the database could not be asked: {reason}") for i in invariants]
+
+
+def _store(connection: psycopg.Connection[Any], operations: Sequence[Operation]) -> None:
+    connection.execute(resources.files("harness.verdict").joinpath("operations.sql").read_bytes())
+    with connection.cursor().copy("COPY harness.operations FROM STDIN") as copy:
+        for row in _rows(operations):
+            copy.write_row(row)
+    connection.execute("ANALYZE harness.operations")
+
+
+def _rows(operations: Sequence[Operation]) -> Iterator[tuple[Any, ...]]:
+    # Clients share their arguments between calls: one text for each.
+    texts: dict[int, str] = {}
+    for o in operations:
+        arguments = texts.get(id(o.arguments))
+        if arguments is None:
+            arguments = texts[id(o.arguments)] = json.dumps(dict(o.arguments), default=str)
+        answer = json.dumps(dict(o.answer), default=str)
+        outcome = o.outcome
+        yield (
+            o.number, o.client, o.phase, str(o.key), outcome.label, outcome.effect.value, outcome.code, arguments,
+            answer, o.rolled_back,
+        )  # fmt: skip
+
+
+def _judged(connection: psycopg.Connection[Any], invariant: Invariant) -> Finding:
+    try:
+        with connection.cursor(row_factory=dict_row) as cursor:
+            cursor.execute(invariant.query.encode(), prepare=False)
+            if cursor.description is None:
+                raise HarnessError(
+                    f"{invariant.path}:{invariant.line}: the invariant {invariant.name!r} is no query.",
+                    tried=invariant.query,
+                    next_step="write a SELECT that returns the rows that violate it",
+                )
+            rows = cursor.fetchall()
+    except psycopg.OperationalError:
+        raise
+    except psycopg.Error as error:
+        raise HarnessError(
+            f"{invariant.path}:{invariant.line}: the invariant {invariant.name!r} cannot be asked "
+            f"(SQLSTATE {error.sqlstate}).",
+            tried=str(error).strip(),
+            next_step="mend the query",
+        ) from error
+    name = f"invariant.{invariant.name}"
+    if not rows:
+        return Finding(name, invariant.claim, Truth.HELD, "0 rows violate it", "0 rows")
+    evidence = tuple({n: None if v is None else str(v) for n, v in row.items()} for row in rows[:SHOWN])
+    return Finding(
+        name,
+        invariant.claim,
+        Truth.BROKEN,
+        f"{len(rows)} rows violate it",
+        "0 rows",
+        evidence,
+        f"Run the query of {invariant.path.name}:{invariant.line} on the database after a run.",
+    )
+
+
+def _undecided(invariant: Invariant, reason: str) -> Finding:
+    return Finding(f"invariant.{invariant.name}", invariant.claim, Truth.UNDECIDED, reason, "0 rows")

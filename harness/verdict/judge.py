@@ -1,0 +1,92 @@
+"""The judgement of one history: every claim of the contract as a finding."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import islice
+
+from harness.contracts.contract import Claim, Contract, Effect, KeyHistory, Operation, Violation
+from harness.history import History
+from harness.verdict import linearizability
+from harness.verdict.findings import SHOWN, SHOWN_OPERATIONS, Finding, Truth, shown
+
+DEADLOCK = "40P01"
+
+
+def judge_history(history: History, contract: Contract) -> list[Finding]:
+    """What the operations alone prove, database or not: the contract's claims, linearizability, errors."""
+    histories = list(history.by_key())
+    operations = history.operations()
+    return [
+        *(_judged_claim(claim, histories) for claim in contract.claims),
+        linearizability.judge(contract.model, histories),
+        _no_deadlock(operations),
+        _no_unhandled_error(operations),
+    ]
+
+
+def _judged_claim(claim: Claim, histories: Sequence[KeyHistory]) -> Finding:
+    count = 0
+    evidence: list[dict[str, object]] = []
+    for history in histories:
+        for violation in claim.judge(history):
+            count += 1
+            if len(evidence) < SHOWN:
+                evidence.append(_evidence(violation))
+    if not histories:
+        return Finding(claim.id, claim.statement, Truth.UNDECIDED, "no call was made")
+    if not count:
+        return Finding(claim.id, claim.statement, Truth.HELD, f"holds on {len(histories)} keys")
+    return Finding(
+        claim.id, claim.statement, Truth.BROKEN, f"{count} violations", "none", tuple(evidence), claim.remedy
+    )
+
+
+def _evidence(violation: Violation) -> dict[str, object]:
+    return {
+        "reason": violation.reason,
+        "operations": [shown(operation) for operation in violation.operations[:SHOWN_OPERATIONS]],
+    }
+
+
+def _no_deadlock(operations: Sequence[Operation]) -> Finding:
+    victims = [o for o in operations if o.outcome.code == DEADLOCK]
+    return _errors(
+        "no_deadlock",
+        "No call ends as the victim of a deadlock (40P01).",
+        victims,
+        len(operations),
+        "Take the locks in one order in every path, and the strong lock first (FOR UPDATE, not FOR SHARE, then UPDATE).",
+    )
+
+
+def _no_unhandled_error(operations: Sequence[Operation]) -> Finding:
+    failed = [o for o in operations if o.outcome.effect is Effect.FAILED and o.outcome.code != DEADLOCK]
+    finding = _errors(
+        "no_unhandled_error",
+        "No call ends with an error that the function should have handled.",
+        failed,
+        len(operations),
+        "Handle the condition in the function, or let it be an answer of its own.",
+    )
+    doubtful = sum(o.outcome.effect is Effect.IN_DOUBT for o in operations)
+    if finding.truth is Truth.HELD and doubtful:
+        return Finding(
+            finding.id, finding.claim, Truth.UNDECIDED, f"{doubtful} calls in doubt: the connection died first", "none"
+        )
+    return finding
+
+
+def _errors(name: str, claim: str, failed: Sequence[Operation], calls: int, remedy: str) -> Finding:
+    if not calls:
+        return Finding(name, claim, Truth.UNDECIDED, "no call was made")
+    if not failed:
+        return Finding(name, claim, Truth.HELD, f"none in {calls} calls", "none")
+    kinds: dict[tuple[str | None, str | None], Operation] = {}
+    for operation in failed:
+        kinds.setdefault((operation.outcome.code, operation.outcome.detail), operation)
+    evidence = tuple(
+        {"reason": f"{code}: {detail}", "operations": [shown(first)]}
+        for (code, detail), first in islice(kinds.items(), SHOWN)
+    )
+    return Finding(name, claim, Truth.BROKEN, f"{len(failed)} of {calls} calls", "none", evidence, remedy)

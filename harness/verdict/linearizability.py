@@ -1,0 +1,122 @@
+"""Is the history of each key linearizable against the contract's model?
+
+The search of Wing and Gong ("Testing and verifying concurrent objects", 1993) with Lowe's memo of visited
+configurations ("Testing for linearizability", 2017), one key at a time: linearizability is a local property (Herlihy
+and Wing, 1990), so the keys can be judged apart.
+
+An operation that may go next and leaves the state as it is can be taken at once, without trying other orders: any
+witness that takes it later stays one when it is moved to the front. So a race of ten with nine refusals branches only
+over who was accepted. Failed and rolled-back operations have no effect and are left out; one in doubt may take effect at any
+time after its call, or never.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Hashable, Iterable, Sequence
+
+from harness.contracts.contract import Effect, KeyHistory, Model, Operation
+from harness.verdict.findings import SHOWN, SHOWN_OPERATIONS, Finding, Truth, shown
+
+TIME_LIMIT = 10.0
+"""Seconds for all keys of one history."""
+
+_LOOK_AT_CLOCK = 512
+"""Configurations between two looks at the clock."""
+
+
+class _OutOfTime(Exception):  # noqa: N818 - it ends a search, it is no error
+    pass
+
+
+def linearizable(model: Model, history: KeyHistory, deadline: float) -> bool | None:
+    """Whether one key's operations fit into a sequence that the model allows; None when time ran out."""
+    operations = [o for o in history.operations if o.outcome.effect is not Effect.FAILED and not _undone(o)]
+    state = model.initial(history.exists)
+    if len(operations) == 1 and operations[0].outcome.effect is not Effect.IN_DOUBT:
+        return bool(model.step(state, operations[0]))
+    try:
+        return _search(model, state, sorted(operations, key=lambda o: o.called), deadline)
+    except _OutOfTime:
+        return None
+
+
+def _undone(operation: Operation) -> bool:
+    return operation.rolled_back and operation.outcome.effect is Effect.APPLIED
+
+
+def _search(model: Model, state: Hashable, operations: Sequence[Operation], deadline: float) -> bool:
+    """Depth first over configurations (first pending position, which later ones are done, state)."""
+    optional = [o.outcome.effect is Effect.IN_DOUBT for o in operations]
+    end = len(operations)
+    seen: set[tuple[int, int, Hashable]] = set()
+    stack: list[tuple[int, int, Hashable]] = [(0, 0, state)]
+    visited = 0
+    while stack:
+        low, done, state = stack.pop()
+        while True:
+            while done & 1:
+                low, done = low + 1, done >> 1
+            if (low, done, state) in seen:
+                break
+            seen.add((low, done, state))
+            visited += 1
+            if visited % _LOOK_AT_CLOCK == 0 and time.monotonic() > deadline:
+                raise _OutOfTime
+            taken = None
+            branches: list[tuple[int, Hashable]] = []
+            finished, bound, at = True, None, low
+            # An operation may go next unless another one that is pending returned before it was called.
+            while at < end and (bound is None or operations[at].called <= bound):
+                if not done >> (at - low) & 1:
+                    operation = operations[at]
+                    finished = finished and optional[at]
+                    bound = operation.returned if bound is None else min(bound, operation.returned)
+                    for after in model.step(state, operation):
+                        if after == state:
+                            taken = at
+                            break
+                        branches.append((at, after))
+                    if taken is not None:
+                        break
+                at += 1
+            if taken is not None:
+                done |= 1 << (taken - low)
+                continue
+            if finished and at == end:
+                return True
+            stack.extend((low, done | 1 << (at - low), after) for at, after in reversed(branches))
+            break
+    return False
+
+
+def judge(model: Model, histories: Iterable[KeyHistory], time_limit: float = TIME_LIMIT) -> Finding:
+    """One finding over all keys."""
+    deadline = time.monotonic() + time_limit
+    keys = broken = out_of_time = 0
+    evidence: list[dict[str, object]] = []
+    for history in histories:
+        keys += 1
+        answer = linearizable(model, history, deadline)
+        if answer is None:
+            out_of_time += 1
+        elif not answer:
+            broken += 1
+            if len(evidence) < SHOWN:
+                operations = [shown(o) for o in history.operations[:SHOWN_OPERATIONS]]
+                evidence.append({"reason": "no order of these calls explains their answers", "operations": operations})
+    truth = Truth.BROKEN if broken else Truth.UNDECIDED if out_of_time or not keys else Truth.HELD
+    observed = f"{keys - broken - out_of_time} of {keys} keys linearizable"
+    if out_of_time:
+        observed += f", {out_of_time} not decided in {time_limit:g} s"
+    return Finding(
+        "linearizable",
+        "Each key's history could have come from the calls taking effect one at a time.",
+        truth,
+        observed,
+        "every key",
+        tuple(evidence),
+        "An answer was worked out from a state that another call had already changed: take the lock before reading."
+        if broken
+        else "",
+    )

@@ -1,0 +1,137 @@
+"""Metrics of a history, named as in the original load test."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from harness.contracts.contract import Contract, Effect
+from harness.history import WARM_UP, History
+
+FAST = 200.0
+"""Milliseconds within which a call passes the check `under 200 ms`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trend:
+    """Durations in milliseconds, with exact percentiles over all calls."""
+
+    count: int
+    rate: float
+    """Calls per second."""
+    avg: float
+    min: float
+    med: float
+    p90: float
+    p95: float
+    p99: float
+    max: float
+
+
+@dataclass(frozen=True, slots=True)
+class Metrics:
+    """What a run's calls add up to, without warm-up calls. Held transactions count, and their durations do not."""
+
+    calls: int
+    seconds: float
+    durations: Sequence[float]
+    """Sorted, in milliseconds; what the duration metric's percentiles are taken from."""
+    trends: Mapping[str, Trend]
+    """Outcome label (and `all`) -> its durations."""
+    counts: Mapping[str, int]
+    """Metric or outcome label -> calls."""
+    rates: Mapping[str, float]
+    """Metric -> share of calls, from 0 to 1."""
+    checks: Mapping[str, tuple[int, int]]
+    """Check -> (passed, failed)."""
+    late: int
+    """Arrivals that could not start in time."""
+
+
+def percentile(ordered: Sequence[float], share: float) -> float:
+    """The value below which `share` (0 to 1) of the values lie, with linear interpolation, as k6 computes p(N).
+
+    Hyndman and Fan, "Sample Quantiles in Statistical Packages", 1996, definition 7. NaN when there are none.
+    """
+    if not ordered:
+        return math.nan
+    at = share * (len(ordered) - 1)
+    below = math.floor(at)
+    above = min(below + 1, len(ordered) - 1)
+    return ordered[below] + (ordered[above] - ordered[below]) * (at - below)
+
+
+def trend(ordered: Sequence[float], seconds: float) -> Trend:
+    """The trend of sorted durations, in milliseconds."""
+    if not ordered:
+        nan = math.nan
+        return Trend(0, 0.0, nan, nan, nan, nan, nan, nan, nan)
+    return Trend(
+        len(ordered),
+        len(ordered) / seconds if seconds else 0.0,
+        math.fsum(ordered) / len(ordered),
+        ordered[0],
+        percentile(ordered, 0.5),
+        percentile(ordered, 0.90),
+        percentile(ordered, 0.95),
+        percentile(ordered, 0.99),
+        ordered[-1],
+    )
+
+
+def measure(history: History, contract: Contract, expected: frozenset[str], late_after: float) -> Metrics:
+    """The metrics of a history; `expected` are the labels its pattern should lead to.
+
+    A call that was due more than `late_after` seconds before it started counts as late.
+    """
+    labels: Counter[str] = Counter()
+    durations: dict[str, list[float]] = {}
+    failed = late = fast = answered = as_expected = 0
+    late_ns, fast_ns = int(late_after * 1e9), int(FAST * 1e6)
+    first, last = 2**62, 0
+    held_phases = {op.phase for op in history.operations() if op.held}
+    for operation in history.operations():
+        if operation.phase == WARM_UP:
+            continue
+        outcome = operation.outcome
+        labels[outcome.label] += 1
+        first = min(first, operation.due)
+        ended = operation.returned
+        if outcome.effect is Effect.IN_DOUBT:
+            failed += 1
+            continue
+        last = max(last, ended)
+        failed += outcome.effect is Effect.FAILED
+        answered += outcome.effect is not Effect.FAILED
+        as_expected += outcome.label in expected
+        late += operation.called - operation.due > late_ns
+        took = ended - operation.due
+        if operation.phase in held_phases:
+            fast += 1  # it was made to wait on purpose
+            continue
+        fast += took < fast_ns
+        durations.setdefault(outcome.label, []).append(took / 1e6)
+    calls = labels.total()
+    seconds = max(last - first, 0) / 1e9 if calls else 0.0
+    everything = sorted(value for values in durations.values() for value in values)
+    checks = {
+        "has an answer": (answered, calls - answered),
+        "expected outcome": (as_expected, calls - as_expected),
+        "under 200 ms": (fast, calls - fast),
+    }
+    passed = sum(p for p, _ in checks.values())
+    counts = {name: sum(labels[label] for label in counted) for name, counted in contract.metrics.items()}
+    return Metrics(
+        calls,
+        seconds,
+        everything,
+        {"all": trend(everything, seconds)}
+        | {label: trend(sorted(values), seconds) for label, values in sorted(durations.items())},
+        dict(sorted(labels.items())) | counts | {contract.error_metric: failed},
+        {contract.error_metric: failed / calls if calls else 0.0, "checks": passed / (3 * calls) if calls else 0.0}
+        | {name: count / calls if calls else 0.0 for name, count in counts.items()},
+        checks,
+        late,
+    )

@@ -1,0 +1,15 @@
+-- The run's calls, for invariants to join with. One row per call, warm-up calls included.
+CREATE SCHEMA IF NOT EXISTS harness;
+
+CREATE TABLE harness.operations (
+    number      integer PRIMARY KEY,
+    client      integer NOT NULL,
+    phase       integer NOT NULL,  -- a race's round, a rescan's pass; -1: warm-up
+    key         text    NOT NULL,
+    label       text    NOT NULL,  -- accepted, busy, ...
+    effect      text    NOT NULL,  -- applied, refused, failed, in doubt
+    code        text,              -- SQLSTATE or PGRSTnnn of a call that failed
+    arguments   jsonb   NOT NULL,
+    answer      jsonb   NOT NULL,  -- the contract's evidence columns
+    rolled_back boolean NOT NULL   -- on purpose, after the answer
+);

@@ -1,0 +1,114 @@
+"""Overlap: did the calls of a race really run at the same time, on the server's own clock?
+
+A race whose calls ran one after the other proves nothing, whatever its answers were.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from harness.contracts.contract import Operation
+from harness.targets.target import Span
+from harness.verdict.findings import Finding, Truth
+from harness.verdict.metrics import percentile
+
+ENOUGH = 0.5
+"""Share of a race's plain rounds that must have overlapped."""
+
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True, slots=True)
+class RoundOverlap:
+    """One plain round: how far apart its calls started (client's clock) and how many ran at once (server's)."""
+
+    phase: int
+    callers: int
+    spread_us: float
+    at_once: int
+
+
+@dataclass(frozen=True, slots=True)
+class Overlap:
+    """Start spread and overlap of a race. Held rounds overlap by construction and are counted apart."""
+
+    rounds: tuple[RoundOverlap, ...]
+    overlapped: int
+    held_rounds: int
+    spread_p50_us: float
+    spread_p95_us: float
+    at_once_p50: float
+    escape_bound: float
+    """With no violation seen: the most, at 95 % confidence, that the chance per overlapped round can be."""
+
+
+def escape_bound(rounds: int) -> float:
+    """Upper 95 % bound of a violation's chance per round after `rounds` rounds without one: 1 - 0.05^(1/n).
+
+    The exact binomial (Clopper-Pearson) bound for zero events; close to 3/n (Hanley and Lippman-Hand, "If Nothing Goes
+    Wrong, Is Everything All Right?", 1983).
+    """
+    return float(1 - (1 - CONFIDENCE) ** (1 / rounds)) if rounds else 1.0
+
+
+def most_at_once(spans: Iterable[Span]) -> int:
+    """The largest number of spans that share an instant; spans that only touch do not."""
+    edges = sorted(edge for span in spans for edge in ((span.started, 1), (span.ended, -1)))
+    running = most = 0
+    for _, step in edges:
+        running += step
+        most = max(most, running)
+    return most
+
+
+def measure(operations: Sequence[Operation], spans: Sequence[tuple[int, Span]]) -> Overlap | None:
+    """The overlap of a race's rounds; None when no call was timed on the server."""
+    if not spans:
+        return None
+    timed: dict[int, list[Span]] = {}
+    for phase, span in spans:
+        timed.setdefault(phase, []).append(span)
+    starts: dict[int, list[int]] = {}
+    held: set[int] = set()
+    for operation in operations:
+        if operation.phase in timed:
+            starts.setdefault(operation.phase, []).append(operation.called)
+            if operation.held:
+                held.add(operation.phase)
+    rounds = tuple(
+        RoundOverlap(phase, len(called), (max(called) - min(called)) / 1e3, most_at_once(timed[phase]))
+        for phase, called in sorted(starts.items())
+        if phase not in held
+    )
+    overlapped = sum(r.at_once >= 2 for r in rounds)
+    spreads = sorted(r.spread_us for r in rounds)
+    return Overlap(
+        rounds,
+        overlapped,
+        len(held),
+        percentile(spreads, 0.5),
+        percentile(spreads, 0.95),
+        percentile(sorted(float(r.at_once) for r in rounds), 0.5),
+        escape_bound(overlapped + len(held)),
+    )
+
+
+def judge(overlap: Overlap) -> Finding:
+    """Held when enough rounds overlapped; never broken: an unproved race is undecided."""
+    plain = len(overlap.rounds)
+    enough = overlap.overlapped >= max(1.0, ENOUGH * plain) if plain else overlap.held_rounds > 0
+    observed = (
+        f"{overlap.overlapped} of {plain} rounds overlapped, {overlap.held_rounds} more were held open; "
+        f"starts within {overlap.spread_p50_us:.0f} us (median)"
+    )
+    if enough:
+        observed += f"; without a violation its chance is under {overlap.escape_bound:.2%} per round (95 %)"
+    return Finding(
+        "race_overlapped",
+        "The calls of a race ran at the same time on the server.",
+        Truth.HELD if enough else Truth.UNDECIDED,
+        observed,
+        f"at least {ENOUGH:.0%} of rounds",
+        remedy="" if enough else "Raise --clients or --rounds, or use a machine with more than one core.",
+    )

@@ -1,0 +1,127 @@
+"""Thresholds in k6's notation: `p(95)<200`, `avg<=50`, `rate<0.001`, `count>0`.
+
+The grammar is k6's (documentation, "Thresholds"): an aggregation, an operator, a number.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from harness.contracts.contract import Contract
+from harness.errors import UsageError
+from harness.verdict.findings import Finding, Truth
+from harness.verdict.metrics import Metrics, percentile
+
+_EXPRESSION = re.compile(
+    r"^\s*(?P<what>avg|min|med|max|count|rate|p\((?P<percent>\d+(?:\.\d+)?)\))\s*"
+    r"(?P<operator><=|>=|===|==|!=|<|>)\s*(?P<limit>-?\d+(?:\.\d+)?)\s*$"
+)
+_OPERATORS: dict[str, Callable[[float, float], bool]] = {
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+    "==": operator.eq,
+    "===": operator.eq,
+    "!=": operator.ne,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Threshold:
+    """One parsed expression over one metric."""
+
+    metric: str
+    expression: str
+    what: str
+    percent: float | None
+    compare: str
+    limit: float
+
+
+def parse(metric: str, expression: str) -> Threshold:
+    """Parse one expression. Raises UsageError when it is not k6's notation."""
+    match = _EXPRESSION.match(expression)
+    if match is None:
+        raise UsageError(
+            f"The threshold {expression!r} of {metric} cannot be read.",
+            next_step="write it as k6 does: p(95)<200, avg<50, min, med, max, rate<0.001 or count>0",
+        )
+    percent = match["percent"]
+    if percent is not None and float(percent) > 100:
+        raise UsageError(f"The threshold {expression!r} of {metric} asks for a percentile above 100.")
+    return Threshold(
+        metric,
+        expression.strip(),
+        match["what"].split("(")[0],
+        None if percent is None else float(percent),
+        match["operator"],
+        float(match["limit"]),
+    )
+
+
+def judge(metrics: Metrics, contract: Contract, expected: frozenset[str]) -> list[Finding]:
+    """One finding per threshold that the pattern can meet: no refused call is asked to be a successful scan."""
+    findings = []
+    for metric, expressions in contract.thresholds.items():
+        counted = contract.metrics.get(metric)
+        if counted is not None and not counted & expected:
+            continue
+        for expression in expressions:
+            findings.append(_judged(parse(metric, expression), metrics, contract))
+    return findings
+
+
+def _judged(threshold: Threshold, metrics: Metrics, contract: Contract) -> Finding:
+    value = _value(threshold, metrics, contract)
+    claim = f"{threshold.metric}: {threshold.expression}"
+    name = f"threshold.{threshold.metric}.{threshold.expression.replace(' ', '')}"
+    unit = " ms" if threshold.metric == contract.duration_metric and threshold.what != "count" else ""
+    limit = f"{threshold.compare}{threshold.limit:g}{unit}"
+    if math.isnan(value):
+        return Finding(name, claim, Truth.UNDECIDED, "no call to measure", limit)
+    held = _OPERATORS[threshold.compare](value, threshold.limit)
+    shown = f"{threshold.what}{'' if threshold.percent is None else f'({threshold.percent:g})'}={value:.4g}{unit}"
+    return Finding(
+        name,
+        claim,
+        Truth.HELD if held else Truth.BROKEN,
+        shown,
+        limit,
+        () if held else ({"metric": threshold.metric, "value": value, "calls": metrics.calls},),
+        "" if held else _REMEDIES.get(threshold.what, "Look at the outcomes that the metric counts."),
+    )
+
+
+_REMEDIES: Mapping[str, str] = {
+    "p": "Look for waits: a lock that queues callers, a missing index, a synchronous trigger.",
+    "avg": "Look for work in the function that every call pays for.",
+    "max": "Look for single stalls: a lock held long, a checkpoint, a plan change.",
+}
+
+
+def _value(threshold: Threshold, metrics: Metrics, contract: Contract) -> float:
+    metric, what = threshold.metric, threshold.what
+    if metric == contract.duration_metric and what != "rate":
+        ordered = metrics.durations
+        if what == "count":
+            return float(len(ordered))
+        if not ordered:
+            return math.nan
+        if what == "avg":
+            return math.fsum(ordered) / len(ordered)
+        share = {"min": 0.0, "med": 0.5, "max": 1.0}.get(what)
+        return percentile(ordered, (threshold.percent or 0.0) / 100 if share is None else share)
+    if what == "rate" and metric in metrics.rates:
+        return metrics.rates[metric] if metrics.calls else math.nan
+    if what == "count" and metric in metrics.counts:
+        return float(metrics.counts[metric])
+    raise UsageError(
+        f"The threshold {metric}: {threshold.expression} asks for something that is not measured.",
+        next_step=f"{contract.duration_metric} has avg, min, med, max, p(N), count; "
+        f"{', '.join(sorted(metrics.rates))} have rate; {', '.join(sorted(metrics.counts))} have count",
+    )
