@@ -110,7 +110,7 @@ class Burst:
             return self.clients * (math.ceil(self.duration / self.pause) + 1)
         return None if rate is None else math.ceil(rate * self.duration * KEYS_MARGIN) + self.clients
 
-    def overlap(self, client: int) -> bool:  # noqa: ARG002
+    def overlap(self, client: int) -> bool:
         return False
 
     def expected(self, contract: Contract) -> frozenset[str]:
@@ -211,10 +211,10 @@ class Race:
             rounds.append(Round(callers, tuple(place % distinct for place in range(size)), variant, hold))
         return tuple(rounds)
 
-    def fresh_keys(self, rate: float | None) -> int:  # noqa: ARG002
+    def fresh_keys(self, rate: float | None) -> int:
         return sum(r.distinct_keys for r in self.plan(1))
 
-    def overlap(self, client: int) -> bool:  # noqa: ARG002
+    def overlap(self, client: int) -> bool:
         return True
 
     def expected(self, contract: Contract) -> frozenset[str]:
@@ -392,10 +392,10 @@ class Arrivals:
                 found.append((due, fresh))
                 fresh += 1
 
-    def fresh_keys(self, rate: float | None) -> int:  # noqa: ARG002
+    def fresh_keys(self, rate: float | None) -> int:
         return len({key for _, key in self.schedule()})
 
-    def overlap(self, client: int) -> bool:  # noqa: ARG002
+    def overlap(self, client: int) -> bool:
         return False
 
     def expected(self, contract: Contract) -> frozenset[str]:
@@ -436,10 +436,10 @@ class Rescan:
     def __post_init__(self) -> None:
         _positive(clients=self.clients, calls=self.calls)
 
-    def fresh_keys(self, rate: float | None) -> int:  # noqa: ARG002
+    def fresh_keys(self, rate: float | None) -> int:
         return self.clients * self.calls
 
-    def overlap(self, client: int) -> bool:  # noqa: ARG002
+    def overlap(self, client: int) -> bool:
         return False
 
     def expected(self, contract: Contract) -> frozenset[str]:
@@ -488,10 +488,10 @@ class Unknown:
     def unknown_keys(self) -> int:
         return self.clients * self.calls
 
-    def fresh_keys(self, rate: float | None) -> int:  # noqa: ARG002
+    def fresh_keys(self, rate: float | None) -> int:
         return 0
 
-    def overlap(self, client: int) -> bool:  # noqa: ARG002
+    def overlap(self, client: int) -> bool:
         return False
 
     def expected(self, contract: Contract) -> frozenset[str]:

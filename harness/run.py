@@ -400,7 +400,8 @@ def _first(*values: Any) -> Any:
 def _plan(pattern: Pattern) -> dict[str, Any]:
     if isinstance(pattern, Together):
         return {"parts": [{"pattern": part.name} | _plan(part) for part in pattern.parts]}
-    assert dataclasses.is_dataclass(pattern) and not isinstance(pattern, type)
+    assert dataclasses.is_dataclass(pattern)
+    assert not isinstance(pattern, type)
     return dataclasses.asdict(pattern)
 
 

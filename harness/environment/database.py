@@ -40,7 +40,7 @@ class Database:
 
         return create_engine("postgresql+psycopg://", creator=lambda: psycopg.connect(self.dsn), poolclass=NullPool)
 
-    def connect(self) -> psycopg.Connection[tuple[object, ...]]:
+    def connect(self) -> psycopg.Connection[tuple[Any, ...]]:
         """An autocommit connection. Raises HarnessError when the server is gone."""
         return connect(self.dsn)
 
@@ -54,10 +54,9 @@ class Database:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        with shielded():
-            # A server that is gone has taken the database with it, or out of reach; the run itself says so.
-            with suppress(HarnessError, psycopg.OperationalError):
-                self.drop()
+        # A server that is gone has taken the database with it, or out of reach; the run itself says so.
+        with shielded(), suppress(HarnessError, psycopg.OperationalError):
+            self.drop()
 
 
 class Template:

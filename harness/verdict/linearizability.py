@@ -6,8 +6,8 @@ and Wing, 1990), so the keys can be judged apart.
 
 An operation that may go next and leaves the state as it is can be taken at once, without trying other orders: any
 witness that takes it later stays one when it is moved to the front. So a race of ten with nine refusals branches only
-over who was accepted. Failed and rolled-back operations have no effect and are left out; one in doubt may take effect at any
-time after its call, or never.
+over who was accepted. Failed and rolled-back operations have no effect and are left out; one in doubt may take effect
+at any time after its call, or never.
 """
 
 from __future__ import annotations

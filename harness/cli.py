@@ -1,0 +1,161 @@
+"""The console command `harness`."""
+
+from __future__ import annotations
+
+import shlex
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any, NoReturn
+
+import click
+
+import harness
+from harness.errors import ExitStatus, HarnessError
+from harness.options import OPTIONS, Options, resolve
+from harness.record import Record
+
+PATTERNS = ("burst", "race", "arrivals", "rescan", "unknown")
+
+
+class _TerminatedError(KeyboardInterrupt):
+    """SIGTERM: everything ends as after Ctrl-C, with an exit status of its own."""
+
+
+def _options(command: Callable[..., Any]) -> Callable[..., Any]:
+    for option in reversed(OPTIONS):
+        default = "" if option.default in (None, ()) else f"  [default: {_shown(option.default)}]"
+        command = click.option(
+            option.flag,
+            option.name,
+            multiple=option.repeatable,
+            metavar=option.metavar,
+            help=f"{option.help}; {option.variable}{default}",
+        )(command)
+    return command
+
+
+def _shown(default: Any) -> str:
+    return " ".join(str(d) for d in default) if isinstance(default, tuple) else str(default)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(harness.__version__, prog_name="harness")
+def main() -> None:
+    """Say with evidence whether a PostgreSQL function keeps its promise under concurrency, and how fast it is.
+
+    Exit status: 0 every claim held, 1 one is broken, 2 wrong usage, 3 the environment failed, 4 undecided,
+    130 and 143 ended by Ctrl-C and SIGTERM.
+    """
+
+
+@main.command()
+@click.option(
+    "--pattern",
+    "patterns",
+    multiple=True,
+    type=click.Choice(PATTERNS),
+    help="only this pattern; repeatable; default: those of the profile",
+)
+@click.option("--rate", type=click.FloatRange(min=0, min_open=True), default=100.0, help="arrivals per second")
+@click.option(
+    "--duplicates", type=click.FloatRange(0, 1, max_open=True), default=0.0, help="share of arrivals that repeat a key"
+)
+@_options
+def run(patterns: tuple[str, ...], rate: float, duplicates: float, **given: Any) -> None:
+    """Boot a server, run the profile's patterns, print the verdict."""
+    with _guarded():
+        options = resolve(given, {})
+        from harness.run import Harness, open_harness
+
+        def runs(harness_: Harness) -> None:
+            for name in patterns:
+                if name == "arrivals":
+                    harness_.arrivals(rate=rate, duplicates=duplicates)
+                else:
+                    harness_.run(harness_.pattern(name))
+            if not patterns:
+                for pattern in harness_.profile():
+                    harness_.run(pattern)
+
+        with _progress() as progress, open_harness(options, progress) as opened:
+            _report(opened.environment)
+            _make(opened, options, runs)
+
+
+def _make(opened: Any, options: Options, runs: Callable[[Any], None]) -> NoReturn:
+    """Make the runs, write and print the record whatever happens, and end with its exit status."""
+    from rich.console import Console
+
+    from harness.reports import terminal
+
+    def finish(*, interrupted: bool) -> Record:
+        record: Record = opened.record(shlex.join(["harness", *sys.argv[1:]]), interrupted=interrupted)
+        if options.record is not None:
+            record.write(options.record)
+        terminal.print_record(record, Console(highlight=False, width=None if sys.stdout.isatty() else 160))
+        return record
+
+    try:
+        runs(opened)
+    except KeyboardInterrupt:
+        finish(interrupted=True)
+        raise
+    except HarnessError:
+        if opened.runs:
+            finish(interrupted=False)
+        raise
+    sys.exit(finish(interrupted=False).exit_status)
+
+
+def _report(environment: Any) -> None:
+    click.echo(f"{environment}", err=True)
+
+
+@contextmanager
+def _guarded() -> Iterator[None]:
+    """Errors become a message and an exit status; SIGTERM ends a run as Ctrl-C does."""
+
+    def terminate(number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001
+        raise _TerminatedError
+
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    except HarnessError as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(error.exit_status)
+    except _TerminatedError:
+        click.echo("terminated; everything that was started has been removed", err=True)
+        sys.exit(ExitStatus.TERMINATED)
+    except KeyboardInterrupt:
+        click.echo("interrupted; everything that was started has been removed", err=True)
+        sys.exit(ExitStatus.INTERRUPTED)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str, int], None] | None]:
+    """A line that counts calls while they are made; nothing where the output is no terminal."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[calls]}"),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("booting", calls="", total=None)
+        yield lambda pattern, calls: bar.update(task, description=pattern, calls=f"{calls} calls")
+
+
+if __name__ == "__main__":
+    main()

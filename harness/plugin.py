@@ -1,0 +1,206 @@
+"""The pytest plugin: fixtures `harness` and `harness_database`, a summary section, and properties in JUnit XML.
+
+Loaded by its entry point in every suite of an environment where the harness is installed. It does nothing, and imports
+nothing heavy, until a test asks for one of its fixtures.
+"""
+
+from __future__ import annotations
+
+import shlex
+import signal
+import sys
+from collections.abc import Generator, Iterator
+from contextlib import ExitStack
+from types import FrameType
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import pytest
+
+from harness.errors import HarnessError
+from harness.options import OPTIONS, Options, resolve
+
+if TYPE_CHECKING:
+    from harness.environment.database import Database
+    from harness.record import RunRecord
+    from harness.run import Harness
+
+_OPTIONS = pytest.StashKey[Options]()
+_RUNS = pytest.StashKey[list[dict[str, Any]]]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("harness", "database-level concurrency harness")
+    for option in OPTIONS:
+        group.addoption(
+            f"--harness-{option.flag[2:]}",
+            dest=f"harness_{option.name}",
+            action="append" if option.repeatable else "store",
+            metavar=option.metavar,
+            help=f"{option.help} (ini: harness_{option.name}, environment: {option.variable})",
+        )
+        parser.addini(
+            f"harness_{option.name}", option.help, type="linelist" if option.repeatable else "string", default=None
+        )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    given = {option.name: config.getoption(f"harness_{option.name}") for option in OPTIONS}
+    ini = {option.name: config.getini(f"harness_{option.name}") for option in OPTIONS}
+    try:
+        config.stash[_OPTIONS] = resolve(given, ini)
+    except HarnessError as error:
+        raise pytest.UsageError(str(error)) from error
+    config.pluginmanager.register(_Collector(), "harness-collector")
+
+
+class _Session:
+    """What one pytest process boots, on first use, for all its tests."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self.config = config
+        self.options = config.stash[_OPTIONS]
+        self._stack = ExitStack()
+        self._harness: Harness | None = None
+        self._error: HarnessError | None = None
+
+    def harness(self) -> Harness:
+        if self._error is not None:
+            raise self._error  # booting again would fail again, once for every test
+        if self._harness is None:
+            from harness.run import open_harness
+
+            try:
+                self._harness = self._stack.enter_context(open_harness(self.options))
+            except HarnessError as error:
+                self._error = error
+                raise
+        return self._harness
+
+    def close(self) -> None:
+        if self._harness is not None and self.options.record is not None:
+            worker = getattr(self.config, "workerinput", {}).get("workerid")
+            path = self.options.record
+            # Under pytest-xdist each worker has a server, and so a record, of its own.
+            path = path if worker is None else path.with_name(f"{path.stem}.{worker}{path.suffix}")
+            self._harness.record(shlex.join(["pytest", *sys.argv[1:]])).write(path)
+        self._stack.close()
+
+
+@pytest.fixture(scope="session")
+def _harness_session(pytestconfig: pytest.Config) -> Iterator[_Session]:
+    session = _Session(pytestconfig)
+
+    def terminate(number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001
+        raise KeyboardInterrupt("SIGTERM")
+
+    # pytest ends fixtures after Ctrl-C, and would not after SIGTERM.
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield session
+    finally:
+        session.close()
+        signal.signal(signal.SIGTERM, before)
+
+
+@pytest.fixture
+def harness(_harness_session: _Session, request: pytest.FixtureRequest) -> Iterator[Harness]:
+    """Runs patterns against the function of the contract; each run has a fresh database.
+
+    `harness.burst(...)`, `harness.race(...)`, `harness.arrivals(...)`, `harness.rescan(...)` and `harness.unknown(...)`
+    return a result whose `verdict` can be asserted.
+    """
+    opened = _open(_harness_session)
+    before = len(opened.runs)
+    opened.test = request.node.nodeid
+    yield opened
+    made = opened.runs[before:]
+    request.node.stash[_RUNS] = [{"server": str(opened.environment)} | _summary(run) for run in made]
+    for run in made:
+        request.node.user_properties += _properties(run)
+
+
+@pytest.fixture
+def harness_database(_harness_session: _Session) -> Iterator[Database]:
+    """A fresh database with migrations and seed: `dsn`, `connect()` and a SQLAlchemy `engine()`."""
+    with _open(_harness_session).template.clone() as database:
+        yield database
+
+
+def _open(session: _Session) -> Harness:
+    try:
+        return session.harness()
+    except HarnessError as error:
+        pytest.fail(str(error), pytrace=False)
+
+
+def _summary(run: RunRecord) -> dict[str, Any]:
+    """What the summary section says of a run, as plain values: a worker of pytest-xdist sends it to the controller."""
+    trend = None if run.metrics is None else run.metrics.trends["all"]
+    return {
+        "test": run.test,
+        "pattern": run.pattern,
+        "target": run.target,
+        "truth": run.truth.value,
+        "counts": {} if run.metrics is None else {name: n for name, n in run.metrics.counts.items() if n},
+        "p95": trend.p95 if trend is not None and trend.count else None,
+        "open": [[f.truth.value, f.claim, f.observed, f.replay] for f in run.findings if f.truth.value != "held"],
+        "notes": list(run.notes),
+    }
+
+
+def _properties(run: RunRecord) -> list[tuple[str, object]]:
+    """Flat properties for JUnit XML: what a CI server can plot."""
+    name = f"harness.{run.pattern}"
+    found: list[tuple[str, object]] = [(f"{name}.verdict", run.truth.value)]
+    if run.metrics is not None:
+        found.append((f"{name}.calls", str(run.metrics.calls)))
+        trend = run.metrics.trends["all"]
+        if trend.count:
+            found += [(f"{name}.{each}_ms", f"{getattr(trend, each):.3f}") for each in ("med", "p95", "p99", "max")]
+    return found
+
+
+class _Collector:
+    """Gathers what the tests' reports carry, in the controller when workers run the tests, and prints the summary."""
+
+    def __init__(self) -> None:
+        self.runs: list[dict[str, Any]] = []
+        self.servers: dict[str, None] = {}
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        for run in getattr(report, "harness_runs", ()):
+            self.runs.append(run)
+            self.servers[run["server"]] = None
+
+    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
+        """One line for each run; for every claim that is not held, what was observed and how to repeat it."""
+        if not self.runs:
+            return
+        write = terminalreporter.write_line
+        terminalreporter.section("harness")
+        for server in self.servers:
+            write(server)
+        for run in self.runs:
+            counts = ", ".join(f"{name} {count}" for name, count in run["counts"].items())
+            p95 = "" if run["p95"] is None else f"; p95 {run['p95']:.2f} ms"
+            write(f"{run['truth']:<9} {run['pattern']} ({run['target']})  {counts}{p95}", **_COLOURS[run["truth"]])
+            for truth, claim, observed, replay in run["open"]:
+                write(f"    {truth}: {claim} {observed}", **_COLOURS[truth])
+                if replay:
+                    write(f"      repeat: {replay}")
+            for note in run["notes"]:
+                write(f"    note: {note}")
+        truths = [run["truth"] for run in self.runs]
+        verdict = next((t for t in ("broken", "undecided") if t in truths), "held")
+        write(f"verdict: {verdict} ({len(truths)} runs)", bold=True, **_COLOURS[verdict])
+
+
+_COLOURS: dict[str, dict[str, bool]] = {"held": {"green": True}, "broken": {"red": True}, "undecided": {"yellow": True}}
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, Any]:
+    report = yield
+    if call.when == "teardown" and _RUNS in item.stash:
+        report.harness_runs = item.stash[_RUNS]
+    return report

@@ -1,0 +1,1 @@
+"""Reports: each draws a record and reads nothing else."""

@@ -1,0 +1,187 @@
+"""The report on a terminal, in the sections of the original load test's summary."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.markup import escape
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from harness.record import Record, RunRecord
+from harness.verdict.findings import Finding, Truth
+
+_STYLES = {Truth.HELD: "green", Truth.BROKEN: "bold red", Truth.UNDECIDED: "yellow"}
+_SIGNS = {Truth.HELD: "✓", Truth.BROKEN: "✗", Truth.UNDECIDED: "?"}
+
+
+def print_record(record: Record, console: Console) -> None:
+    """Print the whole report."""
+    console.print(_configuration(record))
+    for run in record.runs:
+        console.print(_run(run))
+    console.print(verdict_line(record))
+
+
+def verdict_line(record: Record) -> Text:
+    """The last line: the verdict, and what it rests on."""
+    findings = [f for run in record.runs for f in run.findings]
+    counted = {truth: sum(f.truth is truth for f in findings) for truth in Truth}
+    line = Text.assemble(
+        ("verdict: ", "bold"),
+        (record.truth.value, _STYLES[record.truth]),
+        f" - {counted[Truth.HELD]} held, {counted[Truth.BROKEN]} broken, {counted[Truth.UNDECIDED]} undecided"
+        f" in {len(record.runs)} runs on PostgreSQL {record.environment.version} ({record.environment.kind})",
+    )
+    if record.interrupted:
+        line.append("; interrupted", "yellow")
+    return line
+
+
+def _configuration(record: Record) -> RenderableType:
+    environment = record.environment
+    settings = ", ".join(f"{name}={value}" for name, value in environment.settings.items())
+    rows = {
+        "server": f"{environment}, {environment.cores} cores",
+        "settings": settings,
+        "migrations": ", ".join(f"{f.path} ({f.sha256[:8]})" for f in record.migrations),
+        "seed": ", ".join(f"{f.path} ({f.sha256[:8]})" for f in record.seeds),
+        "contract": record.contract,
+        "profile": record.profile,
+    }
+    return _section("configuration", _pairs(rows))
+
+
+def _run(run: RunRecord) -> RenderableType:
+    plan = ", ".join(f"{name}={_plan_value(value)}" for name, value in run.plan.items() if value not in (None, False))
+    title = f"{run.pattern} through {run.target}: {plan}" + (f"  [{run.test}]" if run.test else "")
+    parts: list[RenderableType] = [Text(f"\n{title}", "bold")]
+    if run.metrics is not None:
+        parts.append(_section("scan results", _results(run)))
+        parts.append(_section("response times (ms)", _times(run)))
+    if run.overlap is not None:
+        parts.append(_section("race handling", _race(run)))
+    thresholds = [f for f in run.findings if f.id.startswith("threshold.")]
+    claims = [f for f in run.findings if not f.id.startswith("threshold.")]
+    if thresholds:
+        parts.append(_section("thresholds", findings_table(thresholds)))
+    if claims:
+        parts.append(_section("claims", findings_table(claims)))
+    parts += [Text(f"  note: {note}", "yellow") for note in run.notes]
+    parts += [_proof(f) for f in run.findings if f.truth is Truth.BROKEN]
+    if run.interrupted:
+        parts.append(Text("  interrupted: what follows rests on the calls made until then", "yellow"))
+    return Group(*parts)
+
+
+def _plan_value(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, list):
+        return " + ".join("(" + ", ".join(f"{k}={_plan_value(v)}" for k, v in part.items()) + ")" for part in value)
+    return str(value)
+
+
+def _results(run: RunRecord) -> RenderableType:
+    metrics = run.metrics
+    assert metrics is not None
+    rows = {name: f"{count}" for name, count in metrics.counts.items()}
+    rows = {"calls": f"{metrics.calls} in {metrics.seconds:.2f} s ({_per_second(run)})"} | rows
+    rows |= {f"check: {name}": f"{passed} passed, {failed} failed" for name, (passed, failed) in metrics.checks.items()}
+    return _pairs(rows)
+
+
+def _per_second(run: RunRecord) -> str:
+    assert run.metrics is not None
+    return f"{run.metrics.calls / run.metrics.seconds:.0f}/s" if run.metrics.seconds else "no time measured"
+
+
+def _times(run: RunRecord) -> RenderableType:
+    assert run.metrics is not None
+    table = Table(box=None, pad_edge=False)
+    for column in ("outcome", "calls", "avg", "min", "med", "p90", "p95", "p99", "max"):
+        table.add_column(column, justify="left" if column == "outcome" else "right")
+    for label, trend in run.metrics.trends.items():
+        values = (trend.avg, trend.min, trend.med, trend.p90, trend.p95, trend.p99, trend.max)
+        table.add_row(label, str(trend.count), *("-" if math.isnan(v) else f"{v:.2f}" for v in values))
+    return table
+
+
+def _race(run: RunRecord) -> RenderableType:
+    overlap = run.overlap
+    assert overlap is not None
+    assert run.metrics is not None
+    clients = run.plan.get("clients")
+    caught = run.metrics.counts.get("race_conditions_caught")
+    rows = {
+        "rounds": f"{len(overlap.rounds)} plain, {overlap.held_rounds} with a transaction held open",
+        "overlapped on the server": f"{overlap.overlapped} of {len(overlap.rounds)} plain rounds, "
+        f"{overlap.at_once_p50:.0f} calls at once (median)",
+        "start spread": f"{overlap.spread_p50_us:.0f} us (median), {overlap.spread_p95_us:.0f} us (p95)",
+        "without a violation": f"its chance is under {overlap.escape_bound:.2%} per overlapped round (95 % confidence)",
+    }
+    if clients and caught is not None:
+        full = "in a round of all clients on one key"
+        rows = {"expected": f"{clients - 1} of {clients} refused {full}", "observed": f"{caught} refused in all"} | rows
+    return _pairs(rows)
+
+
+def findings_table(findings: Iterable[Finding]) -> RenderableType:
+    """One line for each finding: its truth, its claim, what was observed."""
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for finding in findings:
+        style = _STYLES[finding.truth]
+        table.add_row(
+            Text(f"{_SIGNS[finding.truth]} {finding.truth.value}", style),
+            Text(finding.claim),
+            Text(finding.observed, "dim" if finding.truth is Truth.HELD else style),
+        )
+    return table
+
+
+def _proof(finding: Finding) -> RenderableType:
+    """Everything that a person needs to believe a broken finding, and to see it again."""
+    lines: list[RenderableType] = [Text(f"\n  ✗ {finding.id}: {finding.claim}", "bold red")]
+    lines.append(Text(f"    observed {finding.observed}" + (f", limit {finding.limit}" if finding.limit else "")))
+    for piece in finding.evidence:
+        lines.append(Text(f"    - {piece.get('reason') or _flat(piece)}"))
+        operations = piece.get("operations")
+        if operations:
+            lines.append(Padding(_operations(operations), (0, 0, 0, 6)))
+    if finding.remedy:
+        lines.append(Text(f"    remedy: {finding.remedy}"))
+    if finding.replay:
+        lines.append(Text(f"    repeat: {finding.replay}", "cyan"))
+    return Group(*lines)
+
+
+def _operations(operations: Iterable[Mapping[str, Any]]) -> RenderableType:
+    table = Table(box=None, pad_edge=False)
+    for column in ("call", "client", "key", "called", "returned", "outcome", "answer"):
+        table.add_column(column, overflow="fold")
+    for o in operations:
+        returned = "never" if o["returned_ms"] is None else f"{o['returned_ms']:.3f}"
+        outcome = o["outcome"] + (f" {o['code']}" if "code" in o else "")
+        outcome += f" ({o['held_open']})" if "held_open" in o else ""
+        row = (f"#{o['number']}", str(o["client"]), o["key"], f"{o['called_ms']:.3f}", returned, outcome)
+        table.add_row(*row, escape(_flat(o["answer"])))
+    return table
+
+
+def _flat(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in values.items() if value is not None)
+
+
+def _section(title: str, body: RenderableType) -> RenderableType:
+    return Group(Text(f"  {title}", "bold cyan"), Padding(body, (0, 0, 0, 4)))
+
+
+def _pairs(rows: Mapping[str, str]) -> RenderableType:
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for name, value in rows.items():
+        table.add_row(Text(name, "dim"), Text(value))
+    return table

@@ -1,0 +1,1 @@
+"""What `pytest harness/` runs: each test reads as a specification of the function under test."""
