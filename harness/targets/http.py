@@ -1,0 +1,587 @@
+"""Target http: the function through PostgREST, `POST /rpc/<function>`, one kept-alive connection per client.
+
+An answer is classified by its body: a row with the function's columns, or an error's `code` (SQLSTATE or PGRSTnnn).
+The status alone says little: 55P03 comes as 500, 23505 as 409, P0001 as 400, and a function may set it at will.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from array import array
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from datetime import time as time_of_day
+from decimal import Decimal
+from importlib import resources
+from typing import Any
+from uuid import UUID
+
+from psycopg import sql
+
+from harness.contracts.contract import (
+    BROKEN_ANSWER,
+    FAILED,
+    IN_DOUBT,
+    Column,
+    Contract,
+    Effect,
+    Function,
+    Outcome,
+    Parameter,
+)
+from harness.environment.database import Database
+from harness.environment.postgrest import DEFAULT_IMAGE, DEFAULT_POOL, PostgREST, Token, open_postgrest
+from harness.environment.servers import Server, connect
+from harness.errors import HarnessError
+from harness.targets.http_wire import Head, LostError, NotSentError, Wire, address_of
+from harness.targets.target import Caller, Span
+
+CHECKS = ("status is 200", "has body", "response time under 200 ms", "valid JSON")
+"""The checks of the original load test, which are metrics here."""
+
+PARTS = ("jwt", "parse", "plan", "transaction", "response")
+"""What PostgREST's Server-Timing header tells of a request."""
+
+_SLOW = 0.2
+_PROBE_TIMEOUT = 10.0
+
+_WARM_UPS = 6
+"""As for sql: a statement is planned anew five times before it may keep its plan."""
+
+_MOST_KNOWN = 10_000
+_OVERLAP_SUFFIX = "_overlap"
+
+NOT_JSON = "not_json"
+"""Code of an outcome whose body is no JSON, so somebody else than PostgREST may have given it."""
+
+# The transaction's fate is open: the answer comes from somebody who lost sight of it. PGRST001 is PostgREST's own
+# connection dying under the call, 57P01 and 57P02 are a server shutting down, 08 is a broken connection.
+_DOUBTFUL_CODES = frozenset({"PGRST001", "57P01", "57P02"})
+_DOUBTFUL_CLASS = "08"
+_GATEWAY_STATUSES = frozenset({502, 504, 520, 521, 522, 524})
+"""Without a code of PostgREST's own these come from a gateway, whose upstream may go on with the call."""
+
+_DECODERS: Mapping[str, Callable[[Any], Any]] = {
+    "uuid": UUID,
+    "timestamp with time zone": datetime.fromisoformat,
+    "timestamp without time zone": datetime.fromisoformat,
+    "date": date.fromisoformat,
+    "time without time zone": time_of_day.fromisoformat,
+    "numeric": lambda value: Decimal(str(value)),
+    "bytea": lambda value: bytes.fromhex(value.removeprefix("\\x")),
+}
+"""From JSON to what psycopg gives for the same type; every other type is as JSON has it."""
+
+
+@dataclass(frozen=True, slots=True)
+class HttpEvidence:
+    """What HTTP itself told during a run, beside the outcomes."""
+
+    calls: int
+    passed: Mapping[str, int]
+    """For each of `CHECKS`, how many of the calls passed it."""
+    statuses: Mapping[int, int]
+    """Status -> calls; 0 counts those without an answer."""
+    connections: int
+    """Opened in all; more than the number of clients means that some were cut or closed."""
+    server_timing: Mapping[str, array[float]] = field(repr=False)
+    """For each of `PARTS`, the header's figure of every call that had one, in the server's own unit."""
+
+
+class HttpTarget:
+    """Calls the function through a PostgREST, ours or somebody else's."""
+
+    name = "http"
+
+    def __init__(
+        self,
+        url: str,
+        token: Token,
+        contract: Contract,
+        *,
+        apikey: bool = False,
+        rollback: bool = False,
+        overlap: bool = False,
+    ) -> None:
+        """`url` is PostgREST's base (for Supabase, with /rest/v1). Nothing is sent yet.
+
+        `apikey`: send the token as `apikey` too, as Supabase's gateway wants it. `rollback`: the server honours
+        `Prefer: tx=rollback`, so connections can be warmed by calls that leave no trace. `overlap`: http_own.sql is
+        installed, so races can be timed on the server. Raises UsageError for an address that is none.
+        """
+        self.contract = contract
+        self.url = url.rstrip("/")
+        self._address = address_of(self.url)
+        self._token = token
+        self._apikey = apikey
+        self._rollback = rollback
+        self._overlap = overlap
+        self._codec = _Codec(contract.function)
+        self._callers: list[HttpCaller] = []
+
+    def connect(
+        self, client: int, arguments: Sequence[Mapping[str, Any]], *, overlap: bool, warm_up: Hashable
+    ) -> Caller:
+        """Raises HarnessError when there is no connection to be had. `client` makes no difference."""
+        del client
+        timed = overlap and self._overlap
+        bodies = [self._codec.body(values) for values in arguments]
+        wire = Wire(self._address)
+        caller = HttpCaller(wire, self._head(timed=timed), bodies, self._reader(timed=timed))
+        try:
+            wire.open()
+            if self._rollback:
+                caller.warm(self._head(timed=timed, prefer="tx=rollback"), self.encode_key(warm_up))
+        except BaseException:
+            caller.close()
+            raise
+        self._callers.append(caller)
+        return caller
+
+    def encode_key(self, key: Hashable) -> bytes:
+        return _json(key)
+
+    def decode_key(self, raw: Any) -> Hashable:
+        key: Hashable = self._codec.decode_key(json.loads(raw))
+        return key
+
+    def decode_evidence(self, raw: Sequence[Any]) -> Sequence[Any]:
+        return self._codec.decode_evidence(raw)
+
+    def probe(self) -> Outcome:
+        """Call once with a key that does not exist, and say what is wrong where that shows a mistake of set-up.
+
+        Returns the outcome of a call that reached the function. Raises HarnessError for a token that is not accepted
+        or may not do enough, a function that is not exposed, an address without PostgREST behind it.
+        """
+        contract = self.contract
+        variant = contract.variants[0]
+        prefer = "tx=rollback" if self._rollback else None
+        reader, wire = self._reader(timed=False), Wire(self._address)
+        body = self._codec.body(variant.arguments(0))
+        caller = HttpCaller(wire, self._head(timed=False, prefer=prefer), [body], reader)
+        try:
+            wire.open(_PROBE_TIMEOUT)
+            outcome, _ = caller.call(self.encode_key(contract.unknown_key()), 0)
+        finally:
+            caller.close()
+        _explain(outcome, reader.last_status, self.url, contract.function)
+        return outcome
+
+    def evidence(self) -> HttpEvidence:
+        """What HTTP told of all calls since the last time this was asked, warm-up left out."""
+        counters = [caller.take() for caller in self._callers]
+        calls = sum(c.calls for c in counters)
+        statuses: dict[int, int] = {}
+        for each in counters:
+            for status, count in each.statuses.items():
+                statuses[status] = statuses.get(status, 0) + count
+        passed = dict.fromkeys(CHECKS, calls)
+        passed["status is 200"] -= sum(n for status, n in statuses.items() if status != 200)
+        passed["has body"] -= sum(c.no_body for c in counters)
+        passed["response time under 200 ms"] -= sum(c.slow for c in counters)
+        passed["valid JSON"] -= sum(c.no_json for c in counters)
+        ok = calls - sum(n for status, n in statuses.items() if status != 200)
+        if ok:
+            statuses[200] = ok
+        self._callers = [caller for caller in self._callers if caller.alive]
+        timing = _timing(b"".join(c.timing for c in counters))
+        return HttpEvidence(calls, passed, statuses, sum(c.opened for c in counters), timing)
+
+    def _reader(self, *, timed: bool) -> _Reader:
+        return _Reader(self.contract, self._codec, self._token, timed=timed)
+
+    def _head(self, *, timed: bool, prefer: str | None = None) -> Head:
+        path = self._address.path + "/rpc/" + self._codec.function + (_OVERLAP_SUFFIX if timed else "")
+        headers = {
+            "Host": self._address.netloc.rpartition("@")[2],
+            "Authorization": f"Bearer {self._token.reveal()}",
+            "Content-Type": "application/json",
+            "Accept": "application/json",
+            "User-Agent": "pg-concurrency-harness",
+        }
+        if self._apikey:
+            headers["apikey"] = self._token.reveal()
+        schema = "harness" if timed else self._codec.schema
+        if schema is not None:
+            headers["Content-Profile"] = schema
+        if prefer is not None:
+            headers["Prefer"] = prefer
+        return Head(path, headers)
+
+
+class HttpCaller:
+    """One client on its own connection. `call` is the hot path."""
+
+    def __init__(self, wire: Wire, head: Head, bodies: Sequence[tuple[bytes, bytes]], reader: _Reader) -> None:
+        self._wire = wire
+        self._exchange = wire.exchange
+        self._head = head
+        self._bodies = bodies
+        self._reader = reader
+        self._read = reader.read
+        self._closed = False
+        self._gave_up = False
+        self._counters = Counters()
+
+    def call(self, key: Any, variant: int) -> tuple[Outcome, Sequence[Any]]:
+        before, after = self._bodies[variant]
+        counters = self._counters
+        counters.calls += 1
+        started = time.monotonic()
+        try:
+            status, head, body = self._exchange(self._head, before + key + after, started)
+        except LostError as error:
+            code, self._gave_up = "timeout" if self._gave_up else "connection_lost", False
+            counters.without_answer()
+            return self._reader.failed(code, str(error), Effect.IN_DOUBT)
+        except NotSentError as error:
+            counters.without_answer()
+            return self._reader.failed("not_sent", str(error))
+        except HarnessError as error:
+            counters.without_answer()
+            return self._reader.failed("connection_refused", error.tried)
+        if time.monotonic() - started >= _SLOW:
+            counters.slow += 1
+        return self._read(status, head, body, counters)
+
+    def begin(self) -> bool:
+        """False: each HTTP call is a transaction of its own."""
+        return False
+
+    def end(self, *, commit: bool) -> bool:
+        return False
+
+    @property
+    def alive(self) -> bool:
+        """A cut connection is opened again by the next call, as an application would."""
+        return not self._closed
+
+    @property
+    def spans(self) -> Sequence[Span | None]:
+        return self._reader.spans
+
+    def cancel(self) -> None:
+        """Give up the answer: HTTP knows no other way. The server may go on, so the call ends in doubt."""
+        self._gave_up = True
+        self._wire.shut()
+
+    def abort(self) -> None:
+        self._closed = True
+        self._wire.shut()
+
+    def close(self) -> None:
+        self._closed = True
+        self._wire.close()
+
+    def warm(self, head: Head, key: bytes) -> None:
+        """Call with a head that asks for a roll-back, and forget what came back."""
+        mine, self._head = self._head, head
+        for _ in range(_WARM_UPS):
+            outcome, _ = self.call(key, 0)
+            if outcome.effect in (Effect.FAILED, Effect.IN_DOUBT):
+                break
+        self._head = mine
+        self._counters = Counters()
+        self._reader.forget()
+
+    def take(self) -> Counters:
+        """The counters since the last time this was asked."""
+        taken, self._counters = self._counters, Counters()
+        taken.timing, self._reader.timing = self._reader.timing, bytearray()
+        taken.opened, self._wire.opened = self._wire.opened, 0
+        return taken
+
+
+class Counters:
+    """What one client counts beside its outcomes; what goes well is not counted but follows from `calls`."""
+
+    __slots__ = ("calls", "no_body", "no_json", "opened", "slow", "statuses", "timing")
+
+    def __init__(self) -> None:
+        self.calls = self.opened = self.no_body = self.no_json = self.slow = 0
+        self.statuses: dict[int, int] = {}
+        """Status -> calls, of those that are not 200; 0: no answer."""
+        self.timing = bytearray()
+        """The Server-Timing headers as they came, each ended by a line feed."""
+
+    def without_answer(self) -> None:
+        self.statuses[0] = self.statuses.get(0, 0) + 1
+        self.no_body += 1
+        self.no_json += 1
+        self.slow += 1
+
+
+class _Reader:
+    """Turns an answer into an outcome; each distinct answer is classified once per connection."""
+
+    def __init__(self, contract: Contract, codec: _Codec, token: Token, *, timed: bool) -> None:
+        self._contract = contract
+        self._labels = codec.label_names
+        self._evidence = codec.evidence_names
+        self._columns = codec.label_names + codec.evidence_names
+        self._no_evidence = (None,) * len(codec.evidence_names)
+        self._known: dict[tuple[Any, ...], Outcome] = {}
+        self._token = token
+        self._timed = timed
+        self._spans: list[tuple[str, str] | None] = []
+        self.timing = bytearray()
+        self.last_status = 0
+
+    def read(self, status: bytes, head: bytes, body: bytes, counters: Counters) -> tuple[Outcome, Sequence[Any]]:
+        if (at := head.find(b"\r\nserver-timing:")) >= 0:
+            self.timing += head[at + 16 : head.index(b"\r\n", at + 16)]
+            self.timing += b"\n"
+        if status != b"200":
+            self.last_status = number = int(status)
+            counters.statuses[number] = counters.statuses.get(number, 0) + 1
+        try:
+            answer = _decode(str(body, "utf-8"))
+            row = answer[0] if type(answer) is list and len(answer) == 1 else answer
+            outcome = self._known.get(tuple([row[name] for name in self._labels]))
+            evidence = [row[name] for name in self._evidence]
+        except (ValueError, KeyError, TypeError, IndexError):
+            return self._unusual(status, head, body, counters)
+        if outcome is None:
+            labels = {name: row[name] for name in self._labels}
+            outcome = self._remember(tuple(labels.values()), self._contract.outcome(labels))
+        if self._timed:
+            self._spans.append((row["started"], row["ended"]))
+        return outcome, evidence
+
+    def forget(self) -> None:
+        """Forget the spans and timings so far: they were of the warm-up."""
+        self._spans.clear()
+        self.timing.clear()
+
+    @property
+    def spans(self) -> Sequence[Span | None]:
+        return [None if s is None else Span(_microseconds(s[0]), _microseconds(s[1])) for s in self._spans]
+
+    def failed(self, code: str, detail: str, effect: Effect = Effect.FAILED) -> tuple[Outcome, Sequence[Any]]:
+        if self._timed:
+            self._spans.append(None)
+        detail = self._token.redact(" ".join(detail.split()))
+        known = self._known.get((code, detail, effect))
+        if known is None:
+            label = IN_DOUBT if effect is Effect.IN_DOUBT else FAILED
+            known = self._remember((code, detail, effect), Outcome(label, effect, code, detail))
+        return known, self._no_evidence
+
+    def _unusual(self, status: bytes, head: bytes, body: bytes, counters: Counters) -> tuple[Outcome, Sequence[Any]]:
+        """Everything that is not one row with the columns asked for: the body's code decides, then the status."""
+        number, content = int(status), body.decode(errors="replace").strip()
+        readable = True
+        if not body:
+            counters.no_body += 1
+        try:
+            answer = _decode(content)
+        except ValueError:
+            counters.no_json += 1
+            readable, answer = False, None
+        if isinstance(answer, list) and len(answer) != 1 and 200 <= number < 300:
+            return self.failed(BROKEN_ANSWER, f"{len(answer) or 'no'} rows instead of one")
+        row = answer[0] if isinstance(answer, list) and answer else answer
+        if isinstance(row, dict) and all(column in row for column in self._columns):
+            # A column that decides the label holds JSON: it cannot be a key of what is known.
+            outcome = self._contract.outcome({name: row[name] for name in self._labels})
+            return outcome, [row[name] for name in self._evidence]
+        if isinstance(answer, dict) and isinstance(answer.get("code"), str):
+            return self._error(answer)
+        if number in _GATEWAY_STATUSES:
+            return self.failed(f"http_{number}", "a gateway lost sight of the call", Effect.IN_DOUBT)
+        if 300 <= number < 400:
+            at = head.find(b"\r\nlocation:")
+            where = head[at + 11 : head.index(b"\r\n", at + 11)].decode(errors="replace").strip() if at >= 0 else "?"
+            return self.failed(f"http_{number}", f"redirected to {where}; a call is never sent twice")
+        shown = content if len(content) <= 120 else content[:117] + "..."
+        if not readable:
+            what = "HTML" if content[:1] == "<" else "no JSON"
+            return self.failed(NOT_JSON, f"{what}, with status {number}: {shown or 'an empty body'}")
+        if 200 <= number < 300:
+            return self.failed(BROKEN_ANSWER, f"no row with the columns {', '.join(self._columns)}: {shown}")
+        return self.failed(f"http_{number}", f"no error code of PostgREST: {shown}")
+
+    def _error(self, answer: Mapping[str, Any]) -> tuple[Outcome, Sequence[Any]]:
+        code = answer["code"]
+        detail = "; ".join(str(answer[part]) for part in ("message", "details", "hint") if answer.get(part))
+        doubtful = code in _DOUBTFUL_CODES or (len(code) == 5 and code.startswith(_DOUBTFUL_CLASS))
+        return self.failed(code, detail, Effect.IN_DOUBT if doubtful else Effect.FAILED)
+
+    def _remember(self, key: tuple[Any, ...], outcome: Outcome) -> Outcome:
+        if len(self._known) < _MOST_KNOWN:
+            self._known[key] = outcome
+        return outcome
+
+
+class _Codec:
+    """JSON forms of the function's parameters and columns."""
+
+    def __init__(self, function: Function) -> None:
+        schema, _, self.function = function.name.rpartition(".")
+        self.schema = schema or None
+        types = {p.name: p.type for p in function.parameters}
+        self._key = function.key
+        self.decode_key = _DECODERS.get(types[function.key], _same)
+        evidence = [c for c in function.columns if c.evidence]
+        self.label_names = tuple(c.name for c in function.columns if not c.evidence)
+        self.evidence_names = tuple(c.name for c in evidence)
+        self._evidence_decoders = [_DECODERS.get(c.type, _same) for c in evidence]
+
+    def body(self, arguments: Mapping[str, Any]) -> tuple[bytes, bytes]:
+        """The body up to the key, and what follows it."""
+        others = _json({name: value for name, value in arguments.items() if name != self._key})
+        before = b"{%s:" % _json(self._key)
+        return before, b"}" if others == b"{}" else b"," + others[1:]
+
+    def decode_evidence(self, raw: Sequence[Any]) -> Sequence[Any]:
+        return [None if v is None else decode(v) for decode, v in zip(self._evidence_decoders, raw, strict=True)]
+
+
+@dataclass(frozen=True, slots=True)
+class HttpOptions:
+    """How PostgREST is served beside a server."""
+
+    postgrest: str | None = None
+    """The binary to run; None: the container beside a container server, else the fetched one, PATH, node_modules."""
+    image: str = DEFAULT_IMAGE
+    pool: int = DEFAULT_POOL
+    """PostgREST's connections to the database."""
+    pool_timeout: float = 10.0
+    """Seconds that a request waits for one of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Door:
+    """A PostgREST that serves one scratch database, and the target that calls through it."""
+
+    postgrest: PostgREST
+    target: HttpTarget
+
+
+@contextmanager
+def served(server: Server, database: Database, contract: Contract, options: HttpOptions) -> Iterator[Door]:
+    """Serve `database` by a PostgREST for as long as the context lasts; the door was probed by one call.
+
+    The roles of Supabase must be there (`SupabaseRoles`). Raises HarnessError when there is no PostgREST, it does not
+    become ready, or it does not expose the function.
+    """
+    postgrest = open_postgrest(
+        server,
+        database,
+        choice=options.postgrest,
+        image=options.image,
+        pool=options.pool,
+        pool_timeout=options.pool_timeout,
+    )
+    # Before the start: PostgREST reads the schema once.
+    _install(database.dsn, contract.function)
+    with postgrest:
+        target = HttpTarget(postgrest.url, postgrest.token(), contract, rollback=True, overlap=True)
+        target.probe()
+        yield Door(postgrest, target)
+
+
+def _install(dsn: str, function: Function) -> None:
+    """Create `http_own.sql` in a scratch database."""
+    schema, _, name = function.name.rpartition(".")
+    scripts = resources.files("harness.targets")
+    arguments = sql.SQL(", ").join(
+        sql.SQL("{} => {}").format(sql.Identifier(p.name), sql.SQL(f"${number}"))
+        for number, p in enumerate(function.parameters, 1)
+    )
+    with connect(dsn) as connection:
+        qualified = sql.Identifier(schema, name) if schema else sql.Identifier(name)
+        query = sql.SQL(scripts.joinpath("overlap.sql").read_text(encoding="utf-8")).format(
+            columns=sql.SQL(", ").join(sql.SQL("g.{}").format(sql.Identifier(c.name)) for c in function.columns),
+            call=sql.SQL("{}({})").format(qualified, arguments),
+        )
+        connection.execute(
+            sql.SQL(scripts.joinpath("http_own.sql").read_text(encoding="utf-8")).format(
+                overlap=sql.Identifier(name + _OVERLAP_SUFFIX),
+                parameters=_declared(function.parameters),
+                columns=_declared(function.columns),
+                body=sql.Literal(query.as_string(connection)),
+            )
+        )
+
+
+def _declared(entries: Sequence[Parameter] | Sequence[Column]) -> sql.Composed:
+    return sql.SQL(", ").join(sql.SQL("{} {}").format(sql.Identifier(e.name), sql.SQL(e.type)) for e in entries)
+
+
+def _explain(outcome: Outcome, status: int, url: str, function: Function) -> None:
+    """Raise HarnessError where an outcome shows a mistake of set-up; an error of the function itself is none."""
+    if outcome.effect not in (Effect.FAILED, Effect.IN_DOUBT):
+        return
+    code, detail = outcome.code or "", outcome.detail or ""
+    tried = f"POST {url}/rpc/{function.name.rpartition('.')[2]}: {status or 'no status'} {code}: {detail}"
+    for prefix, what, next_step in _MISTAKES:
+        if code.startswith(prefix):
+            raise HarnessError(what, tried=tried, next_step=next_step)
+
+
+_WRONG_URL = (
+    "check the address: a Supabase project's ends in /rest/v1, PostgREST's own has no path; it may need https, and a "
+    "redirect is not followed because a call is never sent twice"
+)
+_MISTAKES = (
+    ("PGRST202", "PostgREST does not expose the function.",
+     "reload the schema cache if it is there (NOTIFY pgrst, 'reload schema'), or expose its schema (db-schemas)"),
+    ("PGRST106", "PostgREST does not expose the function's schema.",
+     "add the schema to db-schemas (in Supabase Settings > API > Exposed schemas)"),
+    ("PGRST300", "PostgREST has no JWT secret.", "set jwt-secret"),
+    ("PGRST301", "The token is not accepted.", "use a token that has not expired, signed with this server's secret"),
+    ("PGRST303", "The token is not accepted.", "use a token that has not expired, signed with this server's secret"),
+    ("PGRST302", "PostgREST takes no anonymous calls.", "give a service_role token"),
+    ("PGRST", "PostgREST does not take the call.", "see its code at https://docs.postgrest.org/en/stable/references/errors.html"),
+    ("42501", "The token's role may not do what the function does.",
+     "use a service_role token, or GRANT the role the rights on the function and its tables"),
+    ("22023", "The token's role does not exist.", "use a token for a role of this database, such as service_role"),
+    ("http_401", "The gateway does not accept the token.", "use the project's own service_role key"),
+    ("http_403", "The gateway does not accept the token.", "use the project's own service_role key"),
+    ("http_", "There is no PostgREST behind the address.", _WRONG_URL),
+    (NOT_JSON, "There is no PostgREST behind the address.", _WRONG_URL),
+    ("connection_lost", "The connection was cut before the answer.", _WRONG_URL),
+    ("not_sent", "The connection was cut before the call was sent.", _WRONG_URL),
+)  # fmt: skip
+"""Start of an outcome's code, what it says of the set-up, what to do about it; the first that fits."""
+
+
+def _timing(lines: bytes) -> dict[str, array[float]]:
+    found = {part: array("d") for part in PARTS}
+    for part, figure in re.findall(rb"(\w+);dur=([0-9.]+)", lines):
+        column = found.get(part.decode())
+        if column is not None:
+            column.append(float(figure))
+    return found
+
+
+def _json(value: Any) -> bytes:
+    return json.dumps(value, default=_plain, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, (datetime, date, time_of_day)):
+        return value.isoformat()
+    if isinstance(value, (bytes, bytearray)):
+        return "\\x" + value.hex()
+    return str(value)
+
+
+def _microseconds(text: str) -> int:
+    return (datetime.fromisoformat(text) - _EPOCH) // timedelta(microseconds=1)
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
+"""Postgres's own, so that spans of both targets are on one scale."""
+
+_decode = json.JSONDecoder().decode
