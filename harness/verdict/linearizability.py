@@ -4,9 +4,10 @@ The search of Wing and Gong ("Testing and verifying concurrent objects", 1993) w
 configurations ("Testing for linearizability", 2017), one key at a time: linearizability is a local property (Herlihy
 and Wing, 1990), so the keys can be judged apart.
 
-An operation that may go next and leaves the state as it is can be taken at once, without trying other orders: any
+A refused operation changes no state, so one that may go next can be taken at once, without trying other orders: any
 witness that takes it later stays one when it is moved to the front. So a race of ten with nine refusals branches only
-over who was accepted. Failed and rolled-back operations have no effect and are left out; one in doubt may take effect
+over who was accepted. That does not hold for every operation that happens to change nothing now: a cell that holds 0,
+set(0) and set(1) at once, then a read of 0. Taking set(0) first, because it changes nothing, misses the witness. Failed and rolled-back operations have no effect and are left out; one in doubt may take effect
 at any time after its call, or never.
 """
 
@@ -48,6 +49,7 @@ def _undone(operation: Operation) -> bool:
 def _search(model: Model, state: Hashable, operations: Sequence[Operation], deadline: float) -> bool:
     """Depth first over configurations (first pending position, which later ones are done, state)."""
     optional = [o.outcome.effect is Effect.IN_DOUBT for o in operations]
+    refused = [o.outcome.effect is Effect.REFUSED for o in operations]
     end = len(operations)
     seen: set[tuple[int, int, Hashable]] = set()
     stack: list[tuple[int, int, Hashable]] = [(0, 0, state)]
@@ -73,7 +75,7 @@ def _search(model: Model, state: Hashable, operations: Sequence[Operation], dead
                     finished = finished and optional[at]
                     bound = operation.returned if bound is None else min(bound, operation.returned)
                     for after in model.step(state, operation):
-                        if after == state:
+                        if refused[at] and after == state:
                             taken = at
                             break
                         branches.append((at, after))

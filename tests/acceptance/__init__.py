@@ -1,0 +1,1 @@
+"""Tests of the two faces, the console command and the pytest plugin, run as a user runs them."""

@@ -1,0 +1,136 @@
+"""Fixtures that several tests share: one embedded server for the whole session, and a `Harness` on it in no time."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from harness import contracts
+from harness.contracts.contract import Contract
+from harness.environment.database import Database, Template
+from harness.environment.embedded import EmbeddedServer
+from harness.environment.servers import Server, connect
+from harness.options import Options
+from harness.run import Harness
+
+ROOT = Path(__file__).parent.parent
+MIGRATIONS = ROOT / "sql" / "migrations"
+SEED = ROOT / "sql" / "seed"
+
+MakeHarness = Callable[..., Harness]
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[EmbeddedServer]:
+    """An embedded server, booted once; tests that stop a server boot their own."""
+    with EmbeddedServer() as booted:
+        yield booted
+
+
+@pytest.fixture(scope="session")
+def template(server: EmbeddedServer) -> Iterator[Template]:
+    """The shipped migrations and seed."""
+    with Template(server, [MIGRATIONS], [SEED]) as built:
+        yield built
+
+
+@pytest.fixture
+def database(template: Template) -> Iterator[Database]:
+    """A fresh database with the shipped migrations and seed."""
+    with template.clone() as cloned:
+        yield cloned
+
+
+@pytest.fixture
+def make_harness(server: EmbeddedServer, template: Template) -> Iterator[MakeHarness]:
+    """Builds a `Harness` without a boot: on the session's server, or on one that is given."""
+    with ExitStack() as stack:
+
+        def make(
+            *more: Path,
+            migrations: Sequence[Path] = (MIGRATIONS,),
+            seed: Sequence[Path] = (SEED,),
+            contract: Contract | None = None,
+            on: Server | None = None,
+            **options: object,
+        ) -> Harness:
+            """`more` are migrations applied after the others."""
+            wanted = replace(Options(migrations=(*migrations, *more), seed=tuple(seed)), **options)  # type: ignore[arg-type]
+            shipped = on is None and wanted.migrations == (MIGRATIONS,) and wanted.seed == (SEED,)
+            built = template if shipped else stack.enter_context(Template(on or server, wanted.migrations, wanted.seed))
+            return Harness(wanted, contract or contracts.load(wanted.contract), on or server, built)
+
+        yield make
+
+
+@pytest.fixture
+def databases(server: EmbeddedServer) -> Callable[[], set[str]]:
+    """The names of all databases on the session's server: equal before and after, if nothing is left behind."""
+
+    def names() -> set[str]:
+        with connect(server.dsn) as connection:
+            return {str(row[0]) for row in connection.execute("SELECT datname FROM pg_database").fetchall()}
+
+    return names
+
+
+@dataclass(frozen=True)
+class Sandbox:
+    """A folder that is a process's TMPDIR: whatever a command leaves on the machine, it leaves there."""
+
+    tmp: Path
+
+    def environment(self, **variables: str) -> dict[str, str]:
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(("HARNESS_", "PYTEST_", "COV_", "PG"))}
+        kept["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{kept['PATH']}"
+        return kept | {"TMPDIR": str(self.tmp)} | variables
+
+    def run(
+        self, *words: str | Path, cwd: Path = ROOT, timeout: float = 90, **variables: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command to its end."""
+        return subprocess.run(
+            [str(word) for word in words],
+            cwd=cwd, env=self.environment(**variables), capture_output=True, text=True, timeout=timeout, check=False,
+            stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+
+    def start(self, *words: str | Path, cwd: Path = ROOT, **variables: str) -> subprocess.Popen[str]:
+        """Start a command, in a session of its own as a terminal gives it."""
+        return subprocess.Popen(
+            [str(word) for word in words],
+            cwd=cwd, env=self.environment(**variables), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            stdin=subprocess.DEVNULL, start_new_session=True,
+        )  # fmt: skip
+
+    def left_behind(self) -> list[str]:
+        """What is there that should not be: server directories, and processes that run on one."""
+        directories = [path.name for path in self.tmp.glob("harness-pg-*")]
+        processes = []
+        for command in Path("/proc").glob("[0-9]*/cmdline"):
+            try:
+                text = command.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            except OSError:
+                continue  # it ended while we looked
+            if str(self.tmp) in text and "postgres" in text:
+                processes.append(text)
+        return directories + processes
+
+
+@pytest.fixture
+def sandbox() -> Iterator[Sandbox]:
+    """Runs commands, and knows what they leave behind."""
+    # Not in tmp_path: only root may look in there, and a Unix socket's path is short.
+    folder = Path(tempfile.mkdtemp(prefix="hs-", dir="/tmp"))
+    folder.chmod(0o755)
+    yield Sandbox(folder)
+    shutil.rmtree(folder, ignore_errors=True)
