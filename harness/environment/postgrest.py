@@ -187,6 +187,7 @@ class PostgREST(ABC):
         return Token(jwt.encode(claims, self._secret, algorithm="HS256"))
 
     def describe(self) -> PostgRESTDescription:
+        """Asks it for its version while it runs."""
         _, server = _get(self.url, "/")
         return PostgRESTDescription(server.partition("/")[2] or "?", self.how, self.pool, self.pool_timeout)
 
@@ -203,25 +204,30 @@ class PostgREST(ABC):
             ).fetchone()
         return None if row is None or row[0] is None else (int(str(row[0])), float(str(row[1])) / 1000)
 
-    def __enter__(self) -> Self:
+    def start(self) -> None:
+        """Returns when it takes requests. Raises HarnessError, and leaves nothing behind, when it cannot be started."""
         try:
             self._create_login()
             self._start()
         except BaseException:
-            self._leave()
+            self.stop()
             raise
+
+    def stop(self) -> None:
+        """End it and drop its login role; once more makes no difference."""
+        with shielded():
+            self._stop()
+            with suppress(HarnessError, psycopg.Error), connect(self._maintenance) as connection:
+                connection.execute(sql.SQL("DROP ROLE IF EXISTS {}").format(sql.Identifier(self._login)))
+
+    def __enter__(self) -> Self:
+        self.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._leave()
-
-    def _leave(self) -> None:
-        with shielded():
-            self._stop()
-            with suppress(HarnessError, psycopg.Error), connect(self._maintenance) as connection:
-                connection.execute(sql.SQL("DROP ROLE IF EXISTS {}").format(sql.Identifier(self._login)))
+        self.stop()
 
     def _create_login(self) -> None:
         login = sql.Identifier(self._login)
@@ -404,8 +410,9 @@ class ContainerPostgREST(PostgREST):
             raise _not_ready(self.how, said)
 
     def _stop(self) -> None:
-        if self._container is not None:
-            self._container.stop()
+        container, self._container = self._container, None
+        if container is not None:
+            container.stop()
 
 
 def open_postgrest(

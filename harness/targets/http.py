@@ -10,9 +10,8 @@ import json
 import re
 import time
 from array import array
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from datetime import time as time_of_day
 from decimal import Decimal
@@ -106,18 +105,21 @@ class HttpTarget:
         apikey: bool = False,
         rollback: bool = False,
         overlap: bool = False,
+        postgrest: PostgREST | None = None,
     ) -> None:
         """`url` is PostgREST's base (for Supabase, with /rest/v1). Nothing is sent yet.
 
         `apikey`: send the token as `apikey` too, as Supabase's gateway wants it. `rollback`: the server honours
         `Prefer: tx=rollback`, so connections can be warmed by calls that leave no trace. `overlap`: http_own.sql is
-        installed, so races can be timed on the server. Raises UsageError for an address that is none.
+        installed, so races can be timed on the server. `postgrest`: stopped when the target is closed. Raises
+        UsageError for an address that is none.
         """
         self.contract = contract
         self.url = url.rstrip("/")
         self._address = address_of(self.url)
         self._token = token
         self._apikey = apikey
+        self.postgrest = postgrest
         self._rollback = rollback
         self._overlap = overlap
         self._codec = _Codec(contract.function)
@@ -171,6 +173,22 @@ class HttpTarget:
             caller.close()
         _explain(outcome, reader.last_status, self.url, contract.function)
         return outcome
+
+    def close(self) -> None:
+        """Stop the PostgREST, where it is the target's own."""
+        if self.postgrest is not None:
+            self.postgrest.stop()
+
+    def details(self) -> dict[str, Any]:
+        """What a record keeps of the calls since the last time this was asked, as plain JSON values."""
+        evidence = self.evidence()
+        return {
+            "url": self.url,
+            "postgrest": None if self.postgrest is None else asdict(self.postgrest.describe()),
+            "checks": {name: {"passed": n, "failed": evidence.calls - n} for name, n in evidence.passed.items()},
+            "statuses": {str(status): count for status, count in sorted(evidence.statuses.items())},
+            "connections": evidence.connections,
+        }
 
     def evidence(self) -> HttpEvidence:
         """What HTTP told of all calls since the last time this was asked, warm-up left out."""
@@ -455,20 +473,11 @@ class HttpOptions:
     """Seconds that a request waits for one of them."""
 
 
-@dataclass(frozen=True, slots=True)
-class Door:
-    """A PostgREST that serves one scratch database, and the target that calls through it."""
+def open_http(server: Server, database: Database, contract: Contract, options: HttpOptions) -> HttpTarget:
+    """Serve a scratch database by a PostgREST of its own, and probe it by one call; closing the target ends it.
 
-    postgrest: PostgREST
-    target: HttpTarget
-
-
-@contextmanager
-def served(server: Server, database: Database, contract: Contract, options: HttpOptions) -> Iterator[Door]:
-    """Serve `database` by a PostgREST for as long as the context lasts; the door was probed by one call.
-
-    The roles of Supabase must be there (`SupabaseRoles`). Raises HarnessError when there is no PostgREST, it does not
-    become ready, or it does not expose the function.
+    The roles of Supabase must be there (`SupabaseRoles`). Raises HarnessError when there is no PostgREST to be had, it
+    does not become ready, or it does not expose the function.
     """
     postgrest = open_postgrest(
         server,
@@ -480,10 +489,15 @@ def served(server: Server, database: Database, contract: Contract, options: Http
     )
     # Before the start: PostgREST reads the schema once.
     _install(database.dsn, contract.function)
-    with postgrest:
-        target = HttpTarget(postgrest.url, postgrest.token(), contract, rollback=True, overlap=True)
+    postgrest.start()
+    try:
+        token = postgrest.token()
+        target = HttpTarget(postgrest.url, token, contract, rollback=True, overlap=True, postgrest=postgrest)
         target.probe()
-        yield Door(postgrest, target)
+    except BaseException:
+        postgrest.stop()
+        raise
+    return target
 
 
 def _install(dsn: str, function: Function) -> None:
