@@ -1,25 +1,27 @@
-"""The firing loop, and the crew of client threads that run it.
+"""The firing loop, and the crew of client threads that run it. The hot path; `make bench` measures it.
 
-One loop serves every pattern: a pattern's generator decides when the next call is made and with what, `fire` makes it
-and writes it down. Nothing in the loop formats, logs or takes a lock; what watches it (timeouts, progress) only reads
-the columns from the main thread. `make bench` measures it against pgbench.
+A pattern's generator decides when the next call is made and with what; the loop makes it and writes it down. It has two
+forms: one client on a thread of its own, whose jobs may wait, and several clients side by side, whose jobs never do.
+Nothing in either formats, logs or takes a lock; what watches them (timeouts, progress) only reads the columns from the
+main thread.
 """
 
 from __future__ import annotations
 
 import gc
+import select
 import threading
 import time
 from collections.abc import Callable, Generator, Hashable, Iterator, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from typing import Any
 
 from harness.contracts.contract import Contract, Effect
 from harness.history import History, Log
-from harness.targets.target import Caller, Span, Target
+from harness.targets.target import Caller, Duplex, Span, Target
 
 Job = tuple[int, Any, int, int]
-"""When the call is due (clock reading; 0: now), its encoded key, its argument variant, its phase."""
+"""When the call was due (clock reading; 0: now), its encoded key, its argument variant, its phase."""
 
 clock = time.perf_counter_ns
 
@@ -29,40 +31,97 @@ _TICK = 0.1
 _GRACE = 2.0
 """Seconds a cancelled call gets to come back before its connection is cut."""
 
+_DRIVERS = 1
+"""Threads that share the clients that need not wait for one another, as `pgbench -j 2` does."""
 
-def fire(caller: Caller, log: Log, jobs: Iterator[Job]) -> None:
-    """Make each job's call and append it to the log, until the jobs or the connection end. The hot path."""
-    call, in_doubt = caller.call, Effect.IN_DOUBT
-    key_append, variant_append, phase_append = log.keys.append, log.variants.append, log.phases.append
-    due_append, called_append, returned_append = log.due.append, log.called.append, log.returned.append
-    outcome_append, evidence_extend = log.outcomes.append, log.evidence.extend
+
+def fire(client: Client, jobs: Iterator[Job]) -> None:
+    """Make each job's call and append it to the client's log, until the jobs or the connection end.
+
+    For one client on a thread of its own: its jobs may wait for the clock, or for what other clients do.
+    """
+    caller, in_doubt = client.opened, Effect.IN_DOUBT
+    call, started, write = caller.call, client.log.called.append, client.log.write
     for due, key, variant, phase in jobs:
         called = clock()
-        called_append(called)
+        started(called)
         outcome, evidence = call(key, variant)
-        returned = clock()
-        due_append(due or called)
-        key_append(key)
-        variant_append(variant)
-        phase_append(phase)
-        outcome_append(outcome)
-        evidence_extend(evidence)
-        returned_append(returned)
+        write(clock(), due or called, key, variant, phase, outcome, evidence)
         if outcome.effect is in_doubt and not caller.alive:
             return
+
+
+def fire_side_by_side(clients: Sequence[tuple[Client, Iterator[Job]]]) -> None:
+    """The same for several clients on one thread, each with one call in flight; their jobs never wait.
+
+    A group commit answers many clients in the same instant. With a thread for each, they would spend more on handing
+    the interpreter's lock around than on their calls; here one look at the sockets serves them all.
+    """
+    in_doubt = Effect.IN_DOUBT
+    sockets = select.poll()
+    lanes: dict[int, _Lane] = {}
+    for client, jobs in clients:
+        lane = _Lane(client, jobs)
+        if lane.start():
+            lanes[lane.number] = lane
+            sockets.register(lane.number, select.POLLIN)
+    while lanes:
+        for number, _ in sockets.poll():
+            lane = lanes[number]
+            answer = lane.receive()
+            if answer is None:
+                continue  # only a part of it is there
+            returned = clock()
+            outcome, evidence = answer
+            due, key, variant, phase = lane.job
+            lane.write(returned, due or lane.called[-1], key, variant, phase, outcome, evidence)
+            if (outcome.effect is in_doubt and not lane.caller.alive) or not lane.start():
+                sockets.unregister(number)
+                del lanes[number]
+
+
+class _Lane:
+    """One client of the loop above: what it needs of it, looked up once."""
+
+    __slots__ = ("called", "caller", "job", "jobs", "number", "receive", "write")
+
+    job: Job
+
+    def __init__(self, client: Client, jobs: Iterator[Job]) -> None:
+        assert isinstance(client.caller, Duplex)
+        self.caller = client.caller
+        self.number = client.caller.fileno()
+        self.receive = client.caller.receive
+        self.jobs = jobs
+        self.called, self.write = client.log.called, client.log.write
+
+    def start(self) -> bool:
+        """Send the next call; False when there is none."""
+        job = next(self.jobs, None)
+        if job is None:
+            return False
+        self.job = job
+        self.called.append(clock())
+        self.caller.send(job[1], job[2])
+        return True
 
 
 class Client:
     """One simulated client: its connection, its log, and the thread that fires its calls."""
 
-    __slots__ = ("caller", "error", "log", "number", "target")
+    __slots__ = ("caller", "log", "number", "target")
 
     def __init__(self, number: int, target: Target, log: Log) -> None:
         self.number = number
         self.target = target
         self.log = log
         self.caller: Caller | None = None
-        self.error: BaseException | None = None
+
+    @property
+    def opened(self) -> Caller:
+        """Its connection, which is there once the crew is open."""
+        assert self.caller is not None
+        return self.caller
 
 
 class Crew:
@@ -98,6 +157,7 @@ class Crew:
             arguments = [dict(variant.arguments(number)) for variant in contract.variants]
             log = Log(number, target.name, arguments, evidence, target.decode_key, target.decode_evidence)
             self.clients.append(Client(number, target, log))
+        self._error: BaseException | None = None
         self._cancelled: dict[int, tuple[int, int]] = {}
 
     def open(self, warm_up_keys: Sequence[Hashable]) -> None:
@@ -111,30 +171,40 @@ class Crew:
                 warm_up=warm_up_keys[client.number],
             )
 
-        self._on_threads(connect, self.clients, watch=False)
+        self._await(self._start_threads(lambda crew: connect(*crew), [[c] for c in self.clients]), watch=False)
 
-    def fire(self, jobs: Callable[[Client], Generator[Job, None, None]]) -> None:
-        """Fire every client's jobs; they start together, after all threads are up."""
-        crew = self.clients
-        ready = threading.Barrier(len(crew) + 1)
+    def fire(
+        self,
+        jobs: Callable[[Client], Generator[Job, None, None]],
+        independent: Callable[[int], bool] = lambda client: False,  # noqa: ARG005
+    ) -> None:
+        """Fire every client's jobs; they start together, after all threads are up.
+
+        `independent` says which clients' jobs never wait, so that they may share threads.
+        """
+        crews = self._shared_out(independent)
+        ready = threading.Barrier(len(crews) + 1)
         start = threading.Event()
 
-        def run(client: Client) -> None:
-            assert client.caller is not None
+        def run(crew: Sequence[Client]) -> None:
             ready.wait()
             start.wait()
-            with closing(jobs(client)) as mine:
-                fire(client.caller, client.log, mine)
+            with ExitStack() as stack:
+                mine = [(client, stack.enter_context(closing(jobs(client)))) for client in crew]
+                if len(mine) == 1:
+                    fire(*mine[0])
+                else:
+                    fire_side_by_side(mine)
 
         # A collection in the middle would stand still with all clients, and the loop makes no cycles.
         gc.collect()
         gc.disable()
         try:
-            threads = self._start_threads(run, crew)
+            threads = self._start_threads(run, crews)
             ready.wait()
             self.started = clock()
             start.set()
-            self._await(threads, crew, watch=True)
+            self._await(threads, watch=True)
         finally:
             gc.enable()
 
@@ -156,45 +226,49 @@ class Crew:
             if client.caller is not None:
                 client.caller.close()
 
-    def _on_threads(self, work: Callable[[Client], None], crew: Sequence[Client], *, watch: bool) -> None:
-        self._await(self._start_threads(work, crew), crew, watch=watch)
+    def _shared_out(self, independent: Callable[[int], bool]) -> list[list[Client]]:
+        """Which clients each thread drives."""
+        shared = [c for c in self.clients if independent(c.number) and isinstance(c.caller, Duplex)]
+        own = [[c] for c in self.clients if c not in shared]
+        return own + [found for found in (shared[driver::_DRIVERS] for driver in range(_DRIVERS)) if found]
 
-    def _start_threads(self, work: Callable[[Client], None], crew: Sequence[Client]) -> list[threading.Thread]:
-        def guarded(client: Client) -> None:
+    def _start_threads(
+        self, work: Callable[[Sequence[Client]], None], crews: Sequence[Sequence[Client]]
+    ) -> list[threading.Thread]:
+        def guarded(crew: Sequence[Client]) -> None:
             try:
-                work(client)
+                work(crew)
             except BaseException as error:
-                client.error = error
+                self._error = self._error or error
                 self.stopped.set()
 
         threads = [
-            threading.Thread(target=guarded, args=(client,), name=f"client-{client.number}", daemon=True)
-            for client in crew
+            threading.Thread(target=guarded, args=(crew,), name=f"client-{crew[0].number}", daemon=True)
+            for crew in crews
         ]
         for thread in threads:
             thread.start()
         return threads
 
-    def _await(self, threads: Sequence[threading.Thread], crew: Sequence[Client], *, watch: bool) -> None:
+    def _await(self, threads: Sequence[threading.Thread], *, watch: bool) -> None:
         """Join the threads; meanwhile cancel calls that outlast the timeout and show progress."""
         try:
             for thread in threads:
                 while thread.is_alive():
                     thread.join(_TICK)
                     if watch:
-                        self._watch(crew)
+                        self._watch()
         except BaseException:
             # Ctrl-C: no new call, and those in flight are given up.
             self.stopped.set()
-            self._give_up(threads, crew)
+            self._give_up(threads)
             raise
-        for client in crew:
-            if client.error is not None:
-                raise client.error
+        if self._error is not None:
+            raise self._error
 
-    def _watch(self, crew: Sequence[Client]) -> None:
+    def _watch(self) -> None:
         now, limit = clock(), int(self.timeout * 1e9)
-        for client in crew:
+        for client in self.clients:
             in_flight = self._in_flight(client)
             if in_flight is None or now - in_flight[1] < limit:
                 continue
@@ -206,7 +280,7 @@ class Crew:
             elif now - in_flight[1] > limit + int(_GRACE * 1e9):
                 client.caller.abort()
         if self._progress is not None:
-            self._progress(sum(len(client.log) for client in crew))
+            self._progress(sum(len(client.log) for client in self.clients))
 
     @staticmethod
     def _in_flight(client: Client) -> tuple[int, int] | None:
@@ -214,15 +288,19 @@ class Crew:
         calls = len(client.log.called)
         return (calls, client.log.called[calls - 1]) if calls > len(client.log.returned) else None
 
-    def _give_up(self, threads: Sequence[threading.Thread], crew: Sequence[Client]) -> None:
-        for client in crew:
-            if client.caller is not None and self._in_flight(client) is not None:
-                client.caller.cancel()
-        deadline = time.monotonic() + _GRACE
-        for thread in threads:
-            thread.join(max(0.0, deadline - time.monotonic()))
-        for client, thread in zip(crew, threads, strict=True):
-            if thread.is_alive() and client.caller is not None:
-                client.caller.abort()
-        for thread in threads:
-            thread.join(_GRACE)
+    def _give_up(self, threads: Sequence[threading.Thread]) -> None:
+        in_flight = [c.opened for c in self.clients if c.caller is not None and self._in_flight(c) is not None]
+        for caller in in_flight:
+            caller.cancel()
+        if not _joined(threads):
+            for caller in in_flight:
+                caller.abort()
+            _joined(threads)
+
+
+def _joined(threads: Sequence[threading.Thread]) -> bool:
+    """Whether all threads ended within the grace."""
+    deadline = time.monotonic() + _GRACE
+    for thread in threads:
+        thread.join(max(0.0, deadline - time.monotonic()))
+    return not any(thread.is_alive() for thread in threads)

@@ -20,6 +20,9 @@ NEVER = 2**62
 """`returned` of a call whose answer never came."""
 
 
+Write = Callable[[int, int, Any, int, int, Outcome, Sequence[Any]], None]
+
+
 class Log:
     """What one client did, in columns. `key` and `evidence` are kept as the target gave them and decoded later."""
 
@@ -39,6 +42,7 @@ class Log:
         "returned",
         "target",
         "variants",
+        "write",
     )
 
     def __init__(
@@ -59,7 +63,7 @@ class Log:
         self.decode_evidence = decode_evidence
         self.keys: list[Any] = []
         self.variants = array("B")
-        self.phases = array("l")
+        self.phases = array("i")
         self.due = array("q")
         self.called = array("q")
         self.returned = array("q")
@@ -69,8 +73,31 @@ class Log:
         self.amended: dict[int, tuple[int, bool]] = {}
         """Position -> (end of its transaction, rolled back), for calls whose transaction was held open."""
 
+        # Made here once: the firing loop writes a call with one function call.
+        self.write = self._writer()
+
     def __len__(self) -> int:
         return len(self.returned)
+
+    def _writer(self) -> Write:
+        due_append, returned_append = self.due.append, self.returned.append
+        key_append, variant_append, phase_append = self.keys.append, self.variants.append, self.phases.append
+        outcome_append, evidence_extend = self.outcomes.append, self.evidence.extend
+
+        def write(
+            returned: int, due: int, key: Any, variant: int, phase: int, outcome: Outcome, evidence: Sequence[Any]
+        ) -> None:
+            """Write down a call whose start stands in `called` already."""
+            due_append(due)
+            key_append(key)
+            variant_append(variant)
+            phase_append(phase)
+            outcome_append(outcome)
+            evidence_extend(evidence)
+            # Last: whoever looks from another thread takes the call as made once this is there.
+            returned_append(returned)
+
+        return write
 
     def amend_last(self, ended: int, *, rolled_back: bool) -> None:
         """Say of the last call that its transaction was held open and ended at `ended`."""

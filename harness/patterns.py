@@ -49,6 +49,10 @@ class Pattern(Protocol):
         """Whether this client's calls are timed on the server, too."""
         ...
 
+    def independent(self, client: int) -> bool:
+        """Whether this client's jobs never wait, neither for the clock nor for another client."""
+        ...
+
     def fresh_keys(self, rate: float | None) -> int | None:
         """How many fresh keys the plan needs; None: not known without a calibrated `rate` in calls/s."""
         ...
@@ -112,6 +116,9 @@ class Burst:
 
     def overlap(self, client: int) -> bool:
         return False
+
+    def independent(self, client: int) -> bool:
+        return self.pause == 0
 
     def expected(self, contract: Contract) -> frozenset[str]:
         return frozenset({contract.accepted})
@@ -216,6 +223,9 @@ class Race:
 
     def overlap(self, client: int) -> bool:
         return True
+
+    def independent(self, client: int) -> bool:
+        return False
 
     def expected(self, contract: Contract) -> frozenset[str]:
         return frozenset(contract.labels) - {contract.missing}
@@ -398,6 +408,9 @@ class Arrivals:
     def overlap(self, client: int) -> bool:
         return False
 
+    def independent(self, client: int) -> bool:
+        return False
+
     def expected(self, contract: Contract) -> frozenset[str]:
         if self.duplicates:
             return frozenset(contract.labels) - {contract.missing}
@@ -440,6 +453,9 @@ class Rescan:
         return self.clients * self.calls
 
     def overlap(self, client: int) -> bool:
+        return False
+
+    def independent(self, client: int) -> bool:
         return False
 
     def expected(self, contract: Contract) -> frozenset[str]:
@@ -494,6 +510,9 @@ class Unknown:
     def overlap(self, client: int) -> bool:
         return False
 
+    def independent(self, client: int) -> bool:
+        return True
+
     def expected(self, contract: Contract) -> frozenset[str]:
         return frozenset({contract.missing})
 
@@ -529,11 +548,19 @@ class Together:
         return 0
 
     def overlap(self, client: int) -> bool:
+        part, place = self._part(client)
+        return part.overlap(place)
+
+    def independent(self, client: int) -> bool:
+        part, place = self._part(client)
+        return part.independent(place)
+
+    def _part(self, client: int) -> tuple[Burst | Race, int]:
         for part in self.parts:
             if client < part.clients:
-                return part.overlap(client)
+                return part, client
             client -= part.clients
-        return False
+        raise IndexError(client)
 
     def fresh_keys(self, rate: float | None) -> int | None:
         """Known without a rate: a burst in here has calls or a pause."""

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack
 from types import FrameType
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 import pytest
 
@@ -38,9 +38,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
             metavar=option.metavar,
             help=f"{option.help} (ini: harness_{option.name}, environment: {option.variable})",
         )
-        parser.addini(
-            f"harness_{option.name}", option.help, type="linelist" if option.repeatable else "string", default=None
-        )
+        kind: Literal["linelist", "string"] = "linelist" if option.repeatable else "string"
+        parser.addini(f"harness_{option.name}", option.help, type=kind, default=None)
 
 
 def pytest_configure(config: pytest.Config) -> None:

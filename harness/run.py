@@ -265,7 +265,7 @@ class Harness:
             wanted = self._calibrated(pattern, crew, database)
             unknown = [self.contract.unknown_key() for _ in range(pattern.unknown_keys)]
             keys = Keys(self._new_keys(database, wanted), unknown)
-            crew.fire(pattern.prepare(crew, crew.clients, self.contract, keys))
+            crew.fire(pattern.prepare(crew, crew.clients, self.contract, keys), pattern.independent)
             if isinstance(pattern, Burst) and pattern.duration is not None:
                 seconds = (clock() - crew.started) / 1e9
                 if seconds < 0.9 * pattern.duration and not _dead(crew):
@@ -287,7 +287,7 @@ class Harness:
             return wanted
         probe = Burst(pattern.clients, calls=CALIBRATION_CALLS, phase=WARM_UP)
         keys = Keys(self._new_keys(database, pattern.clients * CALIBRATION_CALLS))
-        crew.fire(probe.prepare(crew, crew.clients, self.contract, keys))
+        crew.fire(probe.prepare(crew, crew.clients, self.contract, keys), probe.independent)
         calls = sum(len(client.log) for client in crew.clients)
         wanted = pattern.fresh_keys(calls / ((clock() - crew.started) / 1e9))
         assert wanted is not None

@@ -22,7 +22,7 @@ from psycopg_pool import ConnectionPool, PoolTimeout
 from harness.contracts.contract import BROKEN_ANSWER, FAILED, IN_DOUBT, Contract, Effect, Function, Outcome
 from harness.environment.servers import connect
 from harness.errors import HarnessError
-from harness.targets.target import Caller, Span
+from harness.targets.target import Answer, Caller, Span
 
 _STATEMENT = b"harness_call"
 _WARM_UP_TRANSACTION = b"BEGIN; SET LOCAL statement_timeout = '10s'"
@@ -32,6 +32,7 @@ _WARM_UPS = 6
 _MOST_KNOWN = 10_000
 """Distinct answers remembered per connection; messages that hold an id would grow without end."""
 
+_BYTEA = psycopg.adapters.types["bytea"].oid
 _TUPLES_OK = int(ExecStatus.TUPLES_OK)
 _Raw = tuple[bytes | None, ...]
 
@@ -137,14 +138,17 @@ class _SqlCaller:
     ) -> None:
         self._connection = connection
         self._pgconn = connection.pgconn
-        self._execute = connection.pgconn.exec_prepared
+        self._execute = self._pgconn.exec_prepared
+        self._send = self._pgconn.send_query_prepared
+        self._consume, self._is_busy = self._pgconn.consume_input, self._pgconn.is_busy
+        self._get_result = self._pgconn.get_result
         self._key_at = codec.key_at
         self._formats = codec.formats
         self._parameters = parameters
         self._reader = reader
         self._read = reader.read
 
-    def call(self, key: Any, variant: int) -> tuple[Outcome, Sequence[Any]]:
+    def call(self, key: Any, variant: int) -> Answer:
         parameters = self._parameters[variant]
         parameters[self._key_at] = key
         try:
@@ -152,6 +156,31 @@ class _SqlCaller:
         except psycopg.OperationalError as error:
             return self._reader.lost(str(error))
         return self._read(result, self._pgconn)
+
+    def fileno(self) -> int:
+        return self._pgconn.socket
+
+    def send(self, key: Any, variant: int) -> None:
+        parameters = self._parameters[variant]
+        parameters[self._key_at] = key
+        # What fails here makes the socket readable, and is found out there.
+        with suppress(psycopg.OperationalError):
+            self._send(_STATEMENT, parameters, self._formats, 1)
+
+    def receive(self) -> Answer | None:
+        pgconn = self._pgconn
+        try:
+            self._consume()
+            if self._is_busy():
+                return None
+            result = self._get_result()
+            if result is None:
+                return self._reader.lost(pgconn.get_error_message())
+            while self._get_result() is not None:
+                pass
+        except psycopg.OperationalError as error:
+            return self._reader.lost(str(error))
+        return self._read(result, pgconn)
 
     def begin(self, command: bytes = b"BEGIN") -> bool:
         return self._command(command)
@@ -206,7 +235,7 @@ class _PooledCaller:
         self._held: tuple[psycopg.Connection[Any], _SqlCaller] | None = None
         self._current: _SqlCaller | None = None
 
-    def call(self, key: Any, variant: int) -> tuple[Outcome, Sequence[Any]]:
+    def call(self, key: Any, variant: int) -> Answer:
         if self._held is not None:
             return self._held[1].call(key, variant)
         try:
@@ -267,38 +296,41 @@ class _Reader:
         self._contract = contract
         self._codec = codec
         self._known: dict[_Raw | tuple[str, str], Outcome] = {}
-        self._label_columns = range(codec.labels)
-        self._evidence_columns = range(codec.labels, codec.width)
-        self._no_evidence: _Raw = (None,) * len(self._evidence_columns)
-        self._clock_columns = (codec.width + 1, codec.width) if overlap else None
+        self._labels, self._width = codec.labels, codec.width
+        self._no_evidence: _Raw = (None,) * (codec.width - codec.labels)
+        self._overlap = overlap
         self._spans: list[tuple[bytes, bytes] | None] = []
+        # Every column as the bytes it came in: one call into C for the whole row, and decoding waits until judgement.
+        transformer = Transformer()
+        transformer.set_loader_types([_BYTEA] * (codec.width + 2 * overlap), Format.BINARY)
+        self._set_result, self._load_row = transformer.set_pgresult, transformer.load_row
 
-    def read(self, result: pq.abc.PGresult, pgconn: pq.abc.PGconn) -> tuple[Outcome, Sequence[Any]]:
+    def read(self, result: pq.abc.PGresult, pgconn: pq.abc.PGconn) -> Answer:
         if result.status != _TUPLES_OK or result.ntuples != 1:
             return self._unusual(result, pgconn)
-        get = result.get_value
-        key = tuple([get(0, column) for column in self._label_columns])
+        self._set_result(result, set_loaders=False)
+        row = self._load_row(0, tuple)
+        key = row[: self._labels]
         outcome = self._known.get(key)
         if outcome is None:
             outcome = self._remember(key, self._contract.outcome(self._codec.decode_labels(key)))
-        if self._clock_columns is not None:
-            started, ended = self._clock_columns
-            self._spans.append((get(0, started) or b"", get(0, ended) or b""))
-        return outcome, [get(0, column) for column in self._evidence_columns]
+        if self._overlap:
+            self._spans.append(row[self._width :])
+        return outcome, row[self._labels : self._width]
 
     @property
     def spans(self) -> Sequence[Span | None]:
         """Binary timestamps are microseconds, so they can be compared as they are."""
         return [
-            None if span is None else Span(int.from_bytes(span[0], signed=True), int.from_bytes(span[1], signed=True))
+            None if span is None else Span(int.from_bytes(span[1], signed=True), int.from_bytes(span[0], signed=True))
             for span in self._spans
         ]
 
     def forget_spans(self) -> None:
         self._spans.clear()
 
-    def failed(self, code: str, detail: str, effect: Effect = Effect.FAILED) -> tuple[Outcome, Sequence[Any]]:
-        if self._clock_columns is not None:
+    def failed(self, code: str, detail: str, effect: Effect = Effect.FAILED) -> Answer:
+        if self._overlap:
             self._spans.append(None)
         outcome = self._known.get((code, detail))
         if outcome is None:
@@ -306,7 +338,7 @@ class _Reader:
             outcome = self._remember((code, detail), Outcome(label, effect, code, detail))
         return outcome, self._no_evidence
 
-    def lost(self, detail: str) -> tuple[Outcome, Sequence[Any]]:
+    def lost(self, detail: str) -> Answer:
         """The connection died before the answer."""
         return self.failed("connection_lost", " ".join(detail.split()), Effect.IN_DOUBT)
 
@@ -315,7 +347,7 @@ class _Reader:
             self._known[key] = outcome
         return outcome
 
-    def _unusual(self, result: pq.abc.PGresult, pgconn: pq.abc.PGconn) -> tuple[Outcome, Sequence[Any]]:
+    def _unusual(self, result: pq.abc.PGresult, pgconn: pq.abc.PGconn) -> Answer:
         if result.status == _TUPLES_OK:
             return self.failed(BROKEN_ANSWER, f"{result.ntuples or 'no'} rows instead of one")
         code = (result.error_field(DiagnosticField.SQLSTATE) or b"").decode()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from harness.contracts.contract import Outcome
 
@@ -54,6 +54,27 @@ class Caller(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+Answer = tuple[Outcome, Sequence[Any]]
+"""What a call gives: its outcome and the raw evidence columns."""
+
+
+@runtime_checkable
+class Duplex(Caller, Protocol):
+    """A caller whose call can be sent and its answer received apart, so that one thread can serve several."""
+
+    def fileno(self) -> int:
+        """Of the socket that becomes readable when an answer, or the end of the connection, is there."""
+        ...
+
+    def send(self, key: Any, variant: int) -> None:
+        """Send the call; what goes wrong is received as its answer."""
+        ...
+
+    def receive(self) -> Answer | None:
+        """The answer; None while only a part of it is there. Called when the socket is readable."""
+        ...
 
 
 class Target(Protocol):

@@ -5,6 +5,7 @@ A race whose calls ran one after the other proves nothing, whatever its answers 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -13,10 +14,10 @@ from harness.targets.target import Span
 from harness.verdict.findings import Finding, Truth
 from harness.verdict.metrics import percentile
 
-ENOUGH = 0.5
-"""Share of a race's plain rounds that must have overlapped."""
-
 CONFIDENCE = 0.95
+
+ENOUGH = 29
+"""Overlapped rounds that decide a race: a fault that shows in one of ten would have been seen, 0.9^29 < 1 - 0.95."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,9 +96,10 @@ def measure(operations: Sequence[Operation], spans: Sequence[tuple[int, Span]]) 
 
 
 def judge(overlap: Overlap) -> Finding:
-    """Held when enough rounds overlapped; never broken: an unproved race is undecided."""
+    """Held when enough rounds overlapped, of a short race at least half; an unproved race is undecided, never broken."""
     plain = len(overlap.rounds)
-    enough = overlap.overlapped >= max(1.0, ENOUGH * plain) if plain else overlap.held_rounds > 0
+    needed = min(ENOUGH, math.ceil((plain + overlap.held_rounds) / 2))
+    enough = overlap.overlapped + overlap.held_rounds >= needed > 0
     observed = (
         f"{overlap.overlapped} of {plain} rounds overlapped, {overlap.held_rounds} more were held open; "
         f"starts within {overlap.spread_p50_us:.0f} us (median)"
@@ -109,6 +111,6 @@ def judge(overlap: Overlap) -> Finding:
         "The calls of a race ran at the same time on the server.",
         Truth.HELD if enough else Truth.UNDECIDED,
         observed,
-        f"at least {ENOUGH:.0%} of rounds",
+        f"at least {needed} rounds",
         remedy="" if enough else "Raise --clients or --rounds, or use a machine with more than one core.",
     )

@@ -1,0 +1,16 @@
+"""Run the measurements by name: `python -m bench`, `python -m bench burst race`."""
+
+import importlib
+import pkgutil
+import sys
+
+import bench
+
+names = [m.name for m in pkgutil.iter_modules(bench.__path__) if not m.name.startswith("_")]
+chosen = sys.argv[1:] or names
+for name in chosen:
+    if name not in names:
+        sys.exit(f"there is no measurement {name!r}; there are {', '.join(names)}")
+for name in chosen:
+    print(f"\n== {name}", flush=True)
+    importlib.import_module(f"bench.{name}").main()

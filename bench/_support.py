@@ -1,0 +1,153 @@
+"""What the measurements share: a server with the shipped function, pgbench on it, and CPU clocks."""
+
+from __future__ import annotations
+
+import re
+import resource
+import statistics
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import harness.run
+from harness.contracts.scan_ticket import SCAN_TICKET
+from harness.environment.database import Database
+from harness.environment.embedded import _binaries
+from harness.firing import Crew
+from harness.options import Options
+from harness.patterns import Keys, Pattern
+from harness.targets.sql import SqlTarget
+
+ROOT = Path(__file__).parent.parent
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One run: calls per second, client CPU in microseconds per call, p95 in milliseconds."""
+
+    rate: float
+    cpu_us: float
+    p95_ms: float
+
+
+@contextmanager
+def opened() -> Iterator[harness.run.Harness]:
+    """A harness on an embedded server with the shipped migrations and seed."""
+    options = Options(server="embedded", migrations=(ROOT / "sql/migrations",), seed=(ROOT / "sql/seed",))
+    with harness.run.open_harness(options) as found:
+        yield found
+
+
+def cpu_seconds(who: int = resource.RUSAGE_SELF) -> float:
+    usage = resource.getrusage(who)
+    return usage.ru_utime + usage.ru_stime
+
+
+def fire(database: Database, pattern: Pattern, keys: int) -> tuple[Crew, float, float]:
+    """Fire a pattern without judging it; the crew, its wall seconds and its CPU seconds."""
+    target = SqlTarget(database.dsn, SCAN_TICKET)
+    crew = Crew(SCAN_TICKET, lambda client: target, pattern.clients, timeout=10, overlap=pattern.overlap)
+    crew.open(_new(database, pattern.clients))
+    jobs = pattern.prepare(crew, crew.clients, SCAN_TICKET, Keys(_new(database, keys)))
+    _checkpoint(database)
+    before = cpu_seconds()
+    crew.fire(jobs, pattern.independent)
+    after = cpu_seconds()
+    last = max(log.returned[-1] for log in (c.log for c in crew.clients))
+    crew.close()
+    return crew, (last - crew.started) / 1e9, after - before
+
+
+def harness_burst(found: harness.run.Harness, pattern: Pattern, keys: int) -> Measured:
+    """A burst through the firing loop; every answer is classified."""
+    with found.template.clone() as database:
+        crew, seconds, cpu = fire(database, pattern, keys)
+    took = sorted(r - c for client in crew.clients for c, r in zip(client.log.called, client.log.returned, strict=True))
+    assert all(o.label == "accepted" for client in crew.clients for o in client.log.outcomes)
+    return Measured(len(took) / seconds, cpu / len(took) * 1e6, took[int(len(took) * 0.95)] / 1e6)
+
+
+def pgbench(found: harness.run.Harness, seconds: float, clients: int, keys: int, *, pause_ms: int = 0) -> Measured:
+    """The same function and server under pgbench -M prepared -j 2, each call on a ticket of its own."""
+    script = (
+        "\\set n :n + 1\n"
+        "SELECT * FROM scan_ticket_atomic(('00000000-0000-0000-0002-' || "
+        "(100000000000::bigint + :client_id::bigint * 1000000000 + :n))::uuid, "
+        "'00000000-0000-0000-0000-0000000000aa', 'device-01', 'qr');\n"
+    )
+    if pause_ms:
+        script += f"\\sleep {pause_ms} ms\n"
+    with found.template.clone() as database, tempfile.TemporaryDirectory() as folder:
+        with database.connect() as connection:
+            connection.execute(
+                "INSERT INTO tickets (id, event_id, ticket_type) "
+                "SELECT ('00000000-0000-0000-0002-' || (100000000000 + c * 1000000000 + n))::uuid, "
+                "       '00000000-0000-0000-0000-000000000001', 'GA' "
+                "  FROM generate_series(0, %s::bigint - 1) c, generate_series(1, %s::bigint) n",
+                [clients, keys // clients],
+            )
+        _checkpoint(database)
+        path = Path(folder, "call.sql")
+        path.write_text(script)
+        before = cpu_seconds(resource.RUSAGE_CHILDREN)
+        done = subprocess.run(
+            [
+                _binaries()[0] / "pgbench", "-n", "-M", "prepared", "-c", str(clients), "-j", "2", "-T", f"{seconds:g}",
+                "-D", "n=0", "-f", path, "-l", "--log-prefix", Path(folder, "log"), database.dsn,
+            ],
+            capture_output=True, text=True, check=True, cwd=folder,
+        )  # fmt: skip
+        cpu = cpu_seconds(resource.RUSAGE_CHILDREN) - before
+        with database.connect() as connection:
+            row = connection.execute("SELECT count(*) FROM scan_logs").fetchone()
+        assert row is not None
+        # The pause is part of pgbench's transaction, and so of the times in its log.
+        took = sorted(
+            int(line.split()[2]) - pause_ms * 1000
+            for log in Path(folder).glob("log.*")
+            for line in log.read_text().splitlines()
+        )
+    tps = re.search(r"tps = ([\d.]+)", done.stdout)
+    calls = re.search(r"actually processed: (\d+)", done.stdout)
+    assert tps is not None
+    assert calls is not None
+    assert row[0] == int(calls[1]), "pgbench's calls were not all accepted"
+    return Measured(float(tps[1]), cpu / int(calls[1]) * 1e6, took[int(len(took) * 0.95)] / 1e3)
+
+
+def paired(
+    first: Callable[[], Measured], second: Callable[[], Measured], times: int
+) -> list[tuple[Measured, Measured]]:
+    """Run the two in turn, the order changing from pair to pair, so that a drift of the machine evens out."""
+    pairs = []
+    for number in range(times):
+        if number % 2:
+            b = second()
+            a = first()
+        else:
+            a = first()
+            b = second()
+        pairs.append((a, b))
+    return pairs
+
+
+def median_ratio(pairs: Sequence[tuple[Measured, Measured]], field: str) -> float:
+    return statistics.median(getattr(a, field) / getattr(b, field) for a, b in pairs)
+
+
+def median(values: Sequence[float]) -> float:
+    return statistics.median(values)
+
+
+def _new(database: Database, count: int) -> list[object]:
+    with database.connect() as connection:
+        return [row[0] for row in connection.execute("SELECT * FROM harness.new_tickets(%s)", [count]).fetchall()]
+
+
+def _checkpoint(database: Database) -> None:
+    """Start both sides of a pair from the same state of the write-ahead log."""
+    with database.connect() as connection:
+        connection.execute("CHECKPOINT")
