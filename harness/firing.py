@@ -13,7 +13,7 @@ import select
 import threading
 import time
 from collections.abc import Callable, Generator, Hashable, Iterator, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from typing import Any
 
 from harness.contracts.contract import Contract, Effect
@@ -46,7 +46,7 @@ def fire(client: Client, jobs: Iterator[Job]) -> None:
         called = clock()
         started(called)
         outcome, evidence = call(key, variant)
-        write(clock(), due or called, key, variant, phase, outcome, evidence)
+        write(clock(), due, key, variant, phase, outcome, evidence)
         if outcome.effect is in_doubt and not caller.alive:
             return
 
@@ -74,7 +74,7 @@ def fire_side_by_side(clients: Sequence[tuple[Client, Iterator[Job]]]) -> None:
             returned = clock()
             outcome, evidence = answer
             due, key, variant, phase = lane.job
-            lane.write(returned, due or lane.called[-1], key, variant, phase, outcome, evidence)
+            lane.write(returned, due, key, variant, phase, outcome, evidence)
             if (outcome.effect is in_doubt and not lane.caller.alive) or not lane.start():
                 sockets.unregister(number)
                 del lanes[number]
@@ -104,6 +104,17 @@ class _Lane:
         self.called.append(clock())
         self.caller.send(job[1], job[2])
         return True
+
+
+@contextmanager
+def without_collections() -> Iterator[None]:
+    """Put the garbage collector off: it would stop all clients at once, and neither firing nor judging makes cycles."""
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 class Client:
@@ -196,17 +207,12 @@ class Crew:
                 else:
                     fire_side_by_side(mine)
 
-        # A collection in the middle would stand still with all clients, and the loop makes no cycles.
-        gc.collect()
-        gc.disable()
-        try:
+        with without_collections():
             threads = self._start_threads(run, crews)
             ready.wait()
             self.started = clock()
             start.set()
             self._await(threads, watch=True)
-        finally:
-            gc.enable()
 
     def history(self, unknown_keys: Sequence[Hashable]) -> History:
         return History([c.log for c in self.clients], self.started, unknown_keys)

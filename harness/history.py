@@ -9,12 +9,16 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from operator import itemgetter
 from typing import Any
 
 from harness.contracts.contract import Effect, KeyHistory, Operation, Outcome
 
 WARM_UP = -1
 """Phase of calls made before the start; they are judged like any other and left out of the metrics."""
+
+_CALLED = itemgetter(4)
+"""Where `called` stands in an operation without its number."""
 
 NEVER = 2**62
 """`returned` of a call whose answer never came."""
@@ -65,6 +69,7 @@ class Log:
         self.variants = array("B")
         self.phases = array("i")
         self.due = array("q")
+        """Empty in a closed loop, where each call is due when it is called."""
         self.called = array("q")
         self.returned = array("q")
         self.outcomes: list[Outcome] = []
@@ -88,7 +93,8 @@ class Log:
             returned: int, due: int, key: Any, variant: int, phase: int, outcome: Outcome, evidence: Sequence[Any]
         ) -> None:
             """Write down a call whose start stands in `called` already."""
-            due_append(due)
+            if due:
+                due_append(due)
             key_append(key)
             variant_append(variant)
             phase_append(phase)
@@ -120,8 +126,11 @@ class History:
     def operations(self) -> tuple[Operation, ...]:
         """Every operation, decoded; worked out once."""
         if self._operations is None:
-            found = sorted((op for log in self.logs for op in self._decoded(log)), key=lambda op: op.called)
-            self._operations = tuple(op._replace(number=number) for number, op in enumerate(found))
+            rows = [row for log in self.logs for row in self._decoded(log)]
+            rows.sort(key=_CALLED)
+            # The plain tuple's constructor: there may be a million of them.
+            new = tuple.__new__
+            self._operations = tuple([new(Operation, (number, *row)) for number, row in enumerate(rows)])
         return self._operations
 
     def by_key(self) -> Iterator[KeyHistory]:
@@ -132,27 +141,29 @@ class History:
         for key, operations in keys.items():
             yield KeyHistory(key, key not in self.unknown_keys, operations)
 
-    def _decoded(self, log: Log) -> Iterator[Operation]:
-        zero, names, stride = self.zero, log.evidence_names, len(log.evidence_names)
-        evidence, decode_evidence, decode_key = log.evidence, log.decode_evidence, log.decode_key
-        columns = zip(log.keys, log.variants, log.due, log.called, log.returned, log.outcomes, log.phases, strict=True)
+    def _decoded(self, log: Log) -> Iterator[tuple[Any, ...]]:
+        """The log's operations, without their numbers."""
+        zero, names, stride, evidence = self.zero, log.evidence_names, len(log.evidence_names), log.evidence
+        decode_key, decode_evidence, amended = log.decode_key, log.decode_evidence, log.amended
+        client, target, arguments, in_doubt = log.client, log.target, log.arguments, Effect.IN_DOUBT
+        no_answer: dict[str, Any] = {}
+        dues = log.due or log.called
+        assert len(dues) >= len(log), "a log is of one loop, closed or open"
+        columns = zip(log.keys, log.variants, dues, log.called, log.returned, log.outcomes, log.phases, strict=False)
         for position, (key, variant, due, called, returned, outcome, phase) in enumerate(columns):
-            amended = log.amended.get(position)
-            ended, rolled_back = amended or (returned, False)
+            ended, rolled_back = amended.get(position, (returned, False))
             raw = evidence[position * stride : (position + 1) * stride]
-            answer = dict(zip(names, decode_evidence(raw), strict=True)) if any(v is not None for v in raw) else {}
-            yield Operation(
-                0,
-                log.client,
+            yield (
+                client,
                 decode_key(key),
-                log.arguments[variant],
+                arguments[variant],
                 due - zero,
                 called - zero,
-                NEVER if outcome.effect is Effect.IN_DOUBT else ended - zero,
+                NEVER if outcome.effect is in_doubt else ended - zero,
                 outcome,
-                answer,
+                no_answer if raw.count(None) == stride else dict(zip(names, decode_evidence(raw), strict=True)),
                 phase,
-                amended is not None,
+                position in amended,
                 rolled_back,
-                log.target,
+                target,
             )

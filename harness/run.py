@@ -23,7 +23,7 @@ from harness.contracts.contract import Contract, Effect
 from harness.environment.database import Database, Template
 from harness.environment.servers import Server, ServerDescription, address, connect, open_server
 from harness.errors import HarnessError, UsageError
-from harness.firing import Crew, clock
+from harness.firing import Crew, clock, without_collections
 from harness.history import WARM_UP, History
 from harness.options import Options
 from harness.patterns import (
@@ -293,6 +293,7 @@ class Harness:
         assert wanted is not None
         return wanted
 
+    @without_collections()
     def _keep(
         self,
         pattern: Pattern,

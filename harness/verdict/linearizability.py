@@ -7,14 +7,18 @@ and Wing, 1990), so the keys can be judged apart.
 A refused operation changes no state, so one that may go next can be taken at once, without trying other orders: any
 witness that takes it later stays one when it is moved to the front. So a race of ten with nine refusals branches only
 over who was accepted. That does not hold for every operation that happens to change nothing now: a cell that holds 0,
-set(0) and set(1) at once, then a read of 0. Taking set(0) first, because it changes nothing, misses the witness. Failed and rolled-back operations have no effect and are left out; one in doubt may take effect
-at any time after its call, or never.
+set(0) and set(1) at once, then a read of 0. Taking set(0) first, because it changes nothing, misses the witness.
+
+Failed and rolled-back operations have no effect and are left out; one in doubt may take effect at any time after its
+call, or never.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Hashable, Iterable, Sequence
+from itertools import pairwise
+from operator import attrgetter
 
 from harness.contracts.contract import Effect, KeyHistory, Model, Operation
 from harness.verdict.findings import SHOWN, SHOWN_OPERATIONS, Finding, Truth, shown
@@ -26,6 +30,9 @@ _LOOK_AT_CLOCK = 512
 """Configurations between two looks at the clock."""
 
 
+_CALLED = attrgetter("called")
+
+
 class _OutOfTime(Exception):  # noqa: N818 - it ends a search, it is no error
     pass
 
@@ -33,13 +40,19 @@ class _OutOfTime(Exception):  # noqa: N818 - it ends a search, it is no error
 def linearizable(model: Model, history: KeyHistory, deadline: float) -> bool | None:
     """Whether one key's operations fit into a sequence that the model allows; None when time ran out."""
     operations = [o for o in history.operations if o.outcome.effect is not Effect.FAILED and not _undone(o)]
+    operations.sort(key=_CALLED)
     state = model.initial(history.exists)
-    if len(operations) == 1 and operations[0].outcome.effect is not Effect.IN_DOUBT:
-        return bool(model.step(state, operations[0]))
-    try:
-        return _search(model, state, sorted(operations, key=lambda o: o.called), deadline)
-    except _OutOfTime:
-        return None
+    if any(after.called <= before.returned for before, after in pairwise(operations)):
+        try:
+            return _search(model, state, operations, deadline)
+        except _OutOfTime:
+            return None
+    # One after the other: there is one order only. (Of operations in doubt, which never return, only the last can be.)
+    states: set[Hashable] = {state}
+    for operation in operations:
+        if operation.outcome.effect is not Effect.IN_DOUBT:
+            states = {after for before in states for after in model.step(before, operation)}
+    return bool(states)
 
 
 def _undone(operation: Operation) -> bool:

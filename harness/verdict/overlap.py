@@ -96,7 +96,7 @@ def measure(operations: Sequence[Operation], spans: Sequence[tuple[int, Span]]) 
 
 
 def judge(overlap: Overlap) -> Finding:
-    """Held when enough rounds overlapped, of a short race at least half; an unproved race is undecided, never broken."""
+    """Held when enough rounds overlapped, half of a short race; an unproved race is undecided, never broken."""
     plain = len(overlap.rounds)
     needed = min(ENOUGH, math.ceil((plain + overlap.held_rounds) / 2))
     enough = overlap.overlapped + overlap.held_rounds >= needed > 0
