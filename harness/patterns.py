@@ -214,7 +214,7 @@ class Race:
             # Turn the clients round, so that small rounds are not always the same two.
             callers = tuple((number + place) % self.clients for place in range(size))
             distinct = min(keys, size // 2)
-            variant = (number + number // len(kinds)) % variants
+            variant = (number % len(kinds) + number // len(kinds)) % variants
             rounds.append(Round(callers, tuple(place % distinct for place in range(size)), variant, hold))
         return tuple(rounds)
 

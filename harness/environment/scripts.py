@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,8 @@ import psycopg
 from pglast.parser import ParseError
 
 from harness.errors import HarnessError
+
+_ATOMIC = re.compile(r"\bBEGIN\s+ATOMIC\b", re.IGNORECASE)
 
 _CANNOT_RUN_IN_TRANSACTION = psycopg.errors.ActiveSqlTransaction
 
@@ -40,8 +43,9 @@ class Script:
 
     def statements(self) -> Iterator[Statement]:
         """The file's statements in order. Raises HarnessError where it cannot be cut into tokens."""
+        sql = self.text.removeprefix("\ufeff")
         try:
-            slices = pglast.split(self.text, with_parser=False, only_slices=True)
+            slices = _whole(sql, pglast.split(sql, with_parser=False, only_slices=True))
         except ParseError as error:
             raise HarnessError(
                 f"{self.path} cannot be split into statements.",
@@ -50,16 +54,41 @@ class Script:
             ) from error
         end = 0
         for piece in slices:
-            text, start = self.text[piece], piece.start
+            text, start = sql[piece], piece.start
             # The scanner's slice starts at the first token or at a comment before it, whichever way it was written.
             body = _skip_comments(text)
             yield Statement(
                 self.path,
-                self.text.count("\n", 0, start + body) + 1,
+                sql.count("\n", 0, start + body) + 1,
                 text[body:],
-                self.text[end:start].lstrip(";") + text[:body],
+                sql[end:start].lstrip(";") + text[:body],
             )
             end = piece.stop
+
+
+def _whole(sql: str, slices: Sequence[slice]) -> Iterator[slice]:
+    """The slices, with a body in BEGIN ATOMIC ... END, which the scanner cuts at its semicolons, put together again.
+
+    A scanner is what a file with a mistake in it takes, so that the server can say where the mistake is.
+    """
+    at = 0
+    while at < len(slices):
+        piece = slices[at]
+        if _ATOMIC.search(sql, piece.start, piece.stop):
+            for last in range(at, len(slices)):
+                if _parses(sql[piece.start : slices[last].stop]):
+                    piece, at = slice(piece.start, slices[last].stop), last
+                    break
+        yield piece
+        at += 1
+
+
+def _parses(statement: str) -> bool:
+    try:
+        pglast.parse_sql(statement)
+    except ParseError:
+        return False
+    return True
 
 
 def _skip_comments(text: str) -> int:
@@ -109,7 +138,7 @@ def find(paths: Sequence[Path], what: str, option: str) -> tuple[Script, ...]:
             )
         for file in files:
             try:
-                found.append(Script(file, file.read_text(encoding="utf-8")))
+                found.append(Script(file, file.read_bytes().decode()))
             except (OSError, UnicodeDecodeError) as error:
                 raise HarnessError(f"{file} cannot be read.", tried=str(error)) from error
     return tuple(found)

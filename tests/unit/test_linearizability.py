@@ -244,10 +244,7 @@ def test_keys_are_judged_apart() -> None:
     """Two scans of two tickets are no double scan."""
     finding = linearizability.judge(
         ScanModel(),
-        [
-            KeyHistory(uuid.UUID(int=n), True, [call("accepted", n, n + 1, key=uuid.UUID(int=n))])
-            for n in range(2)
-        ],
+        [KeyHistory(uuid.UUID(int=n), True, [call("accepted", n, n + 1, key=uuid.UUID(int=n))]) for n in range(2)],
     )
     assert finding.truth is Truth.HELD
     assert finding.observed == "2 of 2 keys linearizable"

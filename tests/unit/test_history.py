@@ -1,0 +1,104 @@
+"""The history: what clients wrote down, put together and decoded."""
+
+from __future__ import annotations
+
+import os
+import tracemalloc
+import uuid
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pytest
+
+from harness.contracts.contract import Effect, Outcome
+from harness.contracts.scan_ticket import SCAN_TICKET
+from harness.firing import Client, Job, fire
+from harness.history import NEVER, WARM_UP, History, Log
+from harness.patterns import Burst
+from harness.targets.memory import MemoryTarget
+from tests.histories import Gate, play
+
+ACCEPTED = Outcome("accepted", Effect.APPLIED)
+
+
+class FreshAnswers:
+    """Answers as the database does: a new bytes object for every value of every row."""
+
+    alive = True
+
+    def call(self, key: Any, variant: int) -> tuple[Outcome, Sequence[Any]]:
+        return ACCEPTED, [os.urandom(8), os.urandom(16)]
+
+
+def new_log() -> Log:
+    arguments = [dict(variant.arguments(0)) for variant in SCAN_TICKET.variants]
+    return Log(0, "memory", arguments, ("scanned_at", "scanned_by"), lambda key: key, lambda raw: raw)
+
+
+def write(log: Log, jobs: Iterator[Job], caller: Any = None) -> None:
+    """Have the firing loop write these calls down."""
+    client = Client(0, MemoryTarget(SCAN_TICKET, Gate()), log)
+    client.caller = caller or FreshAnswers()
+    fire(client, jobs)
+
+
+def test_an_operation_costs_less_than_200_bytes() -> None:
+    """Everything that a call leaves in memory, its key included, is under 200 bytes."""
+    calls, log = 20_000, new_log()
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        write(log, ((0, os.urandom(16), 0, 0) for _ in range(calls)))
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(log) == calls
+    assert (after - before) / calls < 200
+
+
+def test_operations_come_in_order_of_their_calls_with_all_that_was_asked() -> None:
+    """Whatever client made it, an operation carries its number in the whole history, its arguments and its answer."""
+    made = play(Burst(3, calls=4), Gate())
+    operations = made.operations()
+    assert [o.number for o in operations] == list(range(12))
+    assert [o.called for o in operations] == sorted(o.called for o in operations)
+    assert {o.client for o in operations} == {0, 1, 2}
+    assert all(set(o.arguments) == {"p_scanned_by", "p_device_id", "p_scan_method"} for o in operations)
+    assert all(o.answer["scanned_by"] == o.arguments["p_scanned_by"] for o in operations)
+    assert all(0 <= o.due <= o.called <= o.returned for o in operations)
+
+
+def test_an_amended_call_ends_with_its_transaction() -> None:
+    """A call whose transaction was held open returned when that ended, and says if it was rolled back."""
+    log = new_log()
+    write(log, iter([(0, uuid.UUID(int=1), 0, 1)]))
+    log.amend_last(log.returned[0] + 5, rolled_back=True)
+    write(log, iter([(0, uuid.UUID(int=1), 0, 1)]))
+    held, plain = History([log]).operations()
+    assert (held.held, held.rolled_back, held.returned) == (True, True, log.returned[0] + 5)
+    assert (plain.held, plain.rolled_back, plain.returned) == (False, False, log.returned[1])
+
+
+def test_a_call_in_doubt_never_returned() -> None:
+    """A call without an answer may take effect at any time, so its end is never."""
+
+    class Dying(FreshAnswers):
+        alive = False
+
+        def call(self, key: Any, variant: int) -> tuple[Outcome, Sequence[Any]]:
+            return Outcome("in_doubt", Effect.IN_DOUBT, "connection_lost"), (None, None)
+
+    log = new_log()
+    write(log, iter([(0, uuid.UUID(int=1), 0, 0), (0, uuid.UUID(int=2), 0, 0)]), Dying())
+    (operation,) = History([log]).operations()  # the client stops: its connection is gone
+    assert operation.returned == NEVER
+    assert operation.answer == {}
+
+
+@pytest.mark.parametrize("unknown", [True, False])
+def test_keys_that_were_never_created_are_marked(unknown: bool) -> None:
+    """The judges learn from the history which keys could not be found."""
+    log, key = new_log(), uuid.UUID(int=1)
+    write(log, iter([(0, key, 0, WARM_UP)]))
+    (one,) = History([log], 0, [key] if unknown else []).by_key()
+    assert one.exists is not unknown

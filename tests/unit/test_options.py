@@ -1,0 +1,105 @@
+"""Options: where they come from, what beats what, and what is no value."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.errors import ExitStatus, UsageError
+from harness.options import OPTIONS, Options, resolve
+
+SAMPLES = {
+    "server": ("embedded", "embedded"),
+    "postgres_image": ("postgres:15", "postgres:15"),
+    "contract": ("a:B", "a:B"),
+    "profile": ("soak", "soak"),
+    "clients": ("7", 7),
+    "duration": ("1.5", 1.5),
+    "pause": ("0", 0.0),
+    "rounds": ("3", 3),
+    "pool_size": ("4", 4),
+    "timeout": ("0.5", 0.5),
+    "record": ("r.json", Path("r.json")),
+}
+REPEATABLE = [option.name for option in OPTIONS if option.repeatable]
+
+
+def test_every_option_has_a_sample_here() -> None:
+    """A new option is tested as the others are."""
+    assert set(SAMPLES) | set(REPEATABLE) == {option.name for option in OPTIONS}
+
+
+def test_every_option_is_a_field_and_every_field_an_option() -> None:
+    """The table and the value it fills cannot differ."""
+    assert {option.name for option in OPTIONS} == set(Options.__dataclass_fields__)
+
+
+def test_nothing_given_is_the_default() -> None:
+    """No source, no change."""
+    assert resolve({}, {}, {}) == Options()
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_each_source_alone_gives_the_value(name: str) -> None:
+    """An option can be given on the command line, in the environment and in the ini file."""
+    text, value = SAMPLES[name]
+    for sources in (({name: text}, {}, {}), ({}, {name: text}, {}), ({}, {}, {f"HARNESS_{name.upper()}": text})):
+        assert getattr(resolve(*sources), name) == value
+
+
+@pytest.mark.parametrize(
+    ("command_line", "environment", "ini", "clients"),
+    [("1", "2", "3", 1), (None, "2", "3", 2), (None, None, "3", 3), (None, None, None, None), ("1", None, "3", 1)],
+)
+def test_command_line_beats_environment_beats_ini_beats_default(
+    command_line: str | None, environment: str | None, ini: str | None, clients: int | None
+) -> None:
+    """The nearest source wins."""
+    variables = {} if environment is None else {"HARNESS_CLIENTS": environment}
+    assert resolve({"clients": command_line}, {"clients": ini}, variables).clients == clients
+
+
+@pytest.mark.parametrize("name", REPEATABLE)
+def test_a_repeatable_option_holds_several_paths(name: str) -> None:
+    """In the order given; in an environment variable they are separated as in PATH."""
+    expected = (Path("a"), Path("b"))
+    assert getattr(resolve({name: ["a", "b"]}, {}, {}), name) == expected
+    assert getattr(resolve({}, {name: ["a", "b"]}, {}), name) == expected
+    assert getattr(resolve({}, {}, {f"HARNESS_{name.upper()}": f"a{os.pathsep}b"}), name) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("clients", "0"),
+        ("clients", "-1"),
+        ("clients", "ten"),
+        ("clients", "1.5"),
+        ("duration", "0"),
+        ("duration", "-1"),
+        ("duration", "inf"),
+        ("duration", "nan"),
+        ("duration", "soon"),
+        ("pause", "-0.1"),
+        ("pause", "nan"),
+        ("rounds", "0"),
+        ("pool_size", "0"),
+        ("timeout", "0"),
+        ("profile", "fast"),
+    ],
+)
+def test_a_value_that_cannot_be_meant_names_its_source(name: str, text: str) -> None:
+    """The error says which option, from where, and what it was."""
+    sources: list[tuple[tuple[Any, ...], str]] = [
+        (({name: text}, {}, {}), "--" + name.replace("_", "-")),
+        (({}, {}, {f"HARNESS_{name.upper()}": text}), f"HARNESS_{name.upper()}"),
+        (({}, {name: text}, {}), f"harness_{name}"),
+    ]
+    for given, source in sources:
+        with pytest.raises(UsageError) as caught:
+            resolve(*given)
+        assert caught.value.exit_status is ExitStatus.USAGE
+        assert caught.value.what.startswith(f"{source} is {text!r}")

@@ -1,0 +1,92 @@
+"""Overlap: a race whose calls never ran at the same time proves nothing."""
+
+from __future__ import annotations
+
+import pytest
+
+from harness.targets.target import Span
+from harness.verdict import overlap
+from harness.verdict.findings import Truth
+from tests.histories import call
+
+
+@pytest.mark.parametrize(
+    ("spans", "most"),
+    [
+        ([], 0),
+        ([(0, 1)], 1),
+        ([(0, 2), (1, 3)], 2),
+        ([(0, 1), (1, 2)], 1),
+        ([(0, 1), (2, 3)], 1),
+        ([(0, 9), (1, 3), (2, 4), (5, 6)], 3),
+        ([(0, 9), (1, 2), (3, 4), (5, 6)], 2),
+        ([(0, 5)] * 4, 4),
+    ],
+)
+def test_calls_at_once_are_those_that_share_an_instant(spans: list[tuple[int, int]], most: int) -> None:
+    """Calls that only touch did not run at the same time."""
+    assert overlap.most_at_once([Span(*span) for span in spans]) == most
+
+
+@pytest.mark.parametrize(
+    ("rounds", "bound"),
+    [(0, 1.0), (1, 0.95), (10, 0.2589), (59, 0.0495), (100, 0.02951), (300, 0.009936)],
+)
+def test_the_escape_bound_is_the_exact_binomial_one(rounds: int, bound: float) -> None:
+    """1 - 0.05^(1/n), as tables give it for no event in n trials; about 3/n."""
+    assert overlap.escape_bound(rounds) == pytest.approx(bound, rel=1e-3)
+
+
+def race(*rounds: bool, held: int = 0) -> overlap.Overlap:
+    """A race with a plain round of two for each truth (did they overlap?), and some held rounds."""
+    operations, spans = [], []
+    for phase, overlapped in enumerate(rounds, 1):
+        operations += [
+            call("accepted", phase, phase + 0.3, phase=phase),
+            call("busy", phase + 0.1, phase + 0.4, phase=phase),
+        ]
+        spans += [(phase, Span(0, 10)), (phase, Span(5, 15) if overlapped else Span(20, 30))]
+    for phase in range(len(rounds) + 1, len(rounds) + 1 + held):
+        operations += [
+            call("accepted", phase, phase + 1, phase=phase, held=True),
+            call("busy", phase, phase, phase=phase),
+        ]
+        spans += [(phase, Span(0, 1)), (phase, Span(2, 3))]
+    found = overlap.measure(operations, spans)
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize(
+    ("measured", "truth"),
+    [
+        (race(True, True, True), Truth.HELD),
+        (race(True, False), Truth.HELD),
+        (race(True, False, False), Truth.UNDECIDED),
+        (race(False, False), Truth.UNDECIDED),
+        (race(False, False, held=1), Truth.UNDECIDED),
+        (race(False, held=3), Truth.HELD),
+        (race(*[True] * 29, *[False] * 71), Truth.HELD),
+        (race(*[True] * 28, *[False] * 72), Truth.UNDECIDED),
+    ],
+)
+def test_a_race_that_did_not_overlap_is_undecided(measured: overlap.Overlap, truth: Truth) -> None:
+    """Half of a short race must have overlapped or been held, of a long one 29 rounds; it is never broken."""
+    finding = overlap.judge(measured)
+    assert finding.truth is truth
+    assert bool(finding.remedy) is (truth is Truth.UNDECIDED)
+
+
+def test_the_bound_counts_the_rounds_that_put_the_claim_to_the_test() -> None:
+    """Overlapped and held rounds count; rounds whose calls ran one after the other do not."""
+    assert race(True, True, False, held=2).escape_bound == overlap.escape_bound(4)
+
+
+def test_start_spread_is_between_the_first_and_the_last_call_of_a_round() -> None:
+    """By the client's clock, in microseconds."""
+    assert race(True, True).spread_p50_us == pytest.approx(100)
+
+
+def test_calls_that_were_not_timed_on_the_server_say_nothing() -> None:
+    """Without the server's clock there is no overlap to report."""
+    assert overlap.measure([call("accepted", 0, 1)], []) is None

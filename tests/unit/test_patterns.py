@@ -1,0 +1,167 @@
+"""The patterns' plans: what is called when, before anything is called."""
+
+from __future__ import annotations
+
+import statistics
+from typing import Any
+
+import pytest
+
+from harness.contracts.scan_ticket import SCAN_TICKET
+from harness.errors import ExitStatus, UsageError
+from harness.patterns import Arrivals, Burst, Race, Rescan, Together, Unknown
+from tests.histories import Gate, play
+
+
+@pytest.mark.parametrize("variants", range(1, 14))
+def test_every_kind_of_round_meets_every_variant(variants: int) -> None:
+    """A race that is long enough tries each number of callers, keys and way to hold with each argument variant."""
+    plan = Race(10, 12 * variants).plan(variants)
+    kinds: dict[tuple[int, int, str | None], set[int]] = {}
+    for each in plan:
+        kinds.setdefault((len(each.callers), each.distinct_keys, each.hold), set()).add(each.variant)
+    assert set(kinds) == {
+        (10, 1, None), (2, 1, None), (3, 1, None), (10, 2, None), (10, 3, None),
+        (2, 1, "commit"), (2, 1, "rollback"), (10, 1, "commit"), (10, 1, "rollback"),
+    }  # fmt: skip
+    assert all(met == set(range(variants)) for met in kinds.values()), kinds
+
+
+def test_the_quick_race_tries_every_kind_with_every_variant() -> None:
+    """The hundred rounds of the quick profile are long enough for the shipped contract."""
+    plan = Race(10, 100).plan(len(SCAN_TICKET.variants))
+    assert len({(len(r.callers), r.distinct_keys, r.hold, r.variant) for r in plan}) == 9 * len(SCAN_TICKET.variants)
+
+
+def test_small_rounds_are_not_always_the_same_two_clients() -> None:
+    """Every client takes part in rounds of two."""
+    pairs = [r.callers for r in Race(10, 200).plan(5) if len(r.callers) == 2]
+    assert {client for pair in pairs for client in pair} == set(range(10))
+
+
+@pytest.mark.parametrize("clients", [2, 3, 4, 10])
+def test_a_round_never_calls_more_clients_than_there_are(clients: int) -> None:
+    """Callers are distinct, and every key of a round has at least two of them."""
+    for each in Race(clients, 60).plan(5):
+        assert len(set(each.callers)) == len(each.callers) <= clients
+        assert min(each.keys.count(key) for key in set(each.keys)) >= 2
+        assert set(each.keys) == set(range(each.distinct_keys))
+
+
+def test_a_plain_race_is_all_clients_on_one_key() -> None:
+    """Unmixed, as in the original load test: nothing varies, nothing is held."""
+    for each in Race(10, 30, mixed=False).plan(5):
+        assert (sorted(each.callers), set(each.keys), each.hold) == (list(range(10)), {0}, None)
+
+
+def test_a_race_calls_what_it_planned() -> None:
+    """Each round's callers are called once, on a key of their own round, and nobody is called besides."""
+    pattern = Race(6, 48)
+    made = play(pattern, Gate())
+    seen: dict[int, set[object]] = {}
+    for number, each in enumerate(pattern.plan(len(SCAN_TICKET.variants)), 1):
+        mine = [o for o in made.operations() if o.phase == number]
+        assert sorted(o.client for o in mine) == sorted(each.callers)
+        seen[number] = {o.key for o in mine}
+        assert len(seen[number]) == each.distinct_keys
+    assert len(set().union(*seen.values())) == pattern.fresh_keys(None)
+
+
+def test_a_rounds_calls_start_after_those_of_the_round_before() -> None:
+    """Rounds do not run into each other."""
+    made = play(Race(4, 40, mixed=False), Gate())
+    for number in range(1, 40):
+        before = max(o.returned for o in made.operations() if o.phase == number)
+        assert before <= min(o.called for o in made.operations() if o.phase == number + 1)
+
+
+@pytest.mark.parametrize("distribution", ["poisson", "constant"])
+def test_arrivals_come_at_their_rate(distribution: str) -> None:
+    """A plan of 1000 calls/s for 20 s holds about 20,000 calls, in order, and is the same for the same seed."""
+    plan = Arrivals(10, rate=1000, duration=20, distribution=distribution)
+    schedule = plan.schedule()
+    assert schedule == plan.schedule()
+    due = [at for at, _ in schedule]
+    assert due == sorted(due)
+    assert 0 < due[0] <= due[-1] < 20
+    assert len(due) == pytest.approx(20_000, rel=0.03)
+    gaps = [b - a for a, b in zip(due, due[1:], strict=False)]
+    # Poisson arrivals' gaps spread as much as their mean; constant ones do not spread.
+    assert statistics.stdev(gaps) == pytest.approx(0.001 if distribution == "poisson" else 0, rel=0.05, abs=1e-9)
+
+
+def test_arrivals_repeat_the_share_of_keys_that_was_asked_for() -> None:
+    """Five percent of the calls are on a key that was due before, never on one that comes later."""
+    schedule = Arrivals(10, rate=1000, duration=20, duplicates=0.05).schedule()
+    seen, repeated = set[int](), 0
+    for _, key in schedule:
+        repeated += key in seen
+        assert key <= len(seen)
+        seen.add(key)
+    assert repeated / len(schedule) == pytest.approx(0.05, rel=0.15)
+
+
+def test_other_seeds_give_other_schedules() -> None:
+    """The seed is what decides."""
+    assert Arrivals(seed=1).schedule() != Arrivals(seed=2).schedule()
+
+
+def test_a_burst_calls_every_key_once_and_every_variant() -> None:
+    """Distinct keys, so many calls for each client, and the variants taken in turn."""
+    made = play(Burst(4, calls=25), Gate()).operations()
+    assert len({o.key for o in made}) == len(made) == 100
+    assert [sum(o.client == c for o in made) for c in range(4)] == [25] * 4
+    assert {o.arguments["p_scan_method"] for o in made} == {"qr", "manual", "nfc", None}
+
+
+def test_a_rescan_asks_from_another_client() -> None:
+    """Whoever was first on a key is not who asks again."""
+    made = play(Rescan(3, 4), Gate()).operations()
+    first = {o.key: o.client for o in made if o.phase == 0}
+    again = {o.key: o.client for o in made if o.phase == 1}
+    assert first.keys() == again.keys()
+    assert all(first[key] != again[key] for key in first)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "keys"),
+    [
+        (Burst(10, calls=7), 70),
+        (Burst(10, duration=1, pause=0.1), 110),
+        (Burst(10, duration=1), None),
+        (Race(10, 5, mixed=False), 5),
+        (Rescan(3, 4), 12),
+        (Unknown(3, 4), 0),
+        (Together((Burst(10, duration=1, pause=0.1), Race(5, 3, mixed=False))), 113),
+    ],
+)
+def test_a_plan_knows_how_many_fresh_keys_it_needs(pattern: Any, keys: int | None) -> None:
+    """Keys are made before the start; only a burst by duration must learn the rate first."""
+    assert pattern.fresh_keys(None) == keys
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda: Burst(0, calls=1), "clients is 0"),
+        (lambda: Burst(-3, calls=1), "clients is -3"),
+        (lambda: Burst(1, calls=0), "calls is 0"),
+        (lambda: Burst(1, duration=0), "duration is 0"),
+        (lambda: Burst(1, duration=1, pause=-1), "pause is -1"),
+        (lambda: Burst(1), "a duration or a number of calls"),
+        (lambda: Burst(1, duration=1, calls=1), "a duration or a number of calls"),
+        (lambda: Race(1, 1), "at least 2 clients"),
+        (lambda: Race(0, 1), "clients is 0"),
+        (lambda: Race(2, 0), "rounds is 0"),
+        (lambda: Arrivals(rate=0), "rate is 0"),
+        (lambda: Arrivals(distribution="normal"), "no distribution 'normal'"),
+        (lambda: Arrivals(duplicates=1.0), "duplicates is 1.0"),
+        (lambda: Rescan(0), "clients is 0"),
+        (lambda: Unknown(1, 0), "calls is 0"),
+    ],
+)
+def test_a_plan_with_wrong_numbers_is_wrong_usage(make: Any, says: str) -> None:
+    """Numbers that cannot be meant are refused before anything is started."""
+    with pytest.raises(UsageError, match=says) as caught:
+        make()
+    assert caught.value.exit_status is ExitStatus.USAGE
