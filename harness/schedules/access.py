@@ -1,0 +1,223 @@
+"""What a piece of SQL touches, and when two steps commute: the ground of partial-order reduction.
+
+The rule is conservative and by table. Under multiversioning a plain read never waits and never sees an uncommitted
+write, so it commutes with a write; what it does not commute with is the end of the transaction that publishes the
+write. Two writes (a row lock counts as a write) of one table never commute, nor do writes and the end of a
+transaction that wrote there, because that end lets go of row locks. Whatever could not be read from the text, such as
+dynamic SQL, commutes with nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Set
+from dataclasses import dataclass, field
+from typing import Any
+
+from pglast import ast, parse_sql
+from pglast.parser import ParseError
+
+ADVISORY_LOCKS = "(advisory locks)"
+NOTIFICATIONS = "(notifications)"
+SEQUENCES = "(sequences)"
+_NOTHING: frozenset[str] = frozenset()
+
+_EFFECTFUL_BUILT_INS = {"pg_notify": NOTIFICATIONS, "nextval": SEQUENCES, "setval": SEQUENCES, "lastval": SEQUENCES}
+"""Built-in functions by which sessions act on each other, and the pretended table that stands for what they touch."""
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """What a step touches: tables by their bare names, in whatever schema."""
+
+    reads: frozenset[str] = _NOTHING
+    writes: frozenset[str] = _NOTHING
+    """Tables written to, or with rows locked."""
+    ends: frozenset[str] = _NOTHING
+    """Tables written to by a transaction, or a part of one, that ends in this step."""
+    everything: bool = False
+    """It may touch anything."""
+
+    def __bool__(self) -> bool:
+        return self.everything or bool(self.reads or self.writes or self.ends)
+
+    def __or__(self, other: Access) -> Access:
+        return Access(
+            self.reads | other.reads,
+            self.writes | other.writes,
+            self.ends | other.ends,
+            self.everything or other.everything,
+        )
+
+    def conflicts(self, other: Access) -> bool:
+        """Whether the order of two steps can matter."""
+        if self.everything or other.everything:
+            return bool(self) and bool(other)
+        return not (
+            self.writes.isdisjoint(other.writes)
+            and self.ends.isdisjoint(other.writes)
+            and self.ends.isdisjoint(other.reads)
+            and self.writes.isdisjoint(other.ends)
+            and self.reads.isdisjoint(other.ends)
+        )
+
+    def ending(self) -> Access:
+        """What the end of a transaction with this access touches."""
+        return Access(ends=self.writes, everything=self.everything)
+
+
+@dataclass(frozen=True, slots=True)
+class ForeignKey:
+    """`table.columns` reference `referenced.referenced_columns`; `acts` when a delete or update is passed on."""
+
+    table: str
+    columns: frozenset[str]
+    referenced: str
+    referenced_columns: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A table that a statement writes to, and how."""
+
+    table: str
+    command: str
+    """insert, update, delete or lock."""
+    columns: frozenset[str] = _NOTHING
+    """Columns set by an update."""
+
+
+@dataclass(slots=True)
+class Touched:
+    """What one SQL text names, before the catalogue is asked what that leads to."""
+
+    reads: set[str] = field(default_factory=set)
+    written: set[Written] = field(default_factory=set)
+    calls: set[str] = field(default_factory=set)
+    """Functions called, by their bare names."""
+    everything: bool = False
+
+    def __ior__(self, other: Touched) -> Touched:
+        self.reads |= other.reads
+        self.written |= other.written
+        self.calls |= other.calls
+        self.everything |= other.everything
+        return self
+
+    def matters(self, functions: Set[str]) -> bool:
+        """Whether data can be touched, where `functions` are those that may touch data themselves."""
+        return self.everything or bool(self.reads or self.written) or not self.calls.isdisjoint(functions)
+
+    def access(self, foreign_keys: Mapping[str, tuple[ForeignKey, ...]]) -> Access:
+        """The access by this text alone, with the locks that its foreign keys take.
+
+        `foreign_keys` are given by table, each under both of its tables.
+        """
+        writes = set()
+        for written in self.written:
+            writes.add(written.table)
+            for key in foreign_keys.get(written.table, ()):
+                writes |= _checked(written, key)
+        return Access(frozenset(self.reads), frozenset(writes), everything=self.everything)
+
+
+def _checked(written: Written, key: ForeignKey) -> set[str]:
+    """The table at the other end of a foreign key, if this write makes the server look at it."""
+    touched = set()
+    if written.table == key.table and (
+        written.command == "insert" or (written.command == "update" and written.columns & key.columns)
+    ):
+        touched.add(key.referenced)
+    if written.table == key.referenced and (
+        written.command == "delete" or (written.command == "update" and written.columns & key.referenced_columns)
+    ):
+        touched.add(key.table)
+    return touched
+
+
+def of_statement(sql: str) -> Touched:
+    """What the statements of a text touch; everything, when they cannot be parsed."""
+    try:
+        statements = parse_sql(sql)
+    except ParseError:
+        return Touched(everything=True)
+    touched = Touched()
+    for raw in statements:
+        _walk(raw.stmt, touched, frozenset())
+    return touched
+
+
+def of_expression(expression: str) -> Touched:
+    """What a PL/pgSQL expression touches; it is a SELECT without the word."""
+    return of_statement(f"SELECT {expression}")
+
+
+def _walk(node: Any, touched: Touched, local: frozenset[str]) -> None:
+    """Collect what a statement touches; `local` are the names of common table expressions in scope."""
+    if isinstance(node, (tuple, list)):
+        for item in node:
+            _walk(item, touched, local)
+        return
+    if not isinstance(node, ast.Node):
+        return
+    with_clause = getattr(node, "withClause", None)
+    if with_clause is not None:
+        local = local | {cte.ctename for cte in with_clause.ctes}
+    match node:
+        case ast.RangeVar():
+            if node.relname not in local:
+                touched.reads.add(str(node.relname))
+        case ast.FuncCall():
+            _call(node, touched)
+        case ast.InsertStmt():
+            _write(node, "insert", touched)
+            conflict = node.onConflictClause
+            if conflict is not None and conflict.targetList:
+                _write(node, "update", touched, conflict.targetList)
+        case ast.UpdateStmt():
+            _write(node, "update", touched, node.targetList)
+        case ast.DeleteStmt():
+            _write(node, "delete", touched)
+        case ast.MergeStmt():
+            _write(node, "insert", touched)
+            _write(node, "delete", touched)
+            for clause in node.mergeWhenClauses or ():
+                _write(node, "update", touched, clause.targetList)
+        case ast.SelectStmt() if node.lockingClause:
+            touched.written |= {Written(name, "lock") for name in _tables(node.fromClause) if name not in local}
+        case ast.NotifyStmt() | ast.ListenStmt() | ast.UnlistenStmt():
+            touched.written.add(Written(NOTIFICATIONS, "insert"))
+        case ast.VariableSetStmt() | ast.VariableShowStmt():
+            return
+        case ast.SelectStmt() | ast.CallStmt():
+            pass
+        case _ if type(node).__name__.endswith("Stmt"):
+            # Data definition, LOCK, TRUNCATE, COPY, DO, EXECUTE ...: they may take any lock on anything.
+            touched.everything = True
+    for name in node:
+        _walk(getattr(node, name), touched, local)
+
+
+def _write(node: Any, command: str, touched: Touched, targets: Any = ()) -> None:
+    columns = frozenset(target.name for target in targets or () if target.name)
+    touched.written.add(Written(node.relation.relname, command, columns))
+
+
+def _call(node: Any, touched: Touched) -> None:
+    name = node.funcname[-1].sval
+    touched.calls.add(name)
+    if "advisory" in name and name.startswith("pg_"):
+        touched.written.add(Written(ADVISORY_LOCKS, "lock"))
+    elif name in _EFFECTFUL_BUILT_INS:
+        touched.written.add(Written(_EFFECTFUL_BUILT_INS[name], "insert"))
+
+
+def _tables(node: Any) -> Iterator[str]:
+    """Every table in a FROM clause. A lock OF some of them is taken to lock all."""
+    if isinstance(node, (tuple, list)):
+        for item in node:
+            yield from _tables(item)
+    elif isinstance(node, ast.RangeVar):
+        yield str(node.relname)
+    elif isinstance(node, ast.Node):
+        for name in node:
+            yield from _tables(getattr(node, name))

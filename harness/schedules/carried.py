@@ -1,0 +1,64 @@
+"""A schedule that was carried out, with what its calls were asked and returned."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from harness.contracts.contract import Operation
+from harness.history import History
+from harness.schedules.trace import Event, replay_text, switches
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """A case to be explored: a variant of the contract by its place, and how many keys the calls share."""
+
+    variant: int
+    keys: int
+
+    def prefix(self) -> str:
+        """What a replay text says of it before a colon; nothing for the first variant on one key."""
+        text = (f"v{self.variant + 1}" if self.variant else "") + (f"k{self.keys}" if self.keys > 1 else "")
+        return text and f"{text}:"
+
+
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """One schedule. Its operations' times are positions in it, so that they do not depend on the clock."""
+
+    setting: Setting
+    events: tuple[Event, ...]
+    operations: tuple[Operation, ...]
+
+    @property
+    def replay(self) -> str:
+        return self.setting.prefix() + replay_text([event.choice for event in self.events])
+
+    @property
+    def length(self) -> tuple[int, int]:
+        """How much there is to follow: choices, then turns from one call to another."""
+        return len(self.events), switches(self.events)
+
+    def ended_like(self, other: Carried) -> bool:
+        """Whether the same things happened, and the calls ended the same."""
+
+        def kinds(carried: Carried) -> list[Any]:
+            return [(e.choice, e.happenings) for e in carried.events] + [
+                (o.outcome.label, o.outcome.code) for o in carried.operations
+            ]
+
+        return kinds(self) == kinds(other)
+
+
+class CarriedHistory(History):
+    """The operations of some schedules, as every judge reads a history."""
+
+    def __init__(self, carried: Iterable[Carried]) -> None:
+        super().__init__(())
+        found = (operation for schedule in carried for operation in schedule.operations)
+        self._operations = tuple(operation._replace(number=number) for number, operation in enumerate(found))
+
+    def __len__(self) -> int:
+        return len(self.operations())

@@ -1,0 +1,214 @@
+"""Every schedule, depth first, by carrying each out from its start: the search has no state to go back to.
+
+Partial-order reduction spares the schedules that differ only in the order of steps that commute. Races seen in a
+schedule say where it must be taken up again with another choice (Flanagan and Godefroid, "Dynamic partial-order
+reduction", 2005, with the initials of Abdulla et al., "Optimal dynamic partial order reduction", 2014), and sleep sets
+(Godefroid, 1996) keep a choice from being tried again while nothing that depends on it has happened. Choices that no
+race can suggest, that a wait runs out or that a call dies, are tried wherever they are possible.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from harness.schedules.access import Access
+from harness.schedules.trace import Choice, Event, Kind
+
+_ATTEMPTS = 3
+"""How often a schedule is repeated whose beginning does not go as before."""
+
+
+@dataclass(slots=True)
+class _Node:
+    """A state on the way down: what was chosen in it, and what must still be."""
+
+    enabled: tuple[Choice, ...]
+    sleep: dict[Choice, Access]
+    """Choices not to be tried: an order of steps that commute was tried already."""
+    chosen: Choice
+    todo: set[Choice]
+    done: dict[Choice, Access] = field(default_factory=dict)
+    event: Event | None = None
+    preemptions: int = 0
+    """Preemptions up to and with the chosen one."""
+
+
+class Exhaustive:
+    """Depth-first search, with or without reduction.
+
+    With `max_preemptions`, only schedules that interrupt a call which could go on at most so often are tried
+    (Musuvathi and Qadeer, "Iterative context bounding", 2007); nothing is reduced then, since a spared schedule may
+    stand for one that needs fewer.
+    """
+
+    def __init__(self, *, reduction: bool = True, max_preemptions: int | None = None) -> None:
+        self._reduction = reduction and max_preemptions is None
+        self._max_preemptions = max_preemptions
+        self._stack: list[_Node] = []
+        self._started = False
+        self._attempts = 0
+        self.before_reduction = 0
+        """Schedules that those carried out stand for, themselves included."""
+        self.unsteady = False
+        """A schedule that was repeated did not go as before."""
+
+    @property
+    def exhausted(self) -> bool:
+        return self._started and not self._stack and self._max_preemptions is None
+
+    def another(self) -> bool:
+        if not self._started or self._attempts:
+            self._started = True
+            return True
+        return bool(self._stack)
+
+    def choose(self, enabled: tuple[Choice, ...], events: Sequence[Event]) -> Choice | None:
+        depth = len(events)
+        if depth < len(self._stack):
+            chosen = self._stack[depth].chosen
+            return chosen if chosen in enabled else None
+        if depth:
+            self._stack[-1].event = events[-1]
+        sleep = self._sleep()
+        last = events[-1].choice.call if events else -1
+        candidates = [choice for choice in self._allowed(enabled, last) if choice not in sleep]
+        if not candidates:
+            return None
+        # To go on with the same call first makes the schedules that come early, and are shown, the calm ones.
+        chosen = next((choice for choice in candidates if choice == Choice(last)), candidates[0])
+        todo = {c for c in candidates if c.kind is not Kind.STEP} if self._reduction else set(candidates)
+        node = _Node(enabled, sleep, chosen, todo - {chosen})
+        node.preemptions = self._preemptions(depth) + self._preempts(chosen, enabled, last)
+        self._stack.append(node)
+        return chosen
+
+    def ended(self, events: Sequence[Event], *, complete: bool) -> bool:
+        if self._departed(events):
+            self._attempts += 1
+            if self._attempts < _ATTEMPTS:
+                return False
+            self.unsteady = True
+        self._attempts = 0
+        for node, event in zip(self._stack, events, strict=False):
+            node.event = event
+        if self._reduction:
+            self._take_up_races(events)
+        if complete:
+            self.before_reduction += linear_extensions(_before(events), events) if self._reduction else 1
+        self._backtrack()
+        return complete
+
+    def _departed(self, events: Sequence[Event]) -> bool:
+        """Whether a part of the schedule that was carried out before went otherwise this time."""
+        known = [node for node in self._stack if node.event is not None]
+        return len(events) < len(known) or any(
+            node.event is not None
+            and node.chosen not in node.done
+            and (event.choice, event.happenings) != (node.event.choice, node.event.happenings)
+            for node, event in zip(known, events, strict=False)
+        )
+
+    def _preemptions(self, depth: int) -> int:
+        return self._stack[depth - 1].preemptions if depth else 0
+
+    def _preempts(self, choice: Choice, enabled: tuple[Choice, ...], last: int) -> bool:
+        return choice.call != last and Choice(last) in enabled
+
+    def _allowed(self, enabled: tuple[Choice, ...], last: int) -> list[Choice]:
+        if self._max_preemptions is None or self._preemptions(len(self._stack)) < self._max_preemptions:
+            return list(enabled)
+        return [choice for choice in enabled if not self._preempts(choice, enabled, last)]
+
+    def _sleep(self) -> dict[Choice, Access]:
+        """What sleeps in the state after the last node's event: what slept or was done there and commutes with it."""
+        if not self._stack or not self._reduction:
+            return {}
+        parent = self._stack[-1]
+        assert parent.event is not None
+        event = parent.event
+        return {
+            choice: access
+            for choice, access in (parent.sleep | parent.done).items()
+            if choice.call not in event.calls
+            and not access.conflicts(event.access)
+            and not (choice.kind is Kind.DIE and event.choice.kind is Kind.DIE)
+        }
+
+    def _take_up_races(self, events: Sequence[Event]) -> None:
+        """Where two steps were ordered by nothing but the schedule, see that the other order is tried too."""
+        before = _before(events)
+        for later, event in enumerate(events):
+            for earlier in range(min(later, len(self._stack))):
+                if not before[later] >> earlier & 1 or events[earlier].calls & event.calls:
+                    continue
+                between = range(earlier + 1, later)
+                if any(before[k] >> earlier & 1 and before[later] >> k & 1 for k in between):
+                    continue
+                free = [k for k in between if not before[k] >> earlier & 1] + [later]
+                initials = {
+                    Choice(events[k].choice.call)
+                    for k in free
+                    if not any(before[k] >> other & 1 for other in free if other < k)
+                }
+                node = self._stack[earlier]
+                possible = initials & set(node.enabled)
+                if not possible:
+                    node.todo |= {c for c in node.enabled if c != node.chosen and c not in node.done}
+                elif not possible & (node.todo | set(node.done) | {node.chosen}):
+                    node.todo.add(min(possible))
+
+    def _backtrack(self) -> None:
+        """Go up to the deepest state with something left to choose, and choose it."""
+        while self._stack:
+            node = self._stack[-1]
+            if node.event is not None:
+                node.done[node.chosen] = node.event.access
+            left = [c for c in sorted(node.todo, key=_order) if c not in node.done and c not in node.sleep]
+            if left:
+                last = self._stack[-2].chosen.call if len(self._stack) > 1 else -1
+                node.chosen = left[0]
+                node.todo.discard(left[0])
+                node.event = None
+                node.preemptions = self._preemptions(len(self._stack) - 1) + self._preempts(left[0], node.enabled, last)
+                return
+            self._stack.pop()
+
+
+def _order(choice: Choice) -> tuple[int, str]:
+    return choice.call, choice.kind.value
+
+
+def _before(events: Sequence[Event]) -> list[int]:
+    """For each event, which others must come before it, as a bit mask (happens-before, transitive)."""
+    masks: list[int] = []
+    for later, event in enumerate(events):
+        mask = 0
+        for earlier in range(later):
+            other = events[earlier]
+            if (
+                other.calls & event.calls
+                or other.access.conflicts(event.access)
+                or (other.choice.kind is Kind.DIE and event.choice.kind is Kind.DIE)
+            ):
+                mask |= 1 << earlier | masks[earlier]
+        masks.append(mask)
+    return masks
+
+
+def linear_extensions(before: Sequence[int], events: Sequence[Event]) -> int:
+    """How many orders of the events keep every event after those that must come before it.
+
+    That is the number of interleavings which one schedule stands for. Counted over the sets of events that can have
+    happened, of which there are few: a call's own events are in order.
+    """
+    ways: Mapping[int, int] = {0: 1}
+    for _ in events:
+        following: dict[int, int] = {}
+        for done, count in ways.items():
+            for position, needed in enumerate(before):
+                if not done >> position & 1 and needed & ~done == 0:
+                    reached = done | 1 << position
+                    following[reached] = following.get(reached, 0) + count
+        ways = following
+    return sum(ways.values())

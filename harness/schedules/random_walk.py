@@ -1,0 +1,26 @@
+"""Schedules drawn at random: each choice is uniform among those that are possible."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+from harness.schedules.trace import Choice, Event
+
+
+class RandomWalk:
+    """Draws schedules from a seed until it is stopped."""
+
+    exhausted = False
+
+    def __init__(self, seed: int) -> None:
+        self._random = random.Random(seed)  # noqa: S311 - a search, not a secret
+
+    def another(self) -> bool:
+        return True
+
+    def choose(self, enabled: tuple[Choice, ...], events: Sequence[Event]) -> Choice | None:
+        return self._random.choice(enabled)
+
+    def ended(self, events: Sequence[Event], *, complete: bool) -> bool:
+        return complete

@@ -1,0 +1,45 @@
+"""One schedule, as its text says."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from harness.errors import UsageError
+from harness.schedules.trace import Choice, Event, replay_text
+
+
+class Replay:
+    """Carries out the choices of a replay text, a number of times. A text that is too short is no schedule."""
+
+    exhausted = False
+
+    def __init__(self, choices: Sequence[Choice], times: int = 1) -> None:
+        self._choices = tuple(choices)
+        self._left = times
+
+    def another(self) -> bool:
+        self._left -= 1
+        return self._left >= 0
+
+    def choose(self, enabled: tuple[Choice, ...], events: Sequence[Event]) -> Choice | None:
+        """Raises UsageError at the step where the text departs from what is possible."""
+        at = len(events)
+        if at < len(self._choices) and self._choices[at] in enabled:
+            return self._choices[at]
+        due = f"{self._choices[at]} cannot go on" if at < len(self._choices) else "the text ends"
+        raise UsageError(
+            f"The replay text {replay_text(self._choices)} does not fit the function: at step {at + 1} {due}.",
+            tried=f"{replay_text([event.choice for event in events]) or 'nothing'} so far; "
+            f"possible next: {', '.join(map(str, enabled))}",
+            next_step="explore again: the function, or the number of calls, is not what the text was made with",
+        )
+
+    def ended(self, events: Sequence[Event], *, complete: bool) -> bool:
+        """Raises UsageError when the calls ended before the text did."""
+        if len(events) < len(self._choices):
+            raise UsageError(
+                f"The replay text {replay_text(self._choices)} does not fit the function: every call has ended after "
+                f"step {len(events)}.",
+                next_step="explore again: the function, or the number of calls, is not what the text was made with",
+            )
+        return complete

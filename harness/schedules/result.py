@@ -1,0 +1,145 @@
+"""What an exploration found: frozen values, from which every report can be drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from harness.verdict.findings import Finding, Truth, truth_of
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """One row of a schedule's table: a choice, and what it led to."""
+
+    number: int
+    """From 1."""
+    call: int
+    """The call that moved, from 0; its column."""
+    choice: str
+    """As in the replay text: `A`, `A~`, `A!`."""
+    function: str
+    """Where the step is; empty for start, commit, and what is no step."""
+    line: int
+    """Line in the function's body; 0 where there is none."""
+    text: str
+    """The statement, or start, commit, dies, its wait runs out."""
+    results: tuple[str, ...]
+    """What came of it, one short text each: `waits for A`, `caught 55P03`, `returns accepted`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Called:
+    """What one call was asked, and what it returned."""
+
+    call: int
+    key: str
+    arguments: Mapping[str, str | None]
+    label: str
+    """The contract's label of its answer."""
+    answer: Mapping[str, str | None]
+    """The contract's evidence columns."""
+    code: str | None = None
+    detail: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """One schedule, with all that a person needs to follow it."""
+
+    replay: str
+    """The text that repeats it, such as AABBA; before a colon, which variant (v2) and how many keys (k2)."""
+    variant: str
+    keys: int
+    """1: all calls on one key; 2: they take turns on two keys."""
+    moves: tuple[Move, ...]
+    calls: tuple[Called, ...]
+    state: Mapping[str, tuple[Mapping[str, Any], ...]]
+    """Rows left that name one of its keys, by table."""
+
+    def table(self, width: int = 56) -> str:
+        """The moves as text, a column for each call."""
+        count = len(self.calls)
+        head = ["step", *(f"call {chr(ord('A') + number)}" for number in range(count))]
+        rows = []
+        for move in self.moves:
+            place = f"{move.line}: " if move.line else ""
+            cell = place + move.text
+            cell = cell if len(cell) <= width else cell[: width - 3] + "..."
+            rows.append([str(move.number), *(cell if number == move.call else "" for number in range(count))])
+            rows += [["", *(f"  -> {r}" if n == move.call else "" for n in range(count))] for r in move.results]
+        widths = [max(len(row[i]) for row in [head, *rows]) for i in range(count + 1)]
+        lines = [
+            " | ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in [head, *rows]
+        ]
+        lines.insert(1, "-+-".join("-" * w for w in widths))
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """The schedules of one argument variant on one or two keys."""
+
+    variant: str
+    keys: int
+    schedules: int
+    """Schedules carried out and judged, all different."""
+    before_reduction: int
+    """Interleavings that they stand for; equals `schedules` where nothing was reduced."""
+    exhausted: bool
+    outcomes: Mapping[str, int]
+    """The calls' labels, such as `accepted, busy`, with how many schedules ended so."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exploration:
+    """What was tried, what was found, and what it does not cover."""
+
+    function: str
+    calls: int
+    search: str
+    steps: tuple[str, ...]
+    """Every step of the function and what it reaches, as `function:line: statement`."""
+    cases: tuple[Case, ...]
+    findings: tuple[Finding, ...]
+    broken: Mapping[str, Schedule]
+    """The shortest schedule that breaks a claim, by the finding's id."""
+    replayed: Schedule | None
+    """The schedule of a replay, whatever came of it."""
+    not_covered: tuple[str, ...]
+    seconds: float
+    seed: int | None = None
+    timeouts: tuple[str, ...] = field(default=())
+    """Schedules that did not end in time, and where they stood."""
+
+    @property
+    def truth(self) -> Truth:
+        return truth_of(self.findings)
+
+    @property
+    def schedules(self) -> int:
+        return sum(case.schedules for case in self.cases)
+
+    @property
+    def before_reduction(self) -> int:
+        return sum(case.before_reduction for case in self.cases)
+
+    @property
+    def exhausted(self) -> bool:
+        return bool(self.cases) and all(case.exhausted for case in self.cases)
+
+    @property
+    def shortest(self) -> Schedule | None:
+        """The shortest of the schedules that break a claim."""
+        return min(self.broken.values(), key=lambda schedule: len(schedule.moves), default=None)
+
+    def summary(self) -> str:
+        """One sentence: what was tried and what came of it."""
+        tried = f"{self.schedules} interleavings of {self.calls} concurrent calls at statement level"
+        if self.truth is Truth.BROKEN:
+            names = ", ".join(f.id for f in self.findings if f.truth is Truth.BROKEN)
+            return f"broken: {names}, found among {tried}"
+        if self.exhausted:
+            return f"all {tried} hold ({self.before_reduction} before reduction)"
+        return f"{tried} hold, but not all were tried"

@@ -1,0 +1,94 @@
+"""What happened in one schedule: its choices and what each led to. Frozen values that every part here shares."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from itertools import pairwise
+from string import ascii_uppercase
+from typing import NamedTuple
+
+from harness.errors import UsageError
+from harness.schedules.access import Access
+
+
+class Kind(Enum):
+    """What is chosen for a call. The value is its mark in a replay text, after the call's letter."""
+
+    STEP = ""
+    """It goes on, up to its next turnstile: it starts, runs a statement, or commits."""
+    LAPSE = "~"
+    """The time it is willing to wait for a lock runs out."""
+    DIE = "!"
+    """Its connection is terminated where it stands."""
+
+
+class Choice(NamedTuple):
+    """One decision of a schedule: what happens next, and to which call (counted from 0)."""
+
+    call: int
+    kind: Kind = Kind.STEP
+
+    def __str__(self) -> str:
+        return ascii_uppercase[self.call] + self.kind.value
+
+
+def replay_text(choices: Sequence[Choice]) -> str:
+    """The choices as text, such as `AABBA`: a letter for a call's step, `A~` its wait runs out, `A!` it dies."""
+    return "".join(map(str, choices))
+
+
+def read_replay(text: str) -> tuple[Choice, ...]:
+    """The choices of a replay text. Raises UsageError when it is not one."""
+    if not re.fullmatch(r"([A-Z][~!]?)+", text):
+        raise UsageError(
+            f"{text!r} is not a replay text.",
+            tried="reading one letter for each step, followed by ~ where a wait runs out or ! where a call dies",
+            next_step="copy the text after --replay from a report, such as AABBA",
+        )
+    return tuple(
+        Choice(ascii_uppercase.index(letter), Kind(mark)) for letter, mark in re.findall(r"([A-Z])([~!]?)", text)
+    )
+
+
+START = -1
+COMMIT = -2
+"""Positions of a call that are not steps of the function: before its start, and before its commit."""
+
+
+class Happening(NamedTuple):
+    """What a choice led to for one call, the chosen one or one that it woke."""
+
+    call: int
+    what: str
+    """parks, waits, returns, fails, commits, dies, or caught (a handler was entered)."""
+    detail: str | tuple[int, ...] = ""
+    """SQLSTATE of fails and caught; the calls that waits is for; "" else."""
+    at: int = COMMIT
+    """The step at which it parks."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One choice carried out."""
+
+    choice: Choice
+    at: int
+    """Where the chosen call stood: a step's number, START or COMMIT."""
+    access: Access
+    """What was touched by all calls that ran in it."""
+    happenings: tuple[Happening, ...]
+    enabled: tuple[Choice, ...]
+    """What could have been chosen."""
+
+    @property
+    def calls(self) -> frozenset[int]:
+        """The calls that ran in it: the chosen one and those it woke."""
+        return frozenset({self.choice.call, *(happening.call for happening in self.happenings)})
+
+
+def switches(events: Sequence[Event]) -> int:
+    """How often the schedule turns from one call to another: fewer are easier to follow."""
+    return sum(a.choice.call != b.choice.call for a, b in pairwise(events))

@@ -1,0 +1,50 @@
+-- The turnstile: where a call of a rewritten function waits until the controller lets it go on.
+--
+-- Every backend has two gates, advisory locks with its process id in their key, and the controller holds exactly one of
+-- them while the call runs. A call that arrives looks which gate is shut, says so, and waits there. To let it go, the
+-- controller first shuts the other gate, then opens this one: so the next arrival is stopped whatever the timing, and
+-- no state has to survive in the session, where the rollback of a block would undo it.
+--
+-- An INFO message reaches the client at once and whatever client_min_messages says. Names are qualified, since the
+-- caller's search_path holds here. A lock_timeout of the caller must not end the wait at the gate; afterwards it is
+-- restored, but to 100 ms at most: which of the other calls' steps it falls between matters, its length does not.
+
+CREATE SCHEMA harness_schedules;
+GRANT USAGE ON SCHEMA harness_schedules TO PUBLIC;
+
+CREATE FUNCTION harness_schedules.turnstile(step integer) RETURNS boolean
+LANGUAGE plpgsql
+AS $$
+DECLARE
+    gate     integer := pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.*) 2;
+    patience text := pg_catalog.current_setting('lock_timeout');
+BEGIN
+    IF pg_catalog.pg_try_advisory_lock_shared({space}, gate) THEN
+        PERFORM pg_catalog.pg_advisory_unlock_shared({space}, gate);
+        gate := gate OPERATOR(pg_catalog.+) 1;
+    END IF;
+    IF patience OPERATOR(pg_catalog.<>) '0' THEN
+        PERFORM pg_catalog.set_config('lock_timeout', '0', true);
+    END IF;
+    RAISE INFO 'harness turnstile % %', step, patience;
+    PERFORM pg_catalog.pg_advisory_lock_shared({space}, gate);
+    PERFORM pg_catalog.pg_advisory_unlock_shared({space}, gate);
+    IF patience OPERATOR(pg_catalog.<>) '0' THEN
+        IF patience::pg_catalog.interval OPERATOR(pg_catalog.>) '100 ms' THEN
+            patience := '100ms';
+        END IF;
+        PERFORM pg_catalog.set_config('lock_timeout', patience, true);
+    END IF;
+    RETURN false;
+END;
+$$;
+
+-- Reports that a handler was entered, and does not wait.
+CREATE FUNCTION harness_schedules.caught(code text) RETURNS boolean
+LANGUAGE plpgsql
+AS $$
+BEGIN
+    RAISE INFO 'harness caught %', code;
+    RETURN false;
+END;
+$$;
