@@ -138,23 +138,23 @@ def _guarded() -> Iterator[None]:
 
 
 @contextmanager
-def _progress() -> Iterator[Callable[[str, int], None] | None]:
-    """A line that counts calls while they are made; nothing where the output is no terminal."""
+def _progress() -> Iterator[Callable[[str, int, float | None], None] | None]:
+    """A bar while calls are made; nothing where the output is no terminal."""
     if not sys.stderr.isatty():
         yield None
         return
     from rich.console import Console
-    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        TimeElapsedColumn(),
-        TextColumn("{task.fields[calls]}"),
-    )
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TextColumn("{task.fields[calls]}"))
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("booting", calls="", total=None)
-        yield lambda pattern, calls: bar.update(task, description=pattern, calls=f"{calls} calls")
+
+        def show(pattern: str, calls: int, over: float | None) -> None:
+            total = None if over is None else 1.0
+            bar.update(task, description=pattern, calls=f"{calls} calls", total=total, completed=over or 0.0)
+
+        yield show
 
 
 if __name__ == "__main__":

@@ -49,8 +49,9 @@ from harness.verdict.metrics import Metrics, measure
 _SPARE_CONNECTIONS = 5
 """Connections kept free for the harness itself: fresh keys, invariants, maintenance."""
 
-Progress = Callable[[str, int], None]
-"""Told the pattern's name and the calls made so far, about ten times a second."""
+Progress = Callable[[str, int, float | None], None]
+"""Told, about ten times a second: the pattern's name, the calls made so far, and the share of its time that is over
+(None: its end depends on its calls)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,8 +256,13 @@ class Harness:
             pattern.clients,
             timeout=self.options.timeout,
             overlap=pattern.overlap,
-            progress=None if progress is None else lambda calls: progress(pattern.name, calls),
+            progress=None if progress is None else lambda calls: progress(pattern.name, calls, share_over()),
         )
+        seconds = _seconds(pattern)
+
+        def share_over() -> float | None:
+            return None if seconds is None else min((clock() - crew.started) / 1e9 / seconds, 1.0)
+
         notes: list[str] = []
         unknown: list[Hashable] = []
         interrupted = False
@@ -266,10 +272,10 @@ class Harness:
             unknown = [self.contract.unknown_key() for _ in range(pattern.unknown_keys)]
             keys = Keys(self._new_keys(database, wanted), unknown)
             crew.fire(pattern.prepare(crew, crew.clients, self.contract, keys), pattern.independent)
-            if isinstance(pattern, Burst) and pattern.duration is not None:
-                seconds = (clock() - crew.started) / 1e9
-                if seconds < 0.9 * pattern.duration and not _dead(crew):
-                    notes.append(f"all {wanted} fresh keys were used up after {seconds:.1f} s")
+            if isinstance(pattern, Burst) and seconds is not None and not _dead(crew):
+                took = (clock() - crew.started) / 1e9
+                if took < 0.9 * seconds:
+                    notes.append(f"all {wanted} fresh keys were used up after {took:.1f} s")
         except KeyboardInterrupt:
             interrupted = True
             raise
@@ -392,6 +398,12 @@ SELECT current_setting('max_connections')::int - current_setting('superuser_rese
        - (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'),
        current_setting('max_connections')
 """
+
+
+def _seconds(pattern: Pattern) -> float | None:
+    """How long a pattern takes, where that is planned."""
+    found: float | None = getattr(pattern.parts[0] if isinstance(pattern, Together) else pattern, "duration", None)
+    return found
 
 
 def _first(*values: Any) -> Any:

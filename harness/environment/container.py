@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import secrets
+import time
 from typing import TYPE_CHECKING
+
+import psycopg
 
 from harness.environment.servers import MAX_CONNECTIONS, Server
 from harness.errors import HarnessError
 
 if TYPE_CHECKING:
     from testcontainers.community.postgres import PostgresContainer
+
+
+_START_TIMEOUT = 60.0
 
 
 class ContainerServer(Server):
@@ -28,8 +34,6 @@ class ContainerServer(Server):
         return url
 
     def start(self) -> None:
-        from testcontainers.community.postgres import PostgresContainer
-
         reason = why_not(self.image)
         if reason is not None:
             raise HarnessError(
@@ -37,17 +41,35 @@ class ContainerServer(Server):
                 tried=f"the Docker engine of this machine, image {self.image}",
                 next_step="start Docker, name an image it has with --postgres-image, or use --server embedded",
             )
-        self._container = PostgresContainer(
-            self.image, username="harness", password=secrets.token_hex(8), dbname="harness", driver=None
-        ).with_command(["postgres", "-c", f"max_connections={MAX_CONNECTIONS}"])
+        self._container = _container(self.image)
         try:
             self._container.start()
         except Exception as error:  # Testcontainers and docker-py raise many kinds
             raise HarnessError(
-                f"The container of {self.image} did not become ready.",
+                f"The container of {self.image} cannot be started.",
                 tried=" ".join(str(error).split()),
-                next_step="see `docker logs`, or use --server embedded",
+                next_step="try `docker run` with the image, or use --server embedded",
             ) from error
+        self._await_ready(self._container)
+
+    def _await_ready(self, container: PostgresContainer) -> None:
+        deadline = time.monotonic() + _START_TIMEOUT
+        while True:
+            try:
+                psycopg.connect(self.dsn, connect_timeout=2).close()
+            except psycopg.OperationalError as error:
+                wrapped = container.get_wrapped_container()
+                wrapped.reload()
+                if wrapped.status == "exited" or time.monotonic() > deadline:
+                    log = wrapped.logs(tail=10).decode(errors="replace").strip()
+                    raise HarnessError(
+                        f"The container of {self.image} did not become ready ({wrapped.status}).",
+                        tried=f"{' '.join(str(error).split())}\n{log}",
+                        next_step="mend the image, or use --server embedded",
+                    ) from error
+                time.sleep(0.05)
+            else:
+                return
 
     @property
     def container_id(self) -> str:
@@ -58,6 +80,17 @@ class ContainerServer(Server):
     def stop(self) -> None:
         if self._container is not None:
             self._container.stop()
+
+
+def _container(image: str) -> PostgresContainer:
+    from testcontainers.community.postgres import PostgresContainer
+
+    container = PostgresContainer(
+        image, username="harness", password=secrets.token_hex(8), dbname="harness", driver=None
+    ).with_command(["postgres", "-c", f"max_connections={MAX_CONNECTIONS}"])
+    # Readiness is asked from outside: its own way, psql in the container once a second, finds it later.
+    container._connect = lambda: None
+    return container
 
 
 def why_not(image: str) -> str | None:
