@@ -94,28 +94,29 @@ def _container(image: str) -> PostgresContainer:
 
 
 def why_not(image: str) -> str | None:
-    """Why a container of `image` cannot be had here; None when it can. Pulls the image where that is needed."""
+    """Why a container of `image` cannot be had here; None when it can. Pulls images where that is needed."""
     try:
         import docker
-        from docker.errors import APIError, DockerException, ImageNotFound
+        from docker.errors import DockerException, ImageNotFound
+        from testcontainers.core.config import testcontainers_config
     except ImportError as error:
         return f"testcontainers is not installed ({error})"
     try:
         client = docker.from_env()
-    except DockerException as error:
-        return f"no Docker engine answers ({_short(error)})"
-    try:
         client.ping()
-        client.images.get(image)
-    except ImageNotFound:
-        try:
-            client.images.pull(image)
-        except (DockerException, APIError) as error:
-            return f"image {image} is not here and cannot be pulled ({_short(error)})"
-    except DockerException as error:
-        return f"no Docker engine answers ({_short(error)})"
     except Exception as error:  # requests' own errors pass through docker-py
         return f"no Docker engine answers ({_short(error)})"
+    # Ryuk is Testcontainers' own helper, which removes containers that were forgotten.
+    ryuk = [] if testcontainers_config.ryuk_disabled else [testcontainers_config.ryuk_image]
+    try:
+        for wanted in (image, *ryuk):
+            try:
+                client.images.get(wanted)
+            except ImageNotFound:
+                client.images.pull(wanted)
+    except DockerException as error:
+        hint = "; TESTCONTAINERS_RYUK_DISABLED=true does without it" if wanted in ryuk else ""
+        return f"image {wanted} is not here and cannot be pulled ({_short(error)}){hint}"
     finally:
         client.close()
     return None
