@@ -115,7 +115,7 @@ def refused_at_once() -> Function:
 
 def raises(code: str) -> Callable[[], Function]:
     def function() -> Function:
-        def scan(asked: Mapping[str, Any]) -> Mapping[str, Any]:
+        def scan(asked: Mapping[str, Any]) -> Mapping[str, Any]:  # noqa: ARG001
             raise SqlError(code, "on purpose")
 
         return scan
@@ -224,7 +224,7 @@ def test_nothing_judged_is_undecided() -> None:
 def test_a_defect_in_a_client_thread_is_raised() -> None:
     """An exception that is none of the function's own ends the run and is not swallowed by its thread."""
 
-    def scan(asked: Mapping[str, Any]) -> Mapping[str, Any]:
+    def scan(asked: Mapping[str, Any]) -> Mapping[str, Any]:  # noqa: ARG001
         raise RuntimeError("a defect of the test")
 
     with pytest.raises(RuntimeError, match="a defect of the test"):

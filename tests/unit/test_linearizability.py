@@ -143,7 +143,7 @@ def _times(choose: random.Random) -> tuple[int, int]:
     return called, called + 1 + choose.randrange(6)
 
 
-def _scan(choose: random.Random, number: int) -> Operation:
+def _scan(choose: random.Random, number: int) -> Operation:  # noqa: ARG001
     label = choose.choice(["accepted", "already_scanned", "already_scanned", "busy", "in_doubt"])
     called, returned = _times(choose)
     told = choose.choice(["A", "B", None]) if label == "already_scanned" else None

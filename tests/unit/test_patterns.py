@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import statistics
 from typing import Any
 
@@ -85,7 +86,7 @@ def test_arrivals_come_at_their_rate(distribution: str) -> None:
     assert due == sorted(due)
     assert 0 < due[0] <= due[-1] < 20
     assert len(due) == pytest.approx(20_000, rel=0.03)
-    gaps = [b - a for a, b in zip(due, due[1:], strict=False)]
+    gaps = [b - a for a, b in itertools.pairwise(due)]
     # Poisson arrivals' gaps spread as much as their mean; constant ones do not spread.
     assert statistics.stdev(gaps) == pytest.approx(0.001 if distribution == "poisson" else 0, rel=0.05, abs=1e-9)
 
