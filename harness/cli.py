@@ -5,8 +5,9 @@ from __future__ import annotations
 import shlex
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from contextlib import contextmanager
+from functools import partial
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -24,8 +25,12 @@ class _TerminatedError(KeyboardInterrupt):
     """SIGTERM: everything ends as after Ctrl-C, with an exit status of its own."""
 
 
-def _options(command: Callable[..., Any]) -> Callable[..., Any]:
-    for option in reversed(OPTIONS):
+_OF_A_LOAD = frozenset({"profile", "clients", "duration", "pause", "rounds", "pool_size", "timeout"})
+"""Options that an exploration has no use for."""
+
+
+def _options(command: Callable[..., Any], *, without: Set[str] = frozenset()) -> Callable[..., Any]:
+    for option in reversed([option for option in OPTIONS if option.name not in without]):
         default = "" if option.default in (None, ()) else f"  [default: {_shown(option.default)}]"
         command = click.option(
             option.flag,
@@ -83,6 +88,37 @@ def run(patterns: tuple[str, ...], rate: float, duplicates: float, **given: Any)
         with _progress() as progress, open_harness(options, progress) as opened:
             _report(opened.environment)
             _make(opened, options, runs)
+
+
+@main.command()
+@click.option("--calls", type=click.IntRange(1, 4), default=2, show_default=True, help="concurrent calls")
+@click.option(
+    "--search",
+    type=click.Choice(("exhaustive", "random", "pct")),
+    default="exhaustive",
+    show_default=True,
+    help="every order, or samples of a large space",
+)
+@click.option("--max-schedules", type=click.IntRange(min=1), help="the most schedules of one case")
+@click.option("--max-preemptions", type=click.IntRange(min=0), help="the most interruptions of a call in one schedule")
+@click.option(
+    "--seconds", type=click.FloatRange(min=0, min_open=True), default=60.0, show_default=True, help="for all cases"
+)
+@click.option("--random-seed", type=int, default=0, show_default=True, help="of a random or pct search")
+@click.option("--crash", is_flag=True, help="let one call die at each step")
+@click.option("--replay", metavar="TEXT", help="carry out this schedule, such as AABBA, and no other")
+@partial(_options, without=_OF_A_LOAD)
+def explore(random_seed: int, **given: Any) -> None:
+    """Try every interleaving of the statements inside concurrent calls."""
+    names = ("calls", "search", "max_schedules", "max_preemptions", "seconds", "crash", "replay")
+    plan = {name: given.pop(name) for name in names}
+    with _guarded():
+        options = resolve(given, {})
+        from harness.run import open_harness
+
+        with open_harness(options) as opened:
+            _report(opened.environment)
+            _make(opened, options, lambda harness_: harness_.explore(seed=random_seed, **plan))
 
 
 def _make(opened: Any, options: Options, runs: Callable[[Any], None]) -> NoReturn:

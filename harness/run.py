@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 from psycopg import sql
@@ -45,6 +45,9 @@ from harness.verdict import invariants, overlap, thresholds
 from harness.verdict.findings import Finding, Truth, truth_of
 from harness.verdict.judge import judge_history
 from harness.verdict.metrics import Metrics, measure
+
+if TYPE_CHECKING:
+    from harness.schedules import Exploration
 
 _SPARE_CONNECTIONS = 5
 """Connections kept free for the harness itself: fresh keys, invariants, maintenance."""
@@ -107,6 +110,18 @@ class Result:
         return self.record.metrics
 
 
+@dataclass(frozen=True, slots=True)
+class Explored:
+    """What an exploration gives back: its verdict, and every schedule that broke a claim."""
+
+    record: RunRecord
+    exploration: Exploration
+
+    @property
+    def verdict(self) -> Verdict:
+        return Verdict(self.record.findings)
+
+
 class Harness:
     """Makes runs on one server and template. Each run has a fresh database and leaves a record in `runs`."""
 
@@ -163,6 +178,44 @@ class Harness:
     def unknown(self, *, clients: int | None = None, calls: int = 10) -> Result:
         """Keys that were never created."""
         return self.run(Unknown(_first(clients, self.options.clients, 10), calls))
+
+    def explore(
+        self,
+        *,
+        calls: int = 2,
+        search: str = "exhaustive",
+        max_schedules: int | None = None,
+        max_preemptions: int | None = None,
+        seconds: float = 60.0,
+        seed: int = 0,
+        crash: bool = False,
+        replay: str | None = None,
+    ) -> Explored:
+        """Every interleaving of the statements inside `calls` concurrent calls, in every argument variant.
+
+        `search` is exhaustive, random or pct (with `seed`); `seconds` bounds the whole; `crash` lets one call die at
+        each step; `replay` carries out one schedule and no other. Raises UsageError for what cannot be explored.
+        """
+        from harness.schedules import Plan, explore
+
+        plan = Plan(calls, search, max_schedules, max_preemptions, seconds, seed, crash, replay)
+        words = ["harness", "explore"] + (["--crash"] if crash else []) + self._given({})
+        plan = dataclasses.replace(plan, command=shlex.join(words))
+        with self.template.clone() as database:
+            exploration = explore(database.dsn, self.contract, plan, self._invariants)
+        record = RunRecord(
+            pattern="explore",
+            target="sql",
+            plan=dataclasses.asdict(plan),
+            metrics=None,
+            overlap=None,
+            findings=exploration.findings,
+            test=self.test,
+            # The findings stand in the record already.
+            details={"exploration": dataclasses.replace(exploration, findings=())},
+        )
+        self.runs.append(record)
+        return Explored(record, exploration)
 
     def profile(self) -> tuple[Pattern, ...]:
         """The patterns of the options' profile."""
@@ -370,7 +423,15 @@ class Harness:
         words = ["harness", "run", "--pattern", "burst" if isinstance(pattern, Together) else pattern.name]
         if isinstance(pattern, Together):
             words = ["harness", "run", "--profile", "soak"]
-        given = dataclasses.replace(self.options, profile="quick", record=None, **_overrides(pattern))
+        return shlex.join(words + self._given(_overrides(pattern)))
+
+    def _given(self, overrides: Mapping[str, Any]) -> list[str]:
+        """The options that are not a default, as words of a command; what belongs to a pattern only by `overrides`."""
+        words: list[str] = []
+        values: dict[str, Any] = {"profile": "quick", "record": None, **overrides}
+        if not overrides:
+            values |= dict.fromkeys(("clients", "duration", "pause", "rounds", "pool_size"))
+        given = dataclasses.replace(self.options, **values)
         for field in dataclasses.fields(Options):
             value = getattr(given, field.name)
             if value == field.default or value is None:
@@ -378,7 +439,7 @@ class Harness:
             for each in value if isinstance(value, tuple) else (value,):
                 shown = _without_password(each) if field.name == "server" else str(each)
                 words += ["--" + field.name.replace("_", "-"), shown]
-        return shlex.join(words)
+        return words
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.record import Record, RunRecord
+from harness.schedules.result import Exploration
 from harness.verdict.findings import Finding, Truth
 
 _STYLES = {Truth.HELD: "green", Truth.BROKEN: "bold red", Truth.UNDECIDED: "yellow"}
@@ -65,6 +66,8 @@ def _run(run: RunRecord) -> RenderableType:
         parts.append(_section("response times (ms)", _times(run)))
     if run.overlap is not None:
         parts.append(_section("race handling", _race(run)))
+    if "exploration" in run.details:
+        parts.append(_section("interleavings", _exploration(run.details["exploration"], run.truth)))
     thresholds = [f for f in run.findings if f.id.startswith("threshold.")]
     claims = [f for f in run.findings if not f.id.startswith("threshold.")]
     if thresholds:
@@ -73,6 +76,8 @@ def _run(run: RunRecord) -> RenderableType:
         parts.append(_section("claims", findings_table(claims)))
     parts += [Text(f"  note: {note}", "yellow") for note in run.notes]
     parts += [_proof(f) for f in run.findings if f.truth is Truth.BROKEN]
+    if "exploration" in run.details:
+        parts += _schedules(run.details["exploration"])
     if run.interrupted:
         parts.append(Text("  interrupted: what follows rests on the calls made until then", "yellow"))
     return Group(*parts)
@@ -128,6 +133,47 @@ def _race(run: RunRecord) -> RenderableType:
         full = "in a round of all clients on one key"
         rows = {"expected": f"{clients - 1} of {clients} refused {full}", "observed": f"{caught} refused in all"} | rows
     return _pairs(rows)
+
+
+def _exploration(found: Exploration, truth: Truth) -> RenderableType:
+    table = Table(box=None, pad_edge=False)
+    for column in ("variant", "keys", "schedules", "before reduction", "tried all", "ended"):
+        table.add_column(column, justify="right" if column in ("keys", "schedules", "before reduction") else "left")
+    for case in found.cases:
+        ended = "; ".join(f"{labels} x{count}" for labels, count in case.outcomes.items())
+        tried = "yes" if case.exhausted else "no"
+        table.add_row(case.variant, str(case.keys), str(case.schedules), str(case.before_reduction), tried, ended)
+    seconds = f"{found.seconds:.1f} s; {found.search} search"
+    not_covered = [Text(f"not covered: {each}", "dim") for each in found.not_covered]
+    return Group(Text(f"{_sentence(found, truth)} ({seconds})", _STYLES[truth]), table, *not_covered)
+
+
+def _sentence(found: Exploration, truth: Truth) -> str:
+    tried = f"{found.schedules} interleavings of {found.calls} concurrent calls at statement level"
+    if truth is Truth.BROKEN:
+        return f"{tried}; the shortest one that breaks each claim stands below"
+    return f"all {tried} hold ({found.before_reduction} before reduction)" if found.exhausted else f"{tried} hold"
+
+
+def _schedules(found: Exploration) -> list[RenderableType]:
+    """Each broken schedule once, as steps that a person can follow, with what was returned and what was left."""
+    claims: dict[str, list[str]] = {}
+    schedules = {schedule.replay: schedule for schedule in found.broken.values()}
+    for name, schedule in found.broken.items():
+        claims.setdefault(schedule.replay, []).append(name)
+    if found.replayed is not None:
+        schedules.setdefault(found.replayed.replay, found.replayed)
+    parts: list[RenderableType] = []
+    for replay, schedule in schedules.items():
+        why = f" breaks {', '.join(claims[replay])}" if replay in claims else ""
+        parts.append(Text(f"\n  schedule {replay}{why} ({schedule.variant}, {schedule.keys} keys)", "bold"))
+        parts.append(Padding(Text(schedule.table()), (0, 0, 0, 4)))
+        parts += [
+            Text(f"    {chr(ord('A') + call.call)} on {call.key} returned {call.label}: {_flat(call.answer)}")
+            for call in schedule.calls
+        ]
+        parts += [Text(f"    left in {table}: {_flat(row)}") for table, rows in schedule.state.items() for row in rows]
+    return parts
 
 
 def findings_table(findings: Iterable[Finding]) -> RenderableType:
