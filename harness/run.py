@@ -20,8 +20,9 @@ from psycopg import sql
 import harness
 from harness import contracts
 from harness.contracts.contract import Contract, Effect
+from harness.environment.choice import open_server
 from harness.environment.database import Database, Template
-from harness.environment.servers import Server, ServerDescription, address, connect, open_server
+from harness.environment.servers import Server, ServerDescription, address, connect
 from harness.errors import HarnessError, UsageError
 from harness.firing import Crew, clock, without_collections
 from harness.history import WARM_UP, History

@@ -151,36 +151,6 @@ class ExternalServer(Server):
         """Nothing to stop: it is not ours."""
 
 
-def open_server(choice: str, image: str) -> Server:
-    """The server for `--server`: `auto`, `container`, `embedded` or a DSN; not yet started.
-
-    Raises HarnessError when what was asked for cannot be had.
-    """
-    # Imported here: an external DSN must not need Docker or the embedded binaries.
-    if choice == "container":
-        from harness.environment.container import ContainerServer
-
-        return ContainerServer(image)
-    if choice == "embedded":
-        from harness.environment.embedded import EmbeddedServer
-
-        return EmbeddedServer()
-    if choice == "auto":
-        from harness.environment.container import ContainerServer, why_not
-        from harness.environment.embedded import EmbeddedServer
-
-        reason = why_not(image)
-        server: Server = ContainerServer(image) if reason is None else EmbeddedServer()
-        server.why = "auto: a Docker engine answers and has the image" if reason is None else f"auto: {reason}"
-        return server
-    if "=" in choice or "://" in choice:
-        return ExternalServer(choice)
-    raise HarnessError(
-        f"--server {choice!r} is none of auto, container, embedded and no DSN.",
-        next_step="a DSN looks like postgresql://user:password@host:port/database",
-    )
-
-
 def connect(dsn: str, *, autocommit: bool = True) -> psycopg.Connection[tuple[Any, ...]]:
     """One connection. Raises HarnessError with the server's own words, and never with a password."""
     try:
