@@ -22,7 +22,7 @@ from harness import contracts
 from harness.contracts.contract import Contract, Effect
 from harness.environment.choice import open_server
 from harness.environment.database import Database, Template
-from harness.environment.servers import Server, ServerDescription, address, connect
+from harness.environment.servers import Server, ServerDescription, address
 from harness.errors import HarnessError, UsageError
 from harness.firing import Crew, clock, without_collections
 from harness.history import WARM_UP, History
@@ -291,10 +291,7 @@ class Harness:
 
     def _check_connections(self, pattern: Pattern) -> None:
         needed = (self.options.pool_size or pattern.clients) + _SPARE_CONNECTIONS
-        with connect(self._server.dsn) as connection:
-            row = connection.execute(_FREE_CONNECTIONS).fetchone()
-        assert row is not None
-        free, most = int(str(row[0])), row[1]
+        free, most = self._server.free_connections()
         if needed > free:
             raise UsageError(
                 f"{pattern.clients} clients need {needed} connections, and the server has {free} free.",
@@ -453,13 +450,6 @@ def open_harness(options: Options, progress: Progress | None = None) -> Iterator
     invariants.load((contract.invariants, *options.invariants))
     with server, template:
         yield Harness(options, contract, server, template, progress)
-
-
-_FREE_CONNECTIONS = """
-SELECT current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int
-       - (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'),
-       current_setting('max_connections')
-"""
 
 
 def _seconds(pattern: Pattern) -> float | None:

@@ -7,12 +7,15 @@ switched off: a latency measured without fsync and synchronous_commit is no evid
 from __future__ import annotations
 
 import os
+import re
+import shlex
 import signal
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import resources
 from types import TracebackType
 from typing import Any, Self
 
@@ -92,6 +95,14 @@ class Server(ABC):
         version = settings.pop("server_version").split()[0]
         return ServerDescription(self.kind, version, self.why, address(self.dsn), settings, os.cpu_count() or 1)
 
+    def free_connections(self) -> tuple[int, int]:
+        """How many more clients may connect now, and max_connections."""
+        query = resources.files("harness.environment").joinpath("free_connections.sql").read_text()
+        with connect(self.dsn) as connection:
+            row = connection.execute(query).fetchone()
+        assert row is not None
+        return row[0], row[1]
+
     def __enter__(self) -> Self:
         try:
             self.start()
@@ -127,7 +138,7 @@ class ExternalServer(Server):
         except psycopg.ProgrammingError as error:
             raise HarnessError(
                 "The server's DSN cannot be read.",
-                tried=str(error).strip(),
+                tried=re.sub('".*?"', '"..."', " ".join(str(error).split())),  # what it quotes may be a password
                 next_step="give postgresql://user:password@host:port/database, or auto, container or embedded",
             ) from error
         with connect(self._dsn) as connection:
@@ -170,6 +181,18 @@ def address(dsn: str) -> str:
     except psycopg.ProgrammingError:
         return "an unreadable DSN"
     return make_conninfo("", **{k: v for k, v in parts.items() if k not in ("password", "sslpassword", "passfile")})
+
+
+def command_line(words: Sequence[str]) -> str:
+    """A command as it may be shown and stored: the DSNs in it without their passwords."""
+    return shlex.join(_shown_word(word) for word in words)
+
+
+def _shown_word(word: str) -> str:
+    flag, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
+    if "://" not in value and "password" not in value:
+        return word
+    return f"{flag}{equals}{address(value.replace('postgresql+psycopg://', 'postgresql://', 1))}"
 
 
 @contextmanager
