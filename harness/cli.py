@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import signal
 import sys
 from collections.abc import Callable, Iterator, Set
@@ -125,10 +124,11 @@ def _make(opened: Any, options: Options, runs: Callable[[Any], None]) -> NoRetur
     """Make the runs, write and print the record whatever happens, and end with its exit status."""
     from rich.console import Console
 
+    from harness.environment.servers import command_line
     from harness.reports import terminal
 
     def finish(*, interrupted: bool) -> Record:
-        record: Record = opened.record(shlex.join(["harness", *sys.argv[1:]]), interrupted=interrupted)
+        record: Record = opened.record(command_line(["harness", *sys.argv[1:]]), interrupted=interrupted)
         if options.record is not None:
             record.write(options.record)
         terminal.print_record(record, Console(highlight=False, width=None if sys.stdout.isatty() else 160))

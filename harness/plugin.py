@@ -6,7 +6,6 @@ nothing heavy, until a test asks for one of its fixtures.
 
 from __future__ import annotations
 
-import shlex
 import signal
 import sys
 from collections.abc import Generator, Iterator
@@ -77,11 +76,13 @@ class _Session:
 
     def close(self) -> None:
         if self._harness is not None and self.options.record is not None:
+            from harness.environment.servers import command_line
+
             worker = getattr(self.config, "workerinput", {}).get("workerid")
             path = self.options.record
             # Under pytest-xdist each worker has a server, and so a record, of its own.
             path = path if worker is None else path.with_name(f"{path.stem}.{worker}{path.suffix}")
-            self._harness.record(shlex.join(["pytest", *sys.argv[1:]])).write(path)
+            self._harness.record(command_line(["pytest", *sys.argv[1:]])).write(path)
         self._stack.close()
 
 

@@ -45,7 +45,7 @@ class Script:
         """The file's statements in order. Raises HarnessError where it cannot be cut into tokens."""
         sql = self.text.removeprefix("\ufeff")
         try:
-            slices = _whole(sql, pglast.split(sql, with_parser=False, only_slices=True))
+            slices = _slices(sql)
         except ParseError as error:
             raise HarnessError(
                 f"{self.path} cannot be split into statements.",
@@ -54,23 +54,37 @@ class Script:
             ) from error
         end = 0
         for piece in slices:
-            text, start = sql[piece], piece.start
-            # The scanner's slice starts at the first token or at a comment before it, whichever way it was written.
-            body = _skip_comments(text)
-            yield Statement(
-                self.path,
-                sql.count("\n", 0, start + body) + 1,
-                text[body:],
-                sql[end:start].lstrip(";") + text[:body],
-            )
+            line = sql.count("\n", 0, piece.start) + 1
+            yield Statement(self.path, line, sql[piece], sql[end : piece.start].lstrip(";"))
             end = piece.stop
 
 
-def _whole(sql: str, slices: Sequence[slice]) -> Iterator[slice]:
-    """The slices, with a body in BEGIN ATOMIC ... END, which the scanner cuts at its semicolons, put together again.
+def _slices(sql: str) -> list[slice]:
+    """Where each statement begins and ends, without comments around it. Raises ParseError at an unclosed quote.
 
-    A scanner is what a file with a mistake in it takes, so that the server can say where the mistake is.
+    Cut by tokens and not by a parser, so that the server gets to see a statement with a mistake in it, and can say
+    where the mistake is. (libpg_query's own splitter does the same, and drops statements that hold no keyword.)
     """
+    found: list[slice] = []
+    start: int | None = None
+    end = depth = 0
+    for token in pglast.parser.scan(sql):
+        if token.name in ("SQL_COMMENT", "C_COMMENT"):
+            continue
+        depth += (token.name == "ASCII_40") - (token.name == "ASCII_41")
+        if token.name == "ASCII_59" and (depth <= 0 or start is None):
+            if start is not None:
+                found.append(slice(start, end))
+            start, depth = None, 0
+            continue
+        start, end = token.start if start is None else start, token.end + 1
+    if start is not None:
+        found.append(slice(start, end))
+    return list(_whole(sql, found))
+
+
+def _whole(sql: str, slices: Sequence[slice]) -> Iterator[slice]:
+    """The slices, with each body in BEGIN ATOMIC ... END, which its semicolons have cut, put together again."""
     at = 0
     while at < len(slices):
         piece = slices[at]
@@ -89,29 +103,6 @@ def _parses(statement: str) -> bool:
     except ParseError:
         return False
     return True
-
-
-def _skip_comments(text: str) -> int:
-    """Offset of the first character that is neither white space nor comment."""
-    at = 0
-    while at < len(text):
-        if text[at].isspace():
-            at += 1
-        elif text.startswith("--", at):
-            newline = text.find("\n", at)
-            at = len(text) if newline < 0 else newline + 1
-        elif text.startswith("/*", at):
-            depth, at = 1, at + 2
-            while depth and at < len(text):  # Postgres's block comments nest
-                if text.startswith("/*", at):
-                    depth, at = depth + 1, at + 2
-                elif text.startswith("*/", at):
-                    depth, at = depth - 1, at + 2
-                else:
-                    at += 1
-        else:
-            return at
-    return at
 
 
 def find(paths: Sequence[Path], what: str, option: str) -> tuple[Script, ...]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from harness.contracts.scan_ticket import SCAN_TICKET
-from harness.environment.servers import ServerDescription, address
+from harness.environment.servers import ServerDescription, address, command_line
 from harness.errors import ExitStatus, HarnessError
 from harness.record import SCHEMA_VERSION, AppliedFile, Record, RunRecord
 from harness.verdict.findings import Finding, Truth
@@ -97,6 +97,22 @@ def test_an_address_has_no_password(dsn: str) -> None:
     """What is shown and stored of a DSN is where it leads, and never a secret."""
     assert "s3cret" not in address(dsn)
     assert "db.example" in address(dsn)
+
+
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [
+        (["harness", "run", "--clients", "3"], "harness run --clients 3"),
+        (["harness", "--server", "postgresql://me:s3cret@h/d"], "harness --server 'user=me dbname=d host=h'"),
+        (["harness", "--server=postgresql://me:s3cret@h/d"], "harness '--server=user=me dbname=d host=h'"),
+        (["pytest", "--harness-server=host=h password=s3cret"], "pytest --harness-server=host=h"),
+        (["harness", "--server", "postgresql+psycopg://me:s3cret@h/d"], "harness --server 'user=me dbname=d host=h'"),
+        (["harness", "--server", "postgresql://me:s3cret@["], "harness --server 'an unreadable DSN'"),
+    ],
+)
+def test_a_command_is_kept_without_passwords(words: list[str], shown: str) -> None:
+    """The record says how it was made, and can be published."""
+    assert command_line(words) == shown
 
 
 def test_an_unreadable_dsn_is_not_shown_at_all() -> None:

@@ -28,6 +28,12 @@ def split(text: str) -> list[tuple[int, str]]:
         ("\n\nSELECT 1;\n\nSELECT 2;\n", [(3, "SELECT 1"), (5, "SELECT 2")]),
         ("-- a; b\nSELECT 1;", [(2, "SELECT 1")]),
         ("/* a;\n/* nested; */\n*/\nSELECT 1;\nSELECT 2", [(4, "SELECT 1"), (5, "SELECT 2")]),
+        ("SELEKT 1;\nnonsense;\nSELECT 2", [(1, "SELEKT 1"), (2, "nonsense"), (3, "SELECT 2")]),
+        (
+            "CREATE RULE r AS ON INSERT TO t DO (SELECT 1; SELECT 2);",
+            [(1, "CREATE RULE r AS ON INSERT TO t DO (SELECT 1; SELECT 2)")],
+        ),
+        ("SELECT 1 /* in; the */ + 2; -- after\nSELECT 3", [(1, "SELECT 1 /* in; the */ + 2"), (2, "SELECT 3")]),
         ("SELECT ';';\nSELECT 2", [(1, "SELECT ';'"), (2, "SELECT 2")]),
         ("SELECT $$;\n;$$;\nSELECT 2", [(1, "SELECT $$;\n;$$"), (3, "SELECT 2")]),
         ("SELECT $a$ $$;$$ $a$; SELECT 2", [(1, "SELECT $a$ $$;$$ $a$"), (1, "SELECT 2")]),

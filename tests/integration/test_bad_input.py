@@ -1,0 +1,412 @@
+"""Bad input to the console command: what failed, what was tried, what to do next; the right status; nothing left."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from harness.environment.embedded import EmbeddedServer
+from harness.environment.servers import connect
+from harness.errors import ExitStatus
+from tests.conftest import MIGRATIONS, SEED, Sandbox
+
+Databases = Callable[[], set[str]]
+QUICK = ("--pattern", "rescan", "--clients", "3")
+
+
+@pytest.fixture
+def harness_run(server: EmbeddedServer, sandbox: Sandbox, databases: Databases) -> Iterator[Callable[..., str]]:
+    """Runs `harness run` on the session's server; gives its words on stderr, and checks that nothing is left."""
+    before = databases()
+
+    def run(*words: str | Path, status: ExitStatus, server: str = server.dsn, **variables: str) -> str:
+        done = sandbox.run("harness", "run", "--server", server, *words, **variables)
+        assert done.returncode == status, done.stdout + done.stderr
+        assert "Traceback" not in done.stderr
+        if status in (ExitStatus.USAGE, ExitStatus.ENVIRONMENT):
+            assert "error: " in done.stderr.lower()
+        return done.stderr if status in (ExitStatus.USAGE, ExitStatus.ENVIRONMENT) else done.stdout
+
+    yield run
+    assert databases() == before
+    assert sandbox.left_behind() == []
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Callable[..., Path]:
+    """A folder of SQL files; without names, one file."""
+
+    def make(*texts: str, name: str = "sql") -> Path:
+        path = tmp_path / name
+        path.mkdir()
+        for number, text in enumerate(texts, 1):
+            (path / f"{number:04}_part.sql").write_text(text)
+        return path
+
+    return make
+
+
+# -- servers
+
+
+def test_no_docker_is_said_with_what_to_use_in_its_place(harness_run: Callable[..., str]) -> None:
+    """--server container without an engine names the image, the engine's error and the other servers."""
+    said = harness_run(status=ExitStatus.ENVIRONMENT, server="container", DOCKER_HOST="unix:///nonexistent/docker.sock")
+    assert "no Docker engine answers" in said
+    assert "postgres:17" in said
+    assert "--server embedded" in said
+
+
+def test_auto_without_docker_takes_the_embedded_server_and_says_why(sandbox: Sandbox) -> None:
+    """auto prints which server, which version, and for what reason."""
+    done = sandbox.run("harness", "run", "--server", "auto", *QUICK, DOCKER_HOST="unix:///nonexistent/docker.sock")
+    assert done.returncode == ExitStatus.HELD, done.stderr
+    assert "embedded: auto: no Docker engine answers" in done.stderr
+    assert sandbox.left_behind() == []
+
+
+@pytest.mark.parametrize(
+    ("dsn", "says"),
+    [
+        (
+            "postgresql://nobody@127.0.0.1:1/nothing",
+            "No connection to user=nobody dbname=nothing host=127.0.0.1 port=1",
+        ),
+        ("postgresql://me:s3cret@127.0.0.1:1/nothing", "No connection to"),
+        ("host=127.0.0.1 port=1 password=s3cret", "No connection to"),
+        ("postgresql://me:s3cret@[/x", "The server's DSN cannot be read"),
+        ("nonsense=1", "The server's DSN cannot be read"),
+        ("somewhere", "is none of auto, container, embedded and no DSN"),
+    ],
+)
+def test_a_wrong_dsn_is_explained_without_its_password(dsn: str, says: str, harness_run: Callable[..., str]) -> None:
+    """The address is shown, the server's own words too, and never a password."""
+    said = harness_run(status=ExitStatus.ENVIRONMENT, server=dsn)
+    assert says in said
+    assert "s3cret" not in said
+    assert "next:" in said
+
+
+def test_a_database_that_is_not_there_is_explained(server: EmbeddedServer, harness_run: Callable[..., str]) -> None:
+    """The server's own words say what is missing."""
+    said = harness_run(status=ExitStatus.ENVIRONMENT, server=f"{server.dsn}&dbname=nowhere")
+    assert 'database "nowhere" does not exist' in said
+
+
+def test_a_role_without_createdb_is_refused_with_the_remedy(
+    server: EmbeddedServer, harness_run: Callable[..., str]
+) -> None:
+    """The role is named, and the statement that would help it."""
+    with connect(server.dsn) as connection:
+        connection.execute("CREATE ROLE visitor LOGIN")
+        try:
+            said = harness_run(status=ExitStatus.ENVIRONMENT, server=f"{server.dsn}&user=visitor")
+        finally:
+            connection.execute("DROP ROLE visitor")
+    assert "'visitor' may not create databases" in said
+    assert 'ALTER ROLE "visitor" CREATEDB' in said
+
+
+def test_a_wrong_password_is_explained_and_not_shown(sandbox: Sandbox) -> None:
+    """Against a server that asks for passwords, a wrong one fails with the server's words, and the right one works."""
+    with EmbeddedServer() as own:
+        with connect(own.dsn) as connection:
+            connection.execute("ALTER ROLE postgres PASSWORD 'r1ght'")
+            (hba,) = connection.execute("SHOW hba_file").fetchone() or ("",)
+            Path(str(hba)).write_text("local all all scram-sha-256\n")
+            connection.execute("SELECT pg_reload_conf()")
+        wrong = sandbox.run("harness", "run", *QUICK, "--server", f"{own.dsn}&password=wr0ng")
+        record = sandbox.tmp / "record.json"
+        right = sandbox.run("harness", "run", *QUICK, "--server", f"{own.dsn}&password=r1ght", "--record", record)
+    assert wrong.returncode == ExitStatus.ENVIRONMENT
+    assert "password authentication failed" in wrong.stderr
+    assert "wr0ng" not in wrong.stderr
+    assert right.returncode == ExitStatus.HELD, right.stdout + right.stderr
+    assert "r1ght" not in right.stdout + right.stderr
+    assert "r1ght" not in record.read_text()
+
+
+# -- migrations
+
+
+def test_a_mistake_in_a_migration_is_shown_with_file_line_code_and_statement(
+    folder: Callable[..., Path], harness_run: Callable[..., str]
+) -> None:
+    """In a file of many lines, the line of the mistake itself, not that of its statement's start."""
+    path = folder(
+        "CREATE TABLE fine (id int);\n",
+        "-- A comment.\nCREATE TABLE a (id int);\n\n/* Another;\n   one. */\nCREATE TABLE b (\n    id int,\n    other nonsense\n);\n",
+    )
+    said = harness_run("--migrations", path, status=ExitStatus.ENVIRONMENT)
+    assert f'{path}/0002_part.sql:8: type "nonsense" does not exist (SQLSTATE 42704)' in said
+    assert "    CREATE TABLE b (\n" in said
+    assert "next:" in said
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "code"),
+    [
+        ("CREATE TABLE a (id int);\nCREATE TABEL b (id int);\n", 2, "42601"),
+        ("CREATE TABLE a (id int);\n\nINSERT INTO a VALUES ('x');\n", 3, "22P02"),
+        ("SELECT 1;\nSELECT 1/0;\n", 2, "22012"),
+        ("DO $$\nBEGIN\n    RAISE EXCEPTION 'no' USING ERRCODE = 'P1234';\nEND $$;\n", 1, "P1234"),
+        (
+            "CREATE FUNCTION f() RETURNS int LANGUAGE sql\nBEGIN ATOMIC\n    SELECT 1;\nEND;\nSELECT nothing;\n",
+            5,
+            "42703",
+        ),
+        ("\ufeffSELECT nothing;\n", 1, "42703"),
+        ("-- ünï\nSELECT 'ü', nothing;\n", 2, "42703"),
+    ],
+)
+def test_each_kind_of_mistake_has_its_line_and_code(
+    text: str, line: int, code: str, folder: Callable[..., Path], harness_run: Callable[..., str]
+) -> None:
+    """Syntax, types, run-time errors, errors of one's own."""
+    said = harness_run("--migrations", folder(text), status=ExitStatus.ENVIRONMENT)
+    assert f"0001_part.sql:{line}: " in said
+    assert f"(SQLSTATE {code})" in said
+
+
+def test_a_deferred_constraint_that_fails_at_commit_is_an_error_of_its_file(
+    folder: Callable[..., Path], harness_run: Callable[..., str]
+) -> None:
+    """It belongs to no statement; the file and the SQLSTATE are said."""
+    path = folder(
+        "CREATE TABLE a (id int PRIMARY KEY);\n"
+        "CREATE TABLE b (a int REFERENCES a DEFERRABLE INITIALLY DEFERRED);\nINSERT INTO b VALUES (1);\n"
+    )
+    said = harness_run("--migrations", path, status=ExitStatus.ENVIRONMENT)
+    assert "0001_part.sql: COMMIT failed with SQLSTATE 23503" in said
+    assert "is not present in table" in said
+
+
+def test_statements_that_cannot_run_in_a_transaction_do_run(
+    folder: Callable[..., Path], harness_run: Callable[..., str]
+) -> None:
+    """CREATE INDEX CONCURRENTLY in the middle of a file, with statements before it in the same file."""
+    more = folder(
+        "CREATE TABLE extra (id int);\nINSERT INTO extra VALUES (1);\n"
+        "CREATE INDEX CONCURRENTLY extra_id ON extra (id);\nCREATE UNIQUE INDEX only_one ON extra ((1));\n"
+    )
+    check = folder(
+        "-- name: index_is_there\nSELECT 1 WHERE (SELECT count(*) FROM pg_index i JOIN pg_class c ON c.oid = i.indrelid\n"
+        " WHERE c.relname = 'extra' AND i.indisvalid) <> 2;\n-- name: applied_once\nSELECT count(*) FROM extra HAVING count(*) <> 1;",
+        name="checks",
+    )
+    words = ("--migrations", MIGRATIONS, "--migrations", more, "--invariants", check)
+    said = harness_run(*words, *QUICK, status=ExitStatus.HELD)
+    assert "verdict: held" in said
+
+
+def test_a_migration_with_its_own_begin_and_commit_is_applied(
+    folder: Callable[..., Path], harness_run: Callable[..., str]
+) -> None:
+    """Files written for psql may hold their own transaction."""
+    more = folder("BEGIN;\nCREATE TABLE extra (id int);\nCOMMIT;\n")
+    check = folder("SELECT 1 WHERE to_regclass('public.extra') IS NULL;", name="checks")
+    words = ("--migrations", MIGRATIONS, "--migrations", more, "--invariants", check)
+    assert "verdict: held" in harness_run(*words, *QUICK, status=ExitStatus.HELD)
+
+
+@pytest.mark.parametrize("option", ["--migrations", "--seed", "--invariants"])
+@pytest.mark.parametrize("state", ["missing", "empty"])
+def test_a_folder_that_is_missing_or_empty_is_said_before_anything_is_booted(
+    option: str, state: str, folder: Callable[..., Path], harness_run: Callable[..., str], tmp_path: Path
+) -> None:
+    """The path and the option are named; no server is needed to find it out."""
+    path = folder() if state == "empty" else tmp_path / "nowhere"
+    said = harness_run(option, path, status=ExitStatus.ENVIRONMENT, server="host=/nonexistent")
+    assert str(path) in said
+    assert option in said
+
+
+# -- function and seed
+
+
+def test_a_missing_function_is_said_with_what_was_expected(
+    folder: Callable[..., Path], harness_run: Callable[..., str]
+) -> None:
+    """The whole signature is shown, and the option that names the migrations."""
+    said = harness_run("--migrations", MIGRATIONS / "0001_events_tickets_scan_logs.sql", status=ExitStatus.ENVIRONMENT)
+    assert "no function scan_ticket_atomic" in said
+    assert "p_ticket_id uuid, p_scanned_by uuid, p_device_id text, p_scan_method text" in said
+    assert "--migrations" in said
+
+
+@pytest.mark.parametrize(
+    ("signature", "returns", "found"),
+    [
+        ("p_ticket_id uuid, p_scanned_by uuid", None, "(p_ticket_id uuid, p_scanned_by uuid) RETURNS"),
+        ("p_ticket_id text, p_scanned_by uuid, p_device_id text, p_scan_method text", None, "(p_ticket_id text,"),
+        ("ticket uuid, p_scanned_by uuid, p_device_id text, p_scan_method text", None, "(ticket uuid,"),
+        (
+            "p_ticket_id uuid, p_scanned_by uuid, p_device_id text, p_scan_method text",
+            "TABLE (success boolean)",
+            "RETURNS (success boolean)",
+        ),
+        (
+            "p_ticket_id uuid, p_scanned_by uuid, p_device_id text, p_scan_method text",
+            "boolean",
+            "RETURNS (scan_ticket_atomic boolean)",
+        ),
+        ("", "void", "() RETURNS (scan_ticket_atomic void)"),
+    ],
+)
+def test_another_signature_is_said_as_expected_and_found(
+    signature: str, returns: str | None, found: str, folder: Callable[..., Path], harness_run: Callable[..., str]
+) -> None:
+    """Parameters and columns of both, one above the other."""
+    columns = "success boolean, already_scanned boolean, scanned_at timestamptz, scanned_by uuid, error_message text"
+    path = folder(
+        f"CREATE FUNCTION scan_ticket_atomic({signature}) RETURNS {returns or f'TABLE ({columns})'}\n"
+        "LANGUAGE plpgsql AS $$ BEGIN RETURN; END $$;"
+        if returns != "boolean"
+        else f"CREATE FUNCTION scan_ticket_atomic({signature}) RETURNS boolean LANGUAGE sql AS 'SELECT true';"
+    )
+    seed = folder("SELECT 1;", name="seed")
+    said = harness_run("--migrations", path, "--seed", seed, status=ExitStatus.ENVIRONMENT)
+    expected, actual = said.index("expected:"), said.index("found:")
+    assert expected < actual
+    assert "p_scan_method text) RETURNS (success boolean" in said[expected:actual]
+    assert found in said[actual:]
+
+
+@pytest.mark.parametrize(
+    ("seed", "says"),
+    [
+        ("SELECT 1;", "The seed does not define harness.new_tickets(count integer)"),
+        ("CREATE SCHEMA harness;", "The seed does not define harness.new_tickets(count integer)"),
+        (
+            (
+                "CREATE SCHEMA harness; CREATE FUNCTION harness.new_tickets(count integer) RETURNS SETOF uuid\n"
+                "LANGUAGE sql AS 'SELECT gen_random_uuid() FROM generate_series(1, count - 1)';"
+            ),
+            "harness.new_tickets(3) returned 2 distinct keys",
+        ),
+        (
+            (
+                "CREATE SCHEMA harness; CREATE FUNCTION harness.new_tickets(count integer) RETURNS SETOF uuid\n"
+                "LANGUAGE sql AS 'SELECT ''00000000-0000-0000-0001-000000000001''::uuid FROM generate_series(1, count)';"
+            ),
+            "harness.new_tickets(3) returned 1 distinct keys",
+        ),
+        (
+            (
+                "CREATE SCHEMA harness; CREATE FUNCTION harness.new_tickets(count integer) RETURNS SETOF uuid\n"
+                "LANGUAGE sql AS 'SELECT NULL::uuid FROM generate_series(1, count)';"
+            ),
+            "harness.new_tickets(3) returned 0 distinct keys",
+        ),
+        (
+            (
+                "CREATE SCHEMA harness; CREATE FUNCTION harness.new_tickets(count integer) RETURNS SETOF uuid\n"
+                "LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'sold out' USING ERRCODE = 'P0042'; END $$;"
+            ),
+            "failed with SQLSTATE P0042",
+        ),
+    ],
+)
+def test_a_seed_that_gives_no_fresh_tickets_is_explained(
+    seed: str, says: str, folder: Callable[..., Path], harness_run: Callable[..., str]
+) -> None:
+    """Not defined, too few, the same ones, none, or an error of its own."""
+    assert says in harness_run("--seed", folder(seed), *QUICK, status=ExitStatus.ENVIRONMENT)
+
+
+@pytest.mark.parametrize(
+    ("query", "code"), [("SELECT nothing", "42703"), ("SELECT * FROM nowhere", "42P01"), ("SELEKT 1", "42601")]
+)
+def test_a_mistake_in_an_invariant_is_shown_with_its_line(
+    query: str, code: str, folder: Callable[..., Path], harness_run: Callable[..., str]
+) -> None:
+    """A query that cannot be asked is an error of the environment, no broken claim."""
+    path = folder(f"SELECT 1 WHERE false;\n\n{query};\n")
+    said = harness_run("--invariants", path, *QUICK, status=ExitStatus.ENVIRONMENT)
+    assert "0001_part.sql:3: the invariant '0001_part.2'" in said
+    assert f"(SQLSTATE {code})" in said
+
+
+def test_an_invariant_that_is_no_query_is_refused(folder: Callable[..., Path], harness_run: Callable[..., str]) -> None:
+    """A statement that returns nothing proves nothing."""
+    said = harness_run("--invariants", folder("CREATE TABLE x ();"), *QUICK, status=ExitStatus.ENVIRONMENT)
+    assert "is no query" in said
+
+
+# -- numbers
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("--clients", "0"), "--clients is '0'"),
+        (("--clients", "-5"), "--clients is '-5'"),
+        (("--clients", "many"), "--clients is 'many'"),
+        (("--duration", "0"), "--duration is '0'"),
+        (("--rounds", "0"), "--rounds is '0'"),
+        (("--timeout", "-1"), "--timeout is '-1'"),
+        (("--pool-size", "0"), "--pool-size is '0'"),
+        (("--profile", "fast"), "--profile is 'fast'"),
+        (("--contract", "nonsense"), "no contract named 'nonsense'"),
+        (("--pattern", "race", "--clients", "1"), "at least 2 clients"),
+        (("--nonsense",), "No such option"),
+    ],
+)
+def test_wrong_usage_is_said_with_the_option(
+    words: tuple[str, ...], says: str, harness_run: Callable[..., str]
+) -> None:
+    """Status 2, and nothing was called."""
+    assert says in harness_run(*words, status=ExitStatus.USAGE)
+
+
+def test_more_clients_than_the_server_takes_are_refused_before_the_start(harness_run: Callable[..., str]) -> None:
+    """How many are needed, how many are free, and three ways out."""
+    said = harness_run("--clients", "400", "--pattern", "race", status=ExitStatus.USAGE)
+    assert "400 clients need 405 connections" in said
+    assert "max_connections = 300" in said
+    assert "--pool-size" in said
+
+
+def test_a_record_that_cannot_be_written_is_said(harness_run: Callable[..., str]) -> None:
+    """The verdict is lost to nobody: the error names the path."""
+    said = harness_run(*QUICK, "--record", "/nonexistent/record.json", status=ExitStatus.ENVIRONMENT)
+    assert "/nonexistent/record.json" in said
+
+
+def test_pytest_says_the_same_in_the_test_that_asked(
+    server: EmbeddedServer, sandbox: Sandbox, databases: Databases, folder: Callable[..., Path]
+) -> None:
+    """Under pytest the error fails the tests that need the harness, once booted and not again, without a traceback."""
+    before = databases()
+    (sandbox.tmp / "test_it.py").write_text(
+        "def test_one(harness): harness.race()\ndef test_two(harness): harness.race()\ndef test_three(): pass\n"
+    )
+    done = _pytest(
+        sandbox, "--harness-server", server.dsn, "--harness-seed", SEED, "--harness-migrations", folder("SELECT 1/0;")
+    )
+    assert done.returncode == 1
+    assert "2 errors" in done.stdout or "2 failed" in done.stdout
+    assert "1 passed" in done.stdout
+    assert "0001_part.sql:1: division by zero (SQLSTATE 22012)" in done.stdout
+    assert "Traceback" not in done.stdout
+    assert databases() == before
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [(("--harness-clients", "0"), "--clients is '0'"), (("--harness-profile", "fast"), "--profile is 'fast'")],
+)
+def test_pytest_refuses_wrong_usage_before_any_test(words: tuple[str, ...], says: str, sandbox: Sandbox) -> None:
+    """Wrong numbers end pytest as its own wrong options do."""
+    (sandbox.tmp / "test_it.py").write_text("def test_it(): pass\n")
+    done = _pytest(sandbox, *words)
+    assert done.returncode == pytest.ExitCode.USAGE_ERROR
+    assert says in done.stderr
+    assert "passed" not in done.stdout
+
+
+def _pytest(sandbox: Sandbox, *words: str | Path) -> subprocess.CompletedProcess[str]:
+    return sandbox.run("pytest", "-p", "no:cacheprovider", sandbox.tmp, *words, cwd=sandbox.tmp)
