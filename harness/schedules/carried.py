@@ -8,7 +8,7 @@ from typing import Any
 
 from harness.contracts.contract import Operation
 from harness.history import History
-from harness.schedules.trace import Event, replay_text, switches
+from harness.schedules.trace import Event, Kind, replay_text, switches
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +37,20 @@ class Carried:
         return self.setting.prefix() + replay_text([event.choice for event in self.events])
 
     @property
-    def length(self) -> tuple[int, int]:
-        """How much there is to follow: choices, then turns from one call to another."""
-        return len(self.events), switches(self.events)
+    def died(self) -> frozenset[int]:
+        """The calls that were made to die."""
+        return frozenset(event.choice.call for event in self.events if event.choice.kind is Kind.DIE)
+
+    @property
+    def probes(self) -> tuple[Operation, ...]:
+        """The calls made after the end of a schedule in which one died."""
+        calls = {choice.call for event in self.events for choice in event.enabled}
+        return tuple(operation for operation in self.operations if operation.client not in calls)
+
+    @property
+    def length(self) -> tuple[int, int, int]:
+        """How much there is to follow: what the server decides, choices, turns from one call to another."""
+        return sum(event.races for event in self.events), len(self.events), switches(self.events)
 
     def ended_like(self, other: Carried) -> bool:
         """Whether the same things happened, and the calls ended the same."""

@@ -105,8 +105,8 @@ class _Call:
     """The command that runs: call, commit or rollback."""
     impatient: bool = False
     """Its waits for a lock may end by themselves."""
-    lapsing: bool = False
-    """Its wait is meant to end by itself now."""
+    leaving: bool = False
+    """Its wait is meant to run out now, or it is to die: that the server still sees it wait means nothing."""
     told_waiting: bool = False
     waits_for: tuple[int, ...] = ()
     written: Access = field(default_factory=Access)
@@ -241,10 +241,11 @@ class Controller:
         chosen.mode = _Mode.RUNNING
         if choice.kind is Kind.DIE:
             access = chosen.written.ending()
+            chosen.leaving = True
             self._ask(b"terminate", b"%d" % chosen.pid)
         elif choice.kind is Kind.LAPSE:
             access |= chosen.written.ending()
-            chosen.lapsing = True
+            chosen.leaving = True
             if self._statement_timeout:
                 self._ask(b"cancel", b"%d" % chosen.pid)
         elif stood == START:
@@ -344,10 +345,10 @@ class Controller:
                     call.failed = result.status == ExecStatus.FATAL_ERROR
         except psycopg.OperationalError:
             self._poll.unregister(call.socket)
-            call.mode, call.died, call.result, call.lapsing = _Mode.ENDED, True, None, False
+            call.mode, call.died, call.result, call.leaving = _Mode.ENDED, True, None, False
 
     def _synced(self, call: _Call) -> None:
-        call.lapsing = False
+        call.leaving = False
         if call.sent == _CALL and not call.failed:
             call.mode, call.at = _Mode.PARKED, COMMIT
         elif call.sent == _CALL:
@@ -360,11 +361,11 @@ class Controller:
         words = (notice.error_field(DiagnosticField.MESSAGE_PRIMARY) or b"").split()
         match words:
             case [b"harness", b"turnstile", step, patience]:
-                call.mode, call.at, call.lapsing = _Mode.PARKED, int(step), False
+                call.mode, call.at, call.leaving = _Mode.PARKED, int(step), False
                 call.impatient = self._statement_timeout or patience != b"0"
             case [b"harness", b"caught", code]:
                 call.caught.append(code.decode())
-                call.lapsing = False
+                call.leaving = False
             case [b"process", _, b"still", b"waiting", *_]:
                 call.told_waiting = True
 
@@ -377,7 +378,7 @@ class Controller:
             call = by_pid[int(result.get_value(row, 0) or b"")]
             blockers = [int(pid) for pid in (result.get_value(row, 1) or b"").split()]
             self._hear(call)  # it may have gone on meanwhile
-            if call.mode not in (_Mode.RUNNING, _Mode.WAITING) or call.lapsing:
+            if call.mode not in (_Mode.RUNNING, _Mode.WAITING) or call.leaving:
                 continue
             call.told_waiting = False
             others = sorted(by_pid[pid].number for pid in blockers if pid in by_pid)

@@ -13,10 +13,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from harness.schedules.access import Access
-from harness.schedules.trace import Choice, Event, Kind
+from harness.schedules.trace import Choice, Event, Happening, Kind
 
 _ATTEMPTS = 3
 """How often a schedule is repeated whose beginning does not go as before."""
+
+_RACE_ATTEMPTS = 40
+"""The same, where it departed at a choice that let two waiting calls go on at once."""
 
 
 @dataclass(slots=True)
@@ -30,6 +33,12 @@ class _Node:
     todo: set[Choice]
     done: dict[Choice, Access] = field(default_factory=dict)
     event: Event | None = None
+    wanted: tuple[Happening, ...] | None = None
+    """What the chosen one must lead to, where it led to several things."""
+    seen: set[tuple[Happening, ...]] = field(default_factory=set)
+    """What the chosen one led to so far, tried out or still to be."""
+    others: list[tuple[Happening, ...]] = field(default_factory=list)
+    """What else it led to, still to be tried out."""
     preemptions: int = 0
     """Preemptions up to and with the chosen one."""
 
@@ -84,14 +93,17 @@ class Exhaustive:
         return chosen
 
     def ended(self, events: Sequence[Event], *, complete: bool) -> bool:
-        if self._departed(events):
+        departed = self._departed(events)
+        if departed is not None:
             self._attempts += 1
-            if self._attempts < _ATTEMPTS:
+            if self._attempts < self._patience(departed, events):
                 return False
             self.unsteady = True
+            del self._stack[departed + 1 :]
         self._attempts = 0
         for node, event in zip(self._stack, events, strict=False):
             node.event = event
+            node.seen.add(event.happenings)
         if self._reduction:
             self._take_up_races(events)
         if complete:
@@ -99,15 +111,27 @@ class Exhaustive:
         self._backtrack()
         return complete
 
-    def _departed(self, events: Sequence[Event]) -> bool:
-        """Whether a part of the schedule that was carried out before went otherwise this time."""
-        known = [node for node in self._stack if node.event is not None]
-        return len(events) < len(known) or any(
-            node.event is not None
-            and node.chosen not in node.done
-            and (event.choice, event.happenings) != (node.event.choice, node.event.happenings)
-            for node, event in zip(known, events, strict=False)
-        )
+    def _departed(self, events: Sequence[Event]) -> int | None:
+        """Where a part of the schedule that was carried out before went otherwise this time."""
+        for depth, node in enumerate(self._stack):
+            known = node.event.happenings if node.event is not None else node.wanted
+            if known is None:
+                return None
+            if depth >= len(events) or events[depth].choice != node.chosen:
+                return max(depth - 1, 0)
+            if events[depth].happenings != known:
+                return depth
+        return None
+
+    def _patience(self, departed: int, events: Sequence[Event]) -> int:
+        """How often to try again; two outcomes of a race between waiting calls are both kept, to be tried out."""
+        if departed >= len(events) or not events[departed].races:
+            return _ATTEMPTS
+        node, outcome = self._stack[departed], events[departed].happenings
+        if outcome not in node.seen:
+            node.seen.add(outcome)
+            node.others.append(outcome)
+        return _RACE_ATTEMPTS
 
     def _preemptions(self, depth: int) -> int:
         return self._stack[depth - 1].preemptions if depth else 0
@@ -163,13 +187,18 @@ class Exhaustive:
         while self._stack:
             node = self._stack[-1]
             if node.event is not None:
-                node.done[node.chosen] = node.event.access
+                node.done[node.chosen] = node.event.access | node.done.get(node.chosen, Access())
+            if node.others:
+                node.wanted = node.others.pop()
+                node.event = None
+                return
             left = [c for c in sorted(node.todo, key=_order) if c not in node.done and c not in node.sleep]
             if left:
                 last = self._stack[-2].chosen.call if len(self._stack) > 1 else -1
                 node.chosen = left[0]
                 node.todo.discard(left[0])
-                node.event = None
+                node.event = node.wanted = None
+                node.seen = set()
                 node.preemptions = self._preemptions(len(self._stack) - 1) + self._preempts(left[0], node.enabled, last)
                 return
             self._stack.pop()

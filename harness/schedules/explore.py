@@ -10,7 +10,7 @@ import random
 import re
 import time
 from collections import Counter
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,7 +21,7 @@ from harness.environment.servers import connect
 from harness.errors import HarnessError, UsageError
 from harness.schedules import judging
 from harness.schedules.carried import Carried, Setting
-from harness.schedules.control import Choose, Controller, Prepared, ScheduleTimeoutError, Trace
+from harness.schedules.control import Answer, Choose, Controller, Prepared, ScheduleTimeoutError
 from harness.schedules.exhaustive import Exhaustive
 from harness.schedules.narrate import narrate
 from harness.schedules.pct import Pct
@@ -43,6 +43,9 @@ RANDOM_SCHEDULES = 1000
 
 _TWICE = 25
 """One of so many schedules is repeated, to see whether it ends the same."""
+
+_RACE_ATTEMPTS = 40
+"""How often a schedule is tried again in which the server decides which of two waiting calls goes on first."""
 
 _KEYS_AT_ONCE = 256
 _STRIDE = 1000
@@ -108,7 +111,7 @@ def _check(plan: Plan) -> None:
     wrong = [
         (not 1 <= plan.calls <= MOST_CALLS, f"{plan.calls} calls", f"from 1 to {MOST_CALLS} calls"),
         (plan.search not in SEARCHES, f"a search named {plan.search!r}", f"one of {', '.join(SEARCHES)}"),
-        (plan.max_schedules is not None and plan.max_schedules < 1, f"{plan.max_schedules} schedules", "at least 1"),
+        (plan.max_schedules is not None and plan.max_schedules < 1, f"{plan.max_schedules} schedules", "1 or more"),
         (
             plan.max_preemptions is not None and plan.max_preemptions < 0,
             f"{plan.max_preemptions} preemptions",
@@ -245,7 +248,7 @@ class _Explorer:
                 cut = True
                 break
             try:
-                carried, complete = self._carry_out(setting, scheduler.choose)
+                carried, complete = self._attempted(setting, scheduler)
             except ScheduleTimeoutError as timeout:
                 self._timeouts.append(f"{setting.prefix()}{timeout}")
                 self._controller.reset()
@@ -267,18 +270,29 @@ class _Explorer:
         variant = self._contract.variants[setting.variant].name
         return Case(variant, setting.keys, len(seen), before, scheduler.exhausted and not cut, dict(outcomes))
 
+    def _attempted(self, setting: Setting, scheduler: Scheduler) -> tuple[Carried, bool]:
+        """One schedule. A replay that departs is tried again: two calls that are let go at once may change places."""
+        for attempts_left in reversed(range(_RACE_ATTEMPTS)):
+            try:
+                return self._carry_out(setting, scheduler.choose)
+            except UsageError:
+                if not (isinstance(scheduler, Replay) and scheduler.raced and attempts_left):
+                    raise
+                self._controller.reset()
+        raise AssertionError("the last attempt returns or raises")
+
     def _repeat(self, carried: Carried) -> None:
         """Carry a schedule out once more; note when it does not end the same."""
-        scheduler = Replay([event.choice for event in carried.events])
-        try:
-            again, _ = self._carry_out(carried.setting, scheduler.choose)
-            steady = again.ended_like(carried)
-        except UsageError:
-            # It departed in the middle; what runs is given up.
-            self._controller.reset()
-            steady = False
-        if not steady:
-            self._unsteady.append(carried.replay)
+        choices = [event.choice for event in carried.events]
+        for _ in range(_RACE_ATTEMPTS if any(event.races for event in carried.events) else 1):
+            try:
+                again, _ = self._carry_out(carried.setting, Replay(choices).choose)
+            except UsageError:
+                self._controller.reset()  # it departed in the middle
+            else:
+                if again.ended_like(carried):
+                    return
+        self._unsteady.append(carried.replay)
 
     def _carry_out(self, setting: Setting, choose: Choose) -> tuple[Carried, bool]:
         keys = [self._key() for _ in range(min(setting.keys, self._plan.calls))]
@@ -290,14 +304,30 @@ class _Explorer:
             encoded[self._codec.key_at] = self._codec.encode_key(keys[number % len(keys)])
             parameters.append(encoded)
         trace = self._controller.run(parameters, choose)
-        operations = self._operations(trace, keys, arguments)
+        answers = list(trace.answers)
+        if any(event.choice.kind is Kind.DIE for event in trace.events):
+            for at in range(len(keys)):
+                arguments.append(dict(variant.arguments(len(arguments))))
+                answers.append(self._probe(arguments[-1], keys[at], len(trace.events) + 1 + at))
+        # Probes come after the calls, and take the keys in turn like them.
+        owners = [keys[number % len(keys)] for number in range(self._plan.calls)] + keys
+        operations = self._operations(answers, owners, arguments)
         return Carried(setting, trace.events, tuple(operations)), trace.complete
 
+    def _probe(self, arguments: Mapping[str, Any], key: Hashable, position: int) -> Answer:
+        """One more call, on the controller's side, after all others have ended."""
+        parameters = self._codec.encode(arguments)
+        parameters[self._codec.key_at] = self._codec.encode_key(key)
+        result = self._connection.pgconn.exec_params(
+            self._target._plain, parameters, self._codec.parameter_oids, self._codec.formats, 1
+        )
+        return Answer(result, position, position)
+
     def _operations(
-        self, trace: Trace, keys: Sequence[Hashable], arguments: Sequence[dict[str, Any]]
+        self, answers: Sequence[Answer], keys: Sequence[Hashable], arguments: Sequence[dict[str, Any]]
     ) -> Iterator[Operation]:
         base = len(self._carried) * _STRIDE
-        for number, answer in enumerate(trace.answers):
+        for number, answer in enumerate(answers):
             if answer.result is None:
                 outcome, raw = self._reader.lost("its connection was terminated before it committed")
             else:
@@ -308,7 +338,7 @@ class _Explorer:
             yield Operation(
                 number=number,
                 client=number,
-                key=keys[number % len(keys)],
+                key=keys[number],
                 arguments=arguments[number],
                 due=base + answer.began,
                 called=base + answer.began,

@@ -8,7 +8,7 @@ from typing import Any
 
 import psycopg
 
-from harness.contracts.contract import Contract, Effect
+from harness.contracts.contract import Contract
 from harness.schedules.carried import Carried, CarriedHistory
 from harness.verdict import invariants as queries
 from harness.verdict.findings import Finding, Truth
@@ -33,6 +33,8 @@ def judge(
                     broken.setdefault(finding.id, schedule)
                     counts[finding.id] = counts.get(finding.id, 0) + 1
     findings = [_counted(finding, len(carried), counts.get(finding.id)) for finding in findings]
+    if any(schedule.died for schedule in carried):
+        findings.append(_usable_after_crash(shortest_first, contract, broken))
     for invariant in invariants:
         [finding] = _ask([invariant], carried, connect)
         if finding.truth is Truth.BROKEN:
@@ -46,12 +48,30 @@ def _judged(carried: Sequence[Carried], contract: Contract) -> list[Finding]:
     if all(f.truth is not Truth.UNDECIDED for f in findings):
         return findings
     # A call that was made to die is in doubt to its client, which is no error of the function: judge errors without.
-    sure = [
-        replace(c, operations=tuple(o for o in c.operations if o.outcome.effect is not Effect.IN_DOUBT))
-        for c in carried
-    ]
+    sure = [replace(c, operations=tuple(o for o in c.operations if o.client not in c.died)) for c in carried]
     again = {finding.id: finding for finding in judge_history(CarriedHistory(sure), contract)}
     return [again[f.id] if f.id == "no_unhandled_error" else f for f in findings]
+
+
+def _usable_after_crash(carried: Sequence[Carried], contract: Contract, broken: dict[str, Carried]) -> Finding:
+    """A call made after all others have ended must be accepted, or told that the key is used up; never busy."""
+    name, claim = (
+        "usable_after_crash",
+        "After a call died, its key is still of use, or used up: never stuck in between.",
+    )
+    died = [schedule for schedule in carried if schedule.died]
+    right = {contract.accepted, contract.repeated}
+    stuck = [schedule for schedule in died if any(o.outcome.label not in right for o in schedule.probes)]
+    if not stuck:
+        return Finding(name, claim, Truth.HELD, f"holds in {len(died)} schedules in which a call died")
+    broken[name] = stuck[0]
+    return Finding(
+        name,
+        claim,
+        Truth.BROKEN,
+        f"broken in {len(stuck)} of {len(died)} schedules in which a call died",
+        remedy="Keep every trace of a call inside its transaction: no session-level lock, no commit in the middle.",
+    )
 
 
 def _counted(finding: Finding, schedules: int, broken: int | None) -> Finding:

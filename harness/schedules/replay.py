@@ -16,6 +16,8 @@ class Replay:
     def __init__(self, choices: Sequence[Choice], times: int = 1) -> None:
         self._choices = tuple(choices)
         self._left = times
+        self.raced = False
+        """Whether two waiting calls were let go at once, so that the server decided what came next."""
 
     def another(self) -> bool:
         self._left -= 1
@@ -24,6 +26,7 @@ class Replay:
     def choose(self, enabled: tuple[Choice, ...], events: Sequence[Event]) -> Choice | None:
         """Raises UsageError at the step where the text departs from what is possible."""
         at = len(events)
+        self.raced = any(event.races for event in events)
         if at < len(self._choices) and self._choices[at] in enabled:
             return self._choices[at]
         due = f"{self._choices[at]} cannot go on" if at < len(self._choices) else "the text ends"

@@ -55,12 +55,13 @@ class Schedule:
     """1: all calls on one key; 2: they take turns on two keys."""
     moves: tuple[Move, ...]
     calls: tuple[Called, ...]
+    """After a crash, a call more for each key: made at the end, to see whether the key is still of use."""
     state: Mapping[str, tuple[Mapping[str, Any], ...]]
     """Rows left that name one of its keys, by table."""
 
     def table(self, width: int = 56) -> str:
         """The moves as text, a column for each call."""
-        count = len(self.calls)
+        count = 1 + max(move.call for move in self.moves)
         head = ["step", *(f"call {chr(ord('A') + number)}" for number in range(count))]
         rows = []
         for move in self.moves:

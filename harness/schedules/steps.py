@@ -104,7 +104,7 @@ def split(language: str, definition: str, body: str, *, first: int, functions: S
         return _Plpgsql(definition, body, first, functions).split()
     if language == "sql":
         return _split_sql(body, first, functions)
-    raise UnsplittableError(f"it is written in {language}, which cannot be split; the whole call of it is one step")
+    raise UnsplittableError(f"it is written in {language}, which cannot be split")
 
 
 def _turnstile(number: int) -> str:
@@ -119,9 +119,7 @@ def _split_sql(body: str, first: int, functions: Set[str]) -> Split:
     try:
         statements = parse_sql(body)
     except ParseError as error:
-        raise UnsplittableError(
-            f"its SQL body could not be parsed ({error}); the whole call of it is one step"
-        ) from error
+        raise UnsplittableError(f"its SQL body could not be parsed ({error})") from error
     total, done = Touched(), 0
     steps: list[Found] = []
     pieces: list[str] = []
@@ -411,7 +409,7 @@ def _parsed(definition: str) -> Any:
     try:
         return parse_plpgsql(definition)[0]["PLpgSQL_function"]
     except (ParseError, KeyError, IndexError) as error:
-        raise UnsplittableError(f"its body could not be parsed ({error}); the whole call of it is one step") from error
+        raise UnsplittableError(f"its body could not be parsed ({error})") from error
 
 
 def _statement_nodes(tree: Any) -> Iterator[_Node]:
@@ -525,9 +523,7 @@ class _Plpgsql:
         if seen != told:
             differing = (a[1] for a, b in zip_longest(seen, told, fillvalue=("", 0)) if a != b)
             line = next(differing)
-            raise UnsplittableError(
-                f"its statements could not be told apart at line {line}; the whole call is one step"
-            )
+            raise UnsplittableError(f"its statements could not be told apart at line {line}")
         cursors = Touched()
         for datum in self.tree.get("datums", ()):
             for value in datum.values():

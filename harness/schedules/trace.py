@@ -88,6 +88,11 @@ class Event:
         """The calls that ran in it: the chosen one and those it woke."""
         return frozenset({self.choice.call, *(happening.call for happening in self.happenings)})
 
+    @property
+    def races(self) -> bool:
+        """Whether it let two waiting calls go on at once: which of them comes first is then up to the server."""
+        return len(self.calls - {self.choice.call}) > 1
+
 
 def switches(events: Sequence[Event]) -> int:
     """How often the schedule turns from one call to another: fewer are easier to follow."""

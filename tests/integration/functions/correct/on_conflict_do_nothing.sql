@@ -1,0 +1,25 @@
+-- INSERT ... ON CONFLICT DO NOTHING decides.
+
+CREATE OR REPLACE FUNCTION scan_ticket_atomic(
+    p_ticket_id uuid, p_scanned_by uuid, p_device_id text DEFAULT NULL, p_scan_method text DEFAULT 'qr'
+)
+RETURNS TABLE (success boolean, already_scanned boolean, scanned_at timestamptz, scanned_by uuid, error_message text)
+LANGUAGE plpgsql
+AS $$
+#variable_conflict use_column
+DECLARE
+    v_now timestamptz := clock_timestamp();
+BEGIN
+    INSERT INTO scan_logs (ticket_id, scanned_by, scanned_at, scan_method, device_id, scan_success)
+    VALUES (p_ticket_id, p_scanned_by, v_now, coalesce(p_scan_method, 'qr'), p_device_id, true)
+    ON CONFLICT (ticket_id) WHERE scan_success DO NOTHING;
+    IF NOT FOUND THEN
+        RETURN QUERY SELECT false, true, t.scanned_at, t.scanned_by, 'Ticket already scanned'::text
+                       FROM tickets t WHERE t.id = p_ticket_id;
+        RETURN;
+    END IF;
+    UPDATE tickets SET is_used = true, status = 'used', scanned_at = v_now, scanned_by = p_scanned_by
+     WHERE id = p_ticket_id;
+    RETURN QUERY SELECT true, false, v_now, p_scanned_by, NULL::text;
+END;
+$$;

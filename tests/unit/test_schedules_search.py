@@ -1,0 +1,225 @@
+"""The search, on a world without a database: calls whose steps touch named tables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import permutations
+from math import factorial
+
+import pytest
+
+from harness.errors import UsageError
+from harness.schedules.access import Access
+from harness.schedules.exhaustive import Exhaustive
+from harness.schedules.pct import Pct
+from harness.schedules.random_walk import RandomWalk
+from harness.schedules.replay import Replay
+from harness.schedules.scheduler import Scheduler
+from harness.schedules.trace import START, Choice, Event, Happening, Kind, read_replay, replay_text
+
+World = Sequence[Sequence[Access]]
+"""For each call, what each of its steps touches. Steps never block."""
+
+
+def read(*tables: str) -> Access:
+    return Access(reads=frozenset(tables))
+
+
+def write(*tables: str) -> Access:
+    return Access(writes=frozenset(tables))
+
+
+def end(*tables: str) -> Access:
+    return Access(ends=frozenset(tables))
+
+
+@dataclass
+class Seen:
+    texts: list[str]
+    outcomes: set[tuple[tuple[tuple[str, ...], ...], ...]]
+    scheduler: Scheduler
+
+
+def carry_out(world: World, scheduler: Scheduler, most: int = 10_000) -> Seen:
+    """Carry out every schedule. The outcome: what each step could tell of the steps before it."""
+    seen = Seen([], set(), scheduler)
+    while scheduler.another() and len(seen.texts) < most:
+        places = [0] * len(world)
+        log: list[tuple[int, int]] = []
+        events: list[Event] = []
+        complete = True
+        while enabled := tuple(Choice(call) for call, place in enumerate(places) if place < len(world[call])):
+            choice = scheduler.choose(enabled, events) if complete else enabled[0]
+            if choice is None:
+                complete, choice = False, enabled[0]
+            place = places[choice.call]
+            log.append((choice.call, place))
+            places[choice.call] += 1
+            events.append(
+                Event(choice, place, world[choice.call][place], (Happening(choice.call, "parks", "", place),), enabled)
+            )
+        if scheduler.ended(events, complete=complete):
+            seen.texts.append(replay_text([event.choice for event in events]))
+            seen.outcomes.add(_told(world, log))
+    return seen
+
+
+def _told(world: World, log: Sequence[tuple[int, int]]) -> tuple[tuple[tuple[str, ...], ...], ...]:
+    """For every step, the conflicting steps of other calls that came before it."""
+    return tuple(
+        tuple(
+            tuple(
+                f"{other}.{at}"
+                for other, at in sorted(log[: log.index((call, place))])
+                if other != call and world[other][at].conflicts(world[call][place])
+            )
+            for place in range(len(steps))
+        )
+        for call, steps in enumerate(world)
+    )
+
+
+def test_two_calls_of_two_steps_have_six_orders() -> None:
+    """Without reduction, the orders of two calls with two steps each are these six, each once."""
+    seen = carry_out([[write("t")] * 2] * 2, Exhaustive(reduction=False))
+    assert sorted(seen.texts) == sorted({"".join(p) for p in permutations("AABB")})
+    assert len(seen.texts) == 6
+    assert seen.scheduler.exhausted
+
+
+@pytest.mark.parametrize(
+    ("world", "schedules", "before"),
+    [
+        # Nothing in common: one order stands for all 20.
+        ([[write("a")] * 3, [write("b")] * 3], 1, 20),
+        ([[read("t")] * 3, [read("t")] * 3], 1, 20),
+        # A read does not see a write that is not committed.
+        ([[read("t")], [write("t")]], 1, 2),
+        # It sees it after the commit: before or after that.
+        ([[read("t")], [write("t"), end("t")]], 2, 3),
+        # One step each in common, the steps around them free: which of the two comes first.
+        ([[read("a"), write("t"), read("a")], [read("b"), write("t"), read("b")]], 2, 20),
+        # Everything in common: every order counts.
+        ([[write("t")] * 2, [write("t")] * 2], 6, 6),
+        ([[write("t")] * 2, [write("t")] * 2, [write("t")] * 2], 90, 90),
+        # Three calls, each pair with a table of its own: who is first in each pair, without a circle.
+        ([[write("ab", "ac")], [write("ab", "bc")], [write("ac", "bc")]], 6, 6),
+        # What is not known conflicts with all that touches anything, and with nothing that does not.
+        ([[Access(everything=True)], [read("t")], [Access()]], 2, 6),
+    ],
+)
+def test_hand_counted_schedules(world: World, schedules: int, before: int) -> None:
+    """With reduction, so many schedules are carried out and stand for so many, both counted by hand."""
+    scheduler = Exhaustive()
+    seen = carry_out(world, scheduler)
+    assert len(seen.texts) == schedules
+    assert scheduler.before_reduction == before
+    assert scheduler.exhausted
+    assert not scheduler.unsteady
+
+
+WORLDS: list[World] = [
+    [[read("t"), write("t"), end("t")], [read("t"), write("t"), end("t")]],
+    [[read("a"), write("b"), end("b")], [read("b"), write("a"), end("a")]],
+    [[write("a"), write("b"), end("a", "b")], [write("b"), read("c"), end("b")], [read("a"), write("c"), end("c")]],
+    [[read("a", "b"), write("c"), end("c")], [write("a"), end("a")], [write("b"), read("c"), end("b")]],
+    [[write("l"), read("t"), end("l")]] * 3,
+]
+
+
+@pytest.mark.parametrize("world", WORLDS)
+def test_reduction_loses_no_outcome(world: World) -> None:
+    """All that steps can tell of each other in any order shows in the reduced search, once, and the counts agree."""
+    whole = carry_out(world, Exhaustive(reduction=False))
+    scheduler = Exhaustive()
+    reduced = carry_out(world, scheduler)
+    lengths = [len(steps) for steps in world]
+    orders = factorial(sum(lengths))
+    for length in lengths:
+        orders //= factorial(length)
+    assert len(whole.texts) == orders == scheduler.before_reduction
+    assert reduced.outcomes == whole.outcomes
+    assert len(reduced.texts) == len(reduced.outcomes) < len(whole.texts)
+
+
+@pytest.mark.parametrize("world", WORLDS)
+def test_a_search_repeats_no_schedule(world: World) -> None:
+    """No schedule is carried out twice, with or without reduction."""
+    for reduction in (True, False):
+        texts = carry_out(world, Exhaustive(reduction=reduction)).texts
+        assert len(texts) == len(set(texts))
+
+
+def test_preemption_bound() -> None:
+    """With no preemption allowed the calls run one after the other; with one, one call is interrupted once."""
+    world = [[write("t")] * 3] * 2
+    assert sorted(carry_out(world, Exhaustive(max_preemptions=0)).texts) == ["AAABBB", "BBBAAA"]
+    once = carry_out(world, Exhaustive(max_preemptions=1))
+    assert sorted(once.texts) == sorted(["AAABBB", "BBBAAA", "ABBBAA", "AABBBA", "BAAABB", "BBAAAB"])
+    assert not once.scheduler.exhausted
+
+
+@pytest.mark.parametrize("make", [lambda seed: RandomWalk(seed), lambda seed: Pct(seed, 3)], ids=["random", "pct"])
+def test_a_seed_gives_the_same_schedules(make) -> None:  # type: ignore[no-untyped-def]
+    """The same seed draws the same schedules, another seed others, and neither claims to have tried all."""
+    world = [[write("t")] * 4] * 3
+    assert carry_out(world, make(1), 50).texts == carry_out(world, make(1), 50).texts
+    assert carry_out(world, make(1), 50).texts != carry_out(world, make(2), 50).texts
+    assert not make(1).exhausted
+
+
+def test_pct_reaches_every_order_of_a_small_space() -> None:
+    """Priorities that change at enough random places come to all 20 orders of two calls with three steps."""
+    world = [[write("t")] * 3] * 2
+    found = {text for depth in range(1, 7) for text in carry_out(world, Pct(0, 2, depth), 1000).texts}
+    assert len(found) == 20
+
+
+def test_replay_text_is_read_as_it_is_written() -> None:
+    """Steps, waits that run out and deaths survive the way to text and back."""
+    choices = (Choice(0), Choice(1), Choice(1, Kind.LAPSE), Choice(0, Kind.DIE), Choice(2))
+    assert replay_text(choices) == "ABB~A!C"
+    assert read_replay("ABB~A!C") == choices
+
+
+@pytest.mark.parametrize("text", ["", "aabb", "AB B", "~A", "A!!", "12"])
+def test_what_is_no_replay_text_is_refused(text: str) -> None:
+    """A text of other letters or marks is refused with what was expected."""
+    with pytest.raises(UsageError, match="no.* replay text|not a replay text"):
+        read_replay(text)
+
+
+def test_replay_says_where_it_departs() -> None:
+    """A text that asks for a step that is not there names the step, what came before it and what is possible."""
+    world = [[write("t")] * 2] * 2
+    with pytest.raises(UsageError, match=r"at step 3 A cannot go on[\s\S]*AA so far; possible next: B"):
+        carry_out(world, Replay(read_replay("AAABB")))
+    with pytest.raises(UsageError, match="at step 4 the text ends"):
+        carry_out(world, Replay(read_replay("AAB")))
+    with pytest.raises(UsageError, match="every call has ended after step 4"):
+        carry_out(world, Replay(read_replay("AABBB")[:4] + (Choice(1),)))
+    assert carry_out(world, Replay(read_replay("ABBA"), times=20)).texts == ["ABBA"] * 20
+
+
+def test_a_world_that_changes_is_called_unsteady() -> None:
+    """When the same choices lead to other things in another schedule, the search goes on and says so."""
+
+    scheduler = Exhaustive()
+
+    count = 0
+    while scheduler.another() and count < 200:
+        count += 1
+        events: list[Event] = []
+        places = [0, 0]
+        while enabled := tuple(Choice(c) for c in (0, 1) if places[c] < 2):
+            choice = scheduler.choose(enabled, events)
+            if choice is None:
+                break
+            places[choice.call] += 1
+            # What the first step leads to depends on nothing but the run's number.
+            what = f"run {count}" if len(events) == 0 else "parks"
+            events.append(Event(choice, START, write("t"), (Happening(choice.call, what),), enabled))
+        scheduler.ended(events, complete=len(events) == 4)
+    assert scheduler.unsteady
+    assert count < 200
