@@ -11,6 +11,7 @@ import math
 import random
 import threading
 from collections.abc import Callable, Generator, Hashable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
@@ -298,6 +299,7 @@ class _Gates:
         self._gates = [threading.Lock() for _ in range(clients)]
         for gate in self._gates:
             gate.acquire()
+        self._gone: set[int] = set()
         before: frozenset[int] = frozenset()
         self._awaited: list[frozenset[int]] = []
         for each in rounds:
@@ -326,7 +328,7 @@ class _Gates:
 
     def release_others(self, number: int) -> None:
         for other in self._rounds[number].callers[1:]:
-            self._gates[other].release()
+            self._open(other)
 
     def answered(self, number: int) -> None:
         """One of the callers of a held round, other than the first, has its answer."""
@@ -341,6 +343,7 @@ class _Gates:
 
     def leave(self, last: int, me: int) -> None:
         """Arrive at every round that is left, without waiting."""
+        self._gone.add(me)
         for number in range(last + 1, len(self._rounds)):
             if me in self._awaited[number]:
                 self._count(number, me)
@@ -349,14 +352,19 @@ class _Gates:
         if next(self._arrivals[number]) < len(self._awaited[number]):
             return
         each = self._rounds[number]
-        if each.hold is not None:
-            self._gates[each.callers[0]].release()
+        if each.hold is not None and each.callers[0] not in self._gone:
+            self._open(each.callers[0])
             return
         for caller in each.callers:
             if caller != me:
-                self._gates[caller].release()
+                self._open(caller)
         if me in each.callers:
-            self._gates[me].release()
+            self._open(me)
+
+    def _open(self, client: int) -> None:
+        # A client that is gone does not pass its gate, so the next round finds it open.
+        with suppress(RuntimeError):
+            self._gates[client].release()
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ The pq interface is a third of the client CPU of a cursor and halves the spread 
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 import threading
@@ -25,9 +26,11 @@ from harness.errors import HarnessError
 from harness.targets.target import Answer, Caller, Span
 
 _STATEMENT = b"harness_call"
-_WARM_UP_TRANSACTION = b"BEGIN; SET LOCAL statement_timeout = '10s'"
 _WARM_UPS = 6
 """PL/pgSQL plans a statement anew five times before it may keep a generic plan (manual, "Plan Caching")."""
+
+_GRACE = 2.0
+"""Seconds that a cancelled warm-up call gets to come back before its connection is cut."""
 
 _MOST_KNOWN = 10_000
 """Distinct answers remembered per connection; messages that hold an id would grow without end."""
@@ -42,13 +45,14 @@ class SqlTarget:
 
     name = "sql"
 
-    def __init__(
-        self, dsn: str, contract: Contract, *, pool_size: int | None = None, pool_timeout: float = 10.0
-    ) -> None:
-        """Raises HarnessError when the function is missing or has other parameters or columns."""
+    def __init__(self, dsn: str, contract: Contract, *, pool_size: int | None = None, timeout: float = 10.0) -> None:
+        """`timeout`, in seconds, holds for a warm-up call and for the wait for a connection of the pool.
+
+        Raises HarnessError when the function is missing or has other parameters or columns.
+        """
         self.contract = contract
         self._dsn = dsn
-        self._pool_timeout = pool_timeout
+        self._timeout = timeout
         with connect(dsn) as connection:
             schema = _check_function(connection, contract.function)
             self._codec = _Codec(connection, contract.function)
@@ -66,25 +70,41 @@ class SqlTarget:
         parameters = [self._codec.encode(values) for values in arguments]
         caller: _SqlCaller | _PooledCaller
         if self._pool_size is not None:
-            caller = _PooledCaller(self._pool(overlap), self._pool_timeout, self._codec, reader, parameters)
+            caller = _PooledCaller(self._pool(overlap), self._dsn, self._timeout, self._codec, reader, parameters)
         else:
-            connection = connect(self._dsn)
-            caller = _SqlCaller(connection, self._codec, reader, parameters)
-            try:
-                self._prepare(connection, overlap=overlap)
-            except BaseException:
-                connection.close()
-                raise
-        # Without a word before it, the first call of each connection would pay for filling its plan caches.
-        key = self.encode_key(warm_up)
-        for _ in range(_WARM_UPS):
-            caller.begin(_WARM_UP_TRANSACTION)
-            outcome, _evidence = caller.call(key, 0)
-            caller.end(commit=False)
-            if outcome.effect is Effect.FAILED:
-                break  # the run itself will show it, once for each call
+            caller = self._opened(reader, parameters, overlap=overlap)
+        self._warm(caller, self.encode_key(warm_up))
+        if not caller.alive:
+            caller.close()
+            caller = self._opened(reader, parameters, overlap=overlap)
         reader.forget_spans()
         return caller
+
+    def _opened(self, reader: _Reader, parameters: Sequence[list[Any]], *, overlap: bool) -> _SqlCaller:
+        connection = connect(self._dsn)
+        try:
+            self._prepare(connection, overlap=overlap)
+        except BaseException:
+            connection.close()
+            raise
+        return _SqlCaller(connection, self._codec, reader, parameters)
+
+    def _warm(self, caller: _SqlCaller | _PooledCaller, key: bytes) -> None:
+        """Without this, the first call of each connection would pay for filling its plan caches."""
+        transaction = f"BEGIN; SET LOCAL statement_timeout = {math.ceil(self._timeout * 1000)}".encode()
+        # A function may swallow its cancellation.
+        cut = threading.Timer(self._timeout + _GRACE, caller.abort)
+        cut.daemon = True
+        cut.start()
+        try:
+            for _ in range(_WARM_UPS):
+                caller.begin(transaction)
+                outcome, _evidence = caller.call(key, 0)
+                caller.end(commit=False)
+                if outcome.effect in (Effect.FAILED, Effect.IN_DOUBT):
+                    break  # the run itself will show it, once for each call
+        finally:
+            cut.cancel()
 
     def encode_key(self, key: Hashable) -> bytes:
         return self._codec.encode_key(key)
@@ -163,9 +183,10 @@ class _SqlCaller:
     def send(self, key: Any, variant: int) -> None:
         parameters = self._parameters[variant]
         parameters[self._key_at] = key
-        # What fails here makes the socket readable, and is found out there.
-        with suppress(psycopg.OperationalError):
+        try:  # noqa: SIM105 - suppress() is three calls of Python on the hot path
             self._send(_STATEMENT, parameters, self._formats, 1)
+        except psycopg.OperationalError:
+            pass  # what fails makes the socket readable, and is found out there
 
     def receive(self) -> Answer | None:
         pgconn = self._pgconn
@@ -222,18 +243,22 @@ class _PooledCaller:
     def __init__(
         self,
         pool: ConnectionPool[psycopg.Connection[Any]],
+        dsn: str,
         timeout: float,
         codec: _Codec,
         reader: _Reader,
         parameters: Sequence[list[Any]],
     ) -> None:
         self._pool = pool
+        self._dsn = dsn
         self._timeout = timeout
         self._codec = codec
         self._reader = reader
         self._parameters = parameters
         self._held: tuple[psycopg.Connection[Any], _SqlCaller] | None = None
         self._current: _SqlCaller | None = None
+        self._lost = False
+        """Whether the last call lost its connection, or found none."""
 
     def call(self, key: Any, variant: int) -> Answer:
         if self._held is not None:
@@ -241,11 +266,13 @@ class _PooledCaller:
         try:
             connection = self._pool.getconn(self._timeout)
         except PoolTimeout as error:
-            return self._reader.failed("pool_timeout", str(error))
+            self._lost = True
+            return self._reader.failed("pool_timeout", str(error)) if self.alive else self._reader.lost(str(error))
+        caller = self._current = _SqlCaller(connection, self._codec, self._reader, self._parameters)
         try:
-            self._current = _SqlCaller(connection, self._codec, self._reader, self._parameters)
-            return self._current.call(key, variant)
+            return caller.call(key, variant)
         finally:
+            self._lost = not caller.alive
             self._current = None
             self._pool.putconn(connection)
 
@@ -265,11 +292,18 @@ class _PooledCaller:
         try:
             return caller.end(commit=commit)
         finally:
+            self._lost = not caller.alive
             self._pool.putconn(connection)
 
     @property
     def alive(self) -> bool:
-        return not self._pool.closed
+        """The pool replaces a connection that was lost, as long as the server answers."""
+        if self._lost:
+            try:
+                connect(self._dsn).close()
+            except HarnessError:
+                return False
+        return True
 
     @property
     def spans(self) -> Sequence[Span | None]:

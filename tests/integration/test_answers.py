@@ -1,0 +1,238 @@
+"""What a function may do wrong within one call, and what a call may meet on its way: errors, silence, death."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from harness.environment.embedded import EmbeddedServer
+from harness.environment.servers import connect
+from harness.errors import ExitStatus
+from harness.verdict.findings import Truth
+from tests.conftest import MakeHarness
+
+COLUMNS = "success boolean, already_scanned boolean, scanned_at timestamptz, scanned_by uuid, error_message text"
+PARAMETERS = "p_ticket_id uuid, p_scanned_by uuid, p_device_id text DEFAULT NULL, p_scan_method text DEFAULT 'qr'"
+
+
+@pytest.fixture
+def function(tmp_path: Path) -> Callable[[str], Path]:
+    """A migration that gives the function another body."""
+
+    def make(body: str) -> Path:
+        path = tmp_path / "other_body.sql"
+        path.write_text(
+            f"CREATE OR REPLACE FUNCTION scan_ticket_atomic({PARAMETERS}) RETURNS TABLE ({COLUMNS})\n"
+            f"LANGUAGE plpgsql AS $$\n{body}\n$$;\n"
+        )
+        return path
+
+    return make
+
+
+ONE_ROW = "RETURN QUERY SELECT true, false, now(), p_scanned_by, NULL::text;"
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "detail"),
+    [
+        ("BEGIN RAISE EXCEPTION 'gate is closed' USING ERRCODE = 'P0042'; END", "P0042", "gate is closed"),
+        ("BEGIN PERFORM 1/0; END", "22012", "division by zero"),
+        ("BEGIN RETURN; END", "broken_answer", "no rows instead of one"),
+        (f"BEGIN {ONE_ROW} {ONE_ROW} END", "broken_answer", "2 rows instead of one"),
+        (
+            "BEGIN RETURN QUERY SELECT NULL::boolean, NULL::boolean, now(), p_scanned_by, NULL::text; END",
+            "broken_answer",
+            "success=None",
+        ),
+        (
+            "BEGIN RETURN QUERY SELECT false, false, now(), p_scanned_by, 'computer says no'::text; END",
+            "broken_answer",
+            "computer says no",
+        ),
+    ],
+)
+@pytest.mark.parametrize("pattern", ["burst", "race"])
+def test_a_call_without_a_good_answer_has_failed(
+    pattern: str, body: str, code: str, detail: str, function: Callable[[str], Path], make_harness: MakeHarness
+) -> None:
+    """An error, no row, two rows and NULL are findings with the code and the first call that met them."""
+    harness = make_harness(function(body))
+    result = harness.burst(clients=3, calls=5) if pattern == "burst" else harness.race(clients=3, rounds=5)
+    finding = result.verdict["no_unhandled_error"]
+    assert finding.truth is Truth.BROKEN
+    assert code in finding.evidence[0]["reason"]
+    assert detail in finding.evidence[0]["reason"]
+    assert result.verdict["threshold.scan_errors.rate<0.001"].truth is Truth.BROKEN
+    assert {o.outcome.label for o in result.history.operations()} == {"failed"}
+    assert harness.record("test").exit_status is ExitStatus.BROKEN
+
+
+def test_a_call_that_hangs_is_cancelled_and_reported(
+    function: Callable[[str], Path], make_harness: MakeHarness
+) -> None:
+    """Every call is cancelled after the timeout, counted, and the run comes to its end in the time that this takes."""
+    harness = make_harness(function(f"BEGIN PERFORM pg_sleep(60); {ONE_ROW} END"), timeout=0.5)
+    began = time.monotonic()
+    result = harness.burst(clients=3, calls=2)
+    assert time.monotonic() - began < 6
+    assert {o.outcome.code for o in result.history.operations()} == {"57014"}
+    assert len(result.history) == 6
+    assert result.verdict["no_unhandled_error"].truth is Truth.BROKEN
+    assert any("6 calls outlasted 0.5 s and were cancelled" in note for note in result.record.notes)
+
+
+def test_a_call_that_hangs_in_a_race_holds_nobody_up_for_ever(
+    function: Callable[[str], Path], make_harness: MakeHarness
+) -> None:
+    """Rounds go on after the cancelled call, held rounds too."""
+    harness = make_harness(function(f"BEGIN PERFORM pg_sleep(60); {ONE_ROW} END"), timeout=0.3)
+    result = harness.race(clients=3, rounds=4)
+    assert len({o.phase for o in result.history.operations()}) == 4
+    assert result.verdict["no_unhandled_error"].truth is Truth.BROKEN
+
+
+def test_a_call_that_ignores_its_cancellation_is_cut_off(
+    function: Callable[[str], Path], make_harness: MakeHarness, server: EmbeddedServer
+) -> None:
+    """A call that swallows the cancel is in doubt once its connection is cut; its backend goes with the database."""
+    stubborn = (
+        f"BEGIN LOOP BEGIN PERFORM pg_sleep(60); EXCEPTION WHEN query_canceled THEN NULL; END; END LOOP; {ONE_ROW} END"
+    )
+    harness = make_harness(function(stubborn), timeout=0.3)
+    began = time.monotonic()
+    result = harness.burst(clients=2, calls=1)
+    assert time.monotonic() - began < 20
+    assert {o.outcome.label for o in result.history.operations()} == {"in_doubt"}
+    assert result.verdict["no_unhandled_error"].truth is Truth.UNDECIDED
+    with connect(server.dsn) as connection:
+        backends = connection.execute("SELECT count(*) FROM pg_stat_activity WHERE datname LIKE 'harness%'")
+        assert backends.fetchone() == (0,)
+
+
+@contextmanager
+def meanwhile(act: Callable[[], object], when: Callable[[], bool]) -> Iterator[None]:
+    """Do `act` once `when` is true, on another thread."""
+    done = threading.Event()
+
+    def wait() -> None:
+        while not done.is_set():
+            if when():
+                act()
+                return
+            done.wait(0.01)
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+class Seen:
+    """Is told how many calls were made, as a progress bar is."""
+
+    calls = 0
+
+    def __call__(self, pattern: str, calls: int, *more: object) -> None:
+        self.calls = calls
+
+
+@pytest.mark.parametrize(
+    ("pattern", "pool"),
+    [("burst", None), ("race", None), ("arrivals", None), ("rescan", None), ("burst", 2), ("race", 2)],
+)
+def test_a_server_that_is_killed_leaves_calls_in_doubt(
+    pattern: str, pool: int | None, make_harness: MakeHarness
+) -> None:
+    """Calls in flight are in doubt, nothing afterwards is judged held, and the status is that of the environment."""
+    with EmbeddedServer() as own:
+        harness = make_harness(on=own, pool_size=pool, timeout=1.0)
+        seen = Seen()
+        harness._progress = seen
+        runs: dict[str, Callable[[], object]] = {
+            "burst": lambda: harness.burst(clients=4, duration=20, pause=0.001),
+            "race": lambda: harness.race(clients=4, rounds=4000),
+            "arrivals": lambda: harness.arrivals(clients=4, rate=500, duration=20),
+            "rescan": lambda: harness.rescan(clients=4, calls=2500),
+        }
+        began = time.monotonic()
+        with meanwhile(own._process.kill if own._process else lambda: None, lambda: seen.calls > 50):
+            runs[pattern]()
+        took = time.monotonic() - began
+    (made,) = harness.runs
+    assert made.server_lost
+    assert took < 15, took
+    assert made.metrics is not None
+    assert made.metrics.counts["in_doubt"] >= 1
+    assert "the server was lost during the run; nothing after that could be judged" in made.notes
+    assert any("calls are in doubt" in note for note in made.notes)
+    truths = {f.id: f.truth for f in made.findings}
+    assert {truths[name] for name in truths if name.startswith("invariant.")} == {Truth.UNDECIDED}
+    record = harness.record("test")
+    assert record.exit_status is ExitStatus.ENVIRONMENT
+
+
+def test_one_backend_that_is_terminated_leaves_one_client_out(make_harness: MakeHarness) -> None:
+    """Its call is in doubt and the other clients go on; what its call did is found in the database, and agrees."""
+    harness = make_harness()
+    seen = Seen()
+    harness._progress = seen
+
+    def terminate() -> None:
+        with connect(harness._server.dsn) as connection:
+            connection.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE '%scan_ticket_atomic%'"
+                " AND datname LIKE 'harness%' AND pid <> pg_backend_pid() LIMIT 1"
+            )
+
+    with meanwhile(terminate, lambda: seen.calls > 50):
+        result = harness.burst(clients=4, duration=1.5, pause=0.002)
+    operations = result.history.operations()
+    (doubtful,) = [o for o in operations if o.outcome.label == "in_doubt"]
+    assert doubtful.outcome.code in ("57P01", "connection_lost")
+    assert max(o.called for o in operations) > doubtful.called
+    assert not result.record.server_lost
+    assert result.verdict["no_unhandled_error"].truth is Truth.UNDECIDED
+    assert result.verdict["invariant.ticket_agrees_with_log"].truth is Truth.HELD
+    assert "1 calls are in doubt: their connection died before the answer" in result.record.notes
+
+
+def test_a_race_goes_on_without_a_client_whose_backend_was_terminated(make_harness: MakeHarness) -> None:
+    """Nobody waits for it: the rounds that are left are run by the others."""
+    harness = make_harness()
+    seen = Seen()
+    harness._progress = seen
+
+    def terminate() -> None:
+        with connect(harness._server.dsn) as connection:
+            connection.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE '%scan_ticket_atomic%'"
+                " AND datname LIKE 'harness%' AND pid <> pg_backend_pid() LIMIT 1"
+            )
+
+    with meanwhile(terminate, lambda: seen.calls > 50):
+        result = harness.race(clients=4, rounds=600)
+    lost = {o.client for o in result.history.operations() if o.outcome.label == "in_doubt"}
+    assert len(lost) <= 1
+    assert max(o.phase for o in result.history.operations()) == 600
+    assert result.verdict.truth is not Truth.BROKEN, result.verdict
+
+
+def test_the_database_is_dropped_whoever_is_connected(make_harness: MakeHarness, server: EmbeddedServer) -> None:
+    """A forgotten connection to a scratch database does not keep it."""
+    harness = make_harness()
+    with harness.template.clone() as database:
+        forgotten = psycopg.connect(database.dsn)
+    with connect(server.dsn) as connection:
+        left = connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [database.name]).fetchone()
+    forgotten.close()
+    assert left is None
