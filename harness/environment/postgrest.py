@@ -218,7 +218,15 @@ class PostgREST(ABC):
         with shielded():
             self._stop()
             with suppress(HarnessError, psycopg.Error), connect(self._maintenance) as connection:
+                self._await_sessions_gone(connection)
                 connection.execute(sql.SQL("DROP ROLE IF EXISTS {}").format(sql.Identifier(self._login)))
+
+    def _await_sessions_gone(self, connection: psycopg.Connection[Any]) -> None:
+        """A session reports what it counted when it ends, and it ends a moment after PostgREST did."""
+        deadline = time.monotonic() + _STOP_TIMEOUT
+        query = "SELECT FROM pg_stat_activity WHERE usename = %s"
+        while connection.execute(query, [self._login]).fetchone() is not None and time.monotonic() < deadline:
+            time.sleep(0.01)
 
     def __enter__(self) -> Self:
         self.start()

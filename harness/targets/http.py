@@ -19,6 +19,7 @@ from importlib import resources
 from typing import Any
 from uuid import UUID
 
+import psycopg
 from psycopg import sql
 
 from harness.contracts.contract import (
@@ -50,6 +51,9 @@ _PROBE_TIMEOUT = 10.0
 
 _WARM_UPS = 6
 """As for sql: a statement is planned anew five times before it may keep its plan."""
+
+_PAUSES = (0.05, 0.15)
+"""Seconds that the server is made to wait, to see what its clock counts."""
 
 _MOST_KNOWN = 10_000
 _OVERLAP_SUFFIX = "_overlap"
@@ -89,6 +93,16 @@ class HttpEvidence:
     """Opened in all; more than the number of clients means that some were cut or closed."""
     server_timing: Mapping[str, array[float]] = field(repr=False)
     """For each of `PARTS`, the header's figure of every call that had one, in the server's own unit."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServerClock:
+    """What the figures of a Server-Timing header are, in this version of PostgREST."""
+
+    unit: float
+    """Seconds per unit: 0.001 by the header's specification."""
+    counts: str
+    """`wall time`, or `CPU time of the whole process`."""
 
 
 class HttpTarget:
@@ -179,9 +193,9 @@ class HttpTarget:
         if self.postgrest is not None:
             self.postgrest.stop()
 
-    def details(self) -> dict[str, Any]:
-        """What a record keeps of the calls since the last time this was asked, as plain JSON values."""
-        evidence = self.evidence()
+    def details(self, evidence: HttpEvidence | None = None) -> dict[str, Any]:
+        """What a record keeps of the evidence, by default that since the last time it was asked, as JSON values."""
+        evidence = evidence or self.evidence()
         return {
             "url": self.url,
             "postgrest": None if self.postgrest is None else asdict(self.postgrest.describe()),
@@ -210,11 +224,37 @@ class HttpTarget:
         timing = _timing(b"".join(c.timing for c in counters))
         return HttpEvidence(calls, passed, statuses, sum(c.opened for c in counters), timing)
 
+    def server_clock(self) -> ServerClock:
+        """Find out what Server-Timing counts, by pauses of known length; for our own PostgREST.
+
+        PostgREST 12.0 gives microseconds where milliseconds are due, and takes CPU time for elapsed time, that of all
+        its requests together (https://github.com/PostgREST/postgrest/issues/3219).
+        """
+        wire, reader, counters = Wire(self._address), self._reader(timed=False), Counters()
+        head = self._head(timed=True, function="pause")
+        try:
+            elapsed = []
+            for seconds in _PAUSES:
+                started = time.monotonic()
+                reader.read(*wire.exchange(head, _json({"seconds": seconds}), started), counters)
+                elapsed.append(time.monotonic() - started)
+        finally:
+            wire.close()
+        figures = _timing(bytes(reader.timing))["transaction"]
+        for unit in (1e-3, 1e-6):
+            # Elapsed time is no shorter than the pause, and no longer than the caller waited.
+            if all(p <= f * unit <= e for p, f, e in zip(_PAUSES, figures, elapsed, strict=True)):
+                return ServerClock(unit, "wall time")
+        # The CPU time of one transaction is some hundred microseconds, and well under ten milliseconds.
+        return ServerClock(1e-6 if min(figures) >= 20 else 1e-3, "CPU time of the whole process")
+
     def _reader(self, *, timed: bool) -> _Reader:
         return _Reader(self.contract, self._codec, self._token, timed=timed)
 
-    def _head(self, *, timed: bool, prefer: str | None = None) -> Head:
-        path = self._address.path + "/rpc/" + self._codec.function + (_OVERLAP_SUFFIX if timed else "")
+    def _head(self, *, timed: bool, prefer: str | None = None, function: str | None = None) -> Head:
+        """`timed` takes the function of the harness's own schema, by default the one between clock readings."""
+        name = self._codec.function + (_OVERLAP_SUFFIX if timed else "")
+        path = f"{self._address.path}/rpc/{function or name}"
         headers = {
             "Host": self._address.netloc.rpartition("@")[2],
             "Authorization": f"Bearer {self._token.reveal()}",
@@ -514,14 +554,21 @@ def _install(dsn: str, function: Function) -> None:
             columns=sql.SQL(", ").join(sql.SQL("g.{}").format(sql.Identifier(c.name)) for c in function.columns),
             call=sql.SQL("{}({})").format(qualified, arguments),
         )
-        connection.execute(
-            sql.SQL(scripts.joinpath("http_own.sql").read_text(encoding="utf-8")).format(
-                overlap=sql.Identifier(name + _OVERLAP_SUFFIX),
-                parameters=_declared(function.parameters),
-                columns=_declared(function.columns),
-                body=sql.Literal(query.as_string(connection)),
+        try:
+            connection.execute(
+                sql.SQL(scripts.joinpath("http_own.sql").read_text(encoding="utf-8")).format(
+                    overlap=sql.Identifier(name + _OVERLAP_SUFFIX),
+                    parameters=_declared(function.parameters),
+                    columns=_declared(function.columns),
+                    body=sql.Literal(query.as_string(connection)),
+                )
             )
-        )
+        except psycopg.Error as error:
+            raise HarnessError(
+                f"The function {function.name} is not as the contract expects it.",
+                tried=f"a call of {function}: {' '.join(str(error).split())} (SQLSTATE {error.sqlstate})",
+                next_step="check --migrations, or give the contract that the function follows with --contract",
+            ) from error
 
 
 def _declared(entries: Sequence[Parameter] | Sequence[Column]) -> sql.Composed:

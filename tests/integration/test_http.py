@@ -104,9 +104,7 @@ def test_warming_a_connection_leaves_no_trace(target: HttpTarget, database: Data
 @pytest.mark.parametrize(
     "pattern", [Burst(4, calls=20), Race(4, 24), Rescan(3, 4), Unknown(2, 5)], ids=lambda pattern: pattern.name
 )
-def test_every_pattern_holds_through_postgrest(
-    make_harness: MakeHarness, server: EmbeddedServer, pattern: Any
-) -> None:
+def test_every_pattern_holds_through_postgrest(make_harness: MakeHarness, server: EmbeddedServer, pattern: Any) -> None:
     """The shipped function keeps its promise over HTTP, with the same judgement as by SQL."""
     harness: Harness = make_harness()
     result = harness.run(pattern, lambda database: open_http(server, database, SCAN_TICKET, HttpOptions()))
@@ -117,9 +115,7 @@ def test_every_pattern_holds_through_postgrest(
 
 def test_a_race_is_timed_on_the_server(target: HttpTarget, database: Database) -> None:
     """Over HTTP, too, each call of a race says when it ran, by the server's own clock."""
-    caller = target.connect(
-        0, [dict(SCAN_TICKET.variants[0].arguments(0))], overlap=True, warm_up=new_ticket(database)
-    )
+    caller = target.connect(0, [dict(SCAN_TICKET.variants[0].arguments(0))], overlap=True, warm_up=new_ticket(database))
     for _ in range(2):
         caller.call(target.encode_key(new_ticket(database)), 0)
     first, second = caller.spans
@@ -287,9 +283,7 @@ def test_a_call_whose_server_dies_is_in_doubt(target: HttpTarget, database: Data
     assert found[0].effect is Effect.IN_DOUBT
 
 
-def test_the_functions_own_time_is_counted_by_the_database(
-    server: EmbeddedServer, template: Template
-) -> None:
+def test_the_functions_own_time_is_counted_by_the_database(server: EmbeddedServer, template: Template) -> None:
     """Once PostgREST has stopped, the database says how often its sessions ran the function, and for how long."""
     with template.clone() as database:
         with closing(open_http(server, database, SCAN_TICKET, HttpOptions())) as target:

@@ -124,9 +124,7 @@ def test_nothing_is_left_of_a_postgrest(fresh: EmbeddedServer, binary: Path) -> 
         assert roles(fresh) == before
 
 
-def test_a_program_that_is_no_postgrest_is_reported_with_its_words(
-    fresh: EmbeddedServer, tmp_path: Path
-) -> None:
+def test_a_program_that_is_no_postgrest_is_reported_with_its_words(fresh: EmbeddedServer, tmp_path: Path) -> None:
     """A PostgREST that does not become ready leaves its last words in the error, and nothing else."""
     fake = tmp_path / "postgrest"
     fake.write_text("#!/bin/sh\necho cannot do this: $PGRST_DB_URI >&2\n")

@@ -1,0 +1,1 @@
+"""Experiments: the same run with one thing changed, and what the difference says."""

@@ -1,0 +1,89 @@
+"""Overload: more clients than PostgREST has connections to the database, and what becomes of the calls it turns away.
+
+A request that finds no connection within the pool's time limit is answered with 504 PGRST003. It must have had no
+effect, and the calls that did get through must be as right as ever; the database is asked about both.
+"""
+
+from __future__ import annotations
+
+from contextlib import closing
+from dataclasses import asdict
+
+from harness.contracts.contract import Operation
+from harness.errors import UsageError
+from harness.firing import Crew
+from harness.history import History
+from harness.patterns import LATE, Keys, Race
+from harness.record import RunRecord
+from harness.run import Harness
+from harness.targets.http import HttpOptions, open_http
+from harness.verdict import invariants, overlap
+from harness.verdict.judge import judge_history
+from harness.verdict.metrics import measure
+
+EXHAUSTED = "PGRST003"
+
+
+def overload(harness: Harness, options: HttpOptions, *, clients: int = 50, rounds: int = 30) -> RunRecord:
+    """Race many clients through a small pool on one fresh database; the record is kept in `harness.runs` as well.
+
+    Raises UsageError when there are not more clients than connections in the pool.
+    """
+    if clients <= options.pool:
+        raise UsageError(
+            f"{clients} clients do not overload a pool of {options.pool}.",
+            next_step="give more clients, or a smaller pool",
+        )
+    race, contract = Race(clients, rounds), harness.contract
+    with (
+        harness.template.clone() as database,
+        closing(open_http(harness._server, database, contract, options)) as target,
+    ):
+        crew = Crew(contract, lambda _: target, clients, timeout=harness.options.timeout, overlap=race.overlap)
+        try:
+            crew.open(harness._new_keys(database, clients))
+            keys = Keys(harness._new_keys(database, race.fresh_keys(None)))
+            crew.fire(race.prepare(crew, crew.clients, contract, keys))
+        finally:
+            crew.close()
+        whole = crew.history(())
+        reached = _Reached(whole)
+        metrics = measure(whole, contract, race.expected(contract), LATE)
+        measured = overlap.measure(reached.operations(), crew.spans())
+        findings = [
+            *judge_history(reached, contract),
+            *([] if measured is None else [overlap.judge(measured)]),
+            *invariants.judge(harness._invariants, whole.operations(), database.connect),
+        ]
+        details = target.details()
+    through = len(reached.operations())
+    turned_away = len(whole) - through
+    note = (
+        f"{clients} clients on a pool of {options.pool}: {through} calls got through, {turned_away} were turned away "
+        f"with 504 {EXHAUSTED} after waiting {options.pool_timeout:g} s for a connection"
+    )
+    record = RunRecord(
+        pattern="overload",
+        target=target.name,
+        plan=asdict(race) | {"pool": options.pool, "pool_timeout": options.pool_timeout},
+        metrics=metrics,
+        overlap=measured,
+        findings=tuple(findings),
+        notes=(note,),
+        test=harness.test,
+        details={"http": details, "turned_away": turned_away},
+    )
+    harness.runs.append(record)
+    return record
+
+
+class _Reached(History):
+    """The calls that reached the function."""
+
+    def __init__(self, whole: History) -> None:
+        super().__init__(whole.logs, whole.zero)
+        self._operations = tuple(o for o in whole.operations() if not _turned_away(o))
+
+
+def _turned_away(operation: Operation) -> bool:
+    return operation.outcome.code == EXHAUSTED
