@@ -36,7 +36,7 @@ def _history(target: SqlTarget) -> History:
         winner = number % CLIENTS
         for turn, outcome in enumerate((ACCEPTED, REFUSED)):
             log = logs[(winner + turn) % CLIENTS]
-            called = (number * 2 + turn) * 1000
+            called = (number * 2 + turn + 1) * 1000
             log.called.append(called)
             log.write(called + 900, called, key, 0, 0, outcome, _copied((at, scanners[winner])))
     return History(logs)
