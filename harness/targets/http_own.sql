@@ -2,8 +2,8 @@
 -- the function between two readings of the server's clock, and a pause of known length.
 CREATE SCHEMA IF NOT EXISTS harness;
 
-CREATE FUNCTION harness.{overlap}({parameters}) RETURNS TABLE ({columns}, ended timestamptz, started timestamptz)
+CREATE OR REPLACE FUNCTION harness.{overlap}({parameters}) RETURNS TABLE ({columns}, ended timestamptz, started timestamptz)
 LANGUAGE sql AS {body};
 
-CREATE FUNCTION harness.pause(seconds float8) RETURNS boolean
+CREATE OR REPLACE FUNCTION harness.pause(seconds float8) RETURNS boolean
 LANGUAGE sql AS 'SELECT pg_sleep(seconds) IS NOT NULL';
