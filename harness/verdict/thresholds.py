@@ -119,7 +119,7 @@ def _value(threshold: Threshold, metrics: Metrics, contract: Contract) -> float:
     if what == "rate" and metric in metrics.rates:
         return metrics.rates[metric] if metrics.calls else math.nan
     if what == "count" and metric in metrics.counts:
-        return float(metrics.counts[metric])
+        return float(metrics.counts[metric]) if metrics.calls else math.nan
     raise UsageError(
         f"The threshold {metric}: {threshold.expression} asks for something that is not measured.",
         next_step=f"{contract.duration_metric} has avg, min, med, max, p(N), count; "

@@ -1,0 +1,183 @@
+"""Ctrl-C and SIGTERM in the middle: the record so far is written, marked interrupted, and nothing is left."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from harness.environment.embedded import EmbeddedServer
+from harness.environment.servers import connect
+from harness.errors import ExitStatus
+from tests.conftest import ROOT, Sandbox
+
+STATUS = {signal.SIGINT: ExitStatus.INTERRUPTED, signal.SIGTERM: ExitStatus.TERMINATED}
+
+
+def await_calls(dsn: Callable[[], str | None], process: subprocess.Popen[str]) -> None:
+    """Wait until calls have been made in a scratch database of that server."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        assert process.poll() is None, process.communicate()
+        address = dsn()
+        if address is not None:
+            try:
+                with psycopg.connect(address, autocommit=True, connect_timeout=2) as connection:
+                    row = connection.execute(
+                        "SELECT count(*) FROM pg_stat_activity WHERE datname ~ '^harness_.*_[0-9]+$'"
+                        " AND query LIKE '%scan_ticket_atomic%'"
+                    ).fetchone()
+                if row is not None and row[0] >= 3:
+                    return
+            except psycopg.OperationalError:
+                pass  # it is still booting
+        time.sleep(0.05)
+    raise AssertionError("no call was made")
+
+
+def ended(process: subprocess.Popen[str]) -> tuple[str, str]:
+    return process.communicate(timeout=30)
+
+
+@pytest.mark.parametrize("number", STATUS)
+def test_a_command_that_is_ended_keeps_its_record_and_leaves_nothing(
+    number: signal.Signals, server: EmbeddedServer, sandbox: Sandbox, databases: Callable[[], set[str]]
+) -> None:
+    """On a server of somebody else's: its scratch databases are dropped, its databases are as before."""
+    before, record = databases(), sandbox.tmp / "record.json"
+    words = ("--pattern", "rescan", "--pattern", "burst", "--duration", "60", "--pause", "0.01", "--clients", "4")
+    process = sandbox.start("harness", "run", "--server", server.dsn, "--record", record, *words)
+    await_calls(lambda: server.dsn, process)
+    process.send_signal(number)
+    out, err = ended(process)
+    assert process.returncode == STATUS[number], err
+    assert "everything that was started has been removed" in err
+    assert "Traceback" not in err
+    assert "interrupted" in out
+    value = json.loads(record.read_text())
+    assert value["interrupted"] is True
+    assert value["runs"][-1]["interrupted"] is True
+    assert value["runs"][-1]["metrics"]["calls"] > 0
+    # Whatever was given up in the middle is not the function's fault.
+    assert value["truth"] == "undecided", [f for f in value["runs"][-1]["findings"] if f["truth"] == "broken"]
+    assert databases() == before
+    assert sandbox.left_behind() == []
+
+
+@pytest.mark.parametrize("pattern", ["race", "arrivals", "burst"])
+def test_an_embedded_server_is_gone_after_ctrl_c(pattern: str, sandbox: Sandbox) -> None:
+    """In the middle of any pattern: its processes and its directory are removed, even when Ctrl-C comes twice."""
+    words = {
+        "race": ("--rounds", "100000"),
+        "arrivals": ("--duration", "60"),
+        "burst": ("--duration", "60", "--pause", "0.01"),
+    }[pattern]
+    process = sandbox.start("harness", "run", "--server", "embedded", "--clients", "4", "--pattern", pattern, *words)
+
+    def dsn() -> str | None:
+        found = list(sandbox.tmp.glob("harness-pg-*/.s.PGSQL.5432"))
+        return f"host={found[0].parent} user=postgres dbname=postgres" if found else None
+
+    await_calls(dsn, process)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does it: to the whole group
+    time.sleep(0.05)  # somebody impatient
+    os.killpg(process.pid, signal.SIGINT)
+    out, err = ended(process)
+    assert process.returncode == ExitStatus.INTERRUPTED, err
+    assert "verdict: " in out
+    assert sandbox.left_behind() == []
+
+
+@pytest.mark.parametrize("moment", range(4))
+def test_an_interrupted_boot_leaves_nothing(moment: int, sandbox: Sandbox) -> None:
+    """Before the first call, too: while the cluster is made, while the server starts, while migrations are applied."""
+    process = sandbox.start("harness", "run", "--server", "embedded", "--pattern", "burst", "--duration", "60")
+    deadline = time.monotonic() + 30
+    evidence = ("harness-pg-*", "harness-pg-*/data/base", "harness-pg-*/log", "harness-pg-*/.s.PGSQL.5432")[moment]
+    while not list(sandbox.tmp.glob(evidence)):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    process.send_signal(signal.SIGTERM)
+    _, err = ended(process)
+    assert process.returncode == ExitStatus.TERMINATED, err
+    assert "Traceback" not in err
+    assert sandbox.left_behind() == []
+
+
+@pytest.mark.parametrize("number", STATUS)
+def test_pytest_that_is_ended_keeps_its_record_and_leaves_nothing(
+    number: signal.Signals, server: EmbeddedServer, sandbox: Sandbox, databases: Callable[[], set[str]]
+) -> None:
+    """The fixtures are torn down: databases dropped, the record so far written and marked interrupted."""
+    before, record = databases(), sandbox.tmp / "record.json"
+    (sandbox.tmp / "test_it.py").write_text(
+        "def test_first(harness): assert harness.rescan(clients=3).verdict.held\n"
+        "def test_it(harness): harness.burst(clients=4, duration=60, pause=0.01)\n"
+    )
+    process = sandbox.start(
+        "pytest", "-p", "no:cacheprovider", "-q", sandbox.tmp, "--harness-server", server.dsn, "--harness-record", record,
+        "--harness-migrations", ROOT / "sql/migrations", "--harness-seed", ROOT / "sql/seed", cwd=sandbox.tmp,
+    )  # fmt: skip
+
+    def second_run() -> str | None:
+        return server.dsn if len(databases() - before) >= 2 else None
+
+    await_calls(second_run, process)
+    process.send_signal(number)
+    out, err = ended(process)
+    assert process.returncode == pytest.ExitCode.INTERRUPTED, out + err
+    value = json.loads(record.read_text())
+    assert value["interrupted"] is True
+    assert [run["interrupted"] for run in value["runs"]][-1] is True
+    assert databases() == before
+    assert sandbox.left_behind() == []
+
+
+def test_a_server_killed_under_the_command_is_the_environments_fault(sandbox: Sandbox) -> None:
+    """Status 3, calls in doubt, and a record that says so; the directory of the dead server is removed."""
+    record = sandbox.tmp / "record.json"
+    process = sandbox.start(
+        "harness", "run", "--server", "embedded", "--pattern", "burst", "--duration", "60", "--pause", "0.01",
+        "--clients", "4", "--record", record,
+    )  # fmt: skip
+
+    def dsn() -> str | None:
+        found = list(sandbox.tmp.glob("harness-pg-*/.s.PGSQL.5432"))
+        return f"host={found[0].parent} user=postgres dbname=postgres" if found else None
+
+    await_calls(dsn, process)
+    (pid_file,) = sandbox.tmp.glob("harness-pg-*/data/postmaster.pid")
+    os.kill(int(Path(pid_file).read_text().splitlines()[0]), signal.SIGKILL)
+    out, err = ended(process)
+    assert process.returncode == ExitStatus.ENVIRONMENT, out + err
+    assert "the server was lost during the run" in out
+    (made,) = json.loads(record.read_text())["runs"]
+    assert made["server_lost"] is True
+    assert made["metrics"]["counts"]["in_doubt"] == 4
+    assert sandbox.left_behind() == []
+
+
+def test_a_command_that_is_ended_between_two_databases_drops_both(
+    server: EmbeddedServer, sandbox: Sandbox, databases: Callable[[], set[str]]
+) -> None:
+    """Whenever SIGTERM comes while scratch databases are made and dropped, none is left."""
+    before = databases()
+    for wanted in (1, 2, 1):
+        process = sandbox.start(
+            "harness", "run", "--server", server.dsn, "--pattern", "rescan", "--pattern", "unknown", "--clients", "2"
+        )
+        while process.poll() is None and len(databases() - before) < wanted:
+            time.sleep(0.002)
+        process.send_signal(signal.SIGTERM)
+        ended(process)
+        assert databases() == before
+        with connect(server.dsn) as connection:
+            assert connection.execute("SELECT 1 FROM pg_stat_activity WHERE datname LIKE 'harness%'").fetchone() is None
