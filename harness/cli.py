@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterator, Set
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -14,7 +15,7 @@ import click
 
 import harness
 from harness.errors import ExitStatus, HarnessError
-from harness.options import OPTIONS, Options, resolve
+from harness.options import OPTIONS, Option, Options, resolve
 from harness.record import Record
 
 PATTERNS = ("burst", "race", "arrivals", "rescan", "unknown")
@@ -30,15 +31,20 @@ _OF_A_LOAD = frozenset({"profile", "clients", "duration", "pause", "rounds", "po
 
 def _options(command: Callable[..., Any], *, without: Set[str] = frozenset()) -> Callable[..., Any]:
     for option in reversed([option for option in OPTIONS if option.name not in without]):
-        default = "" if option.default in (None, ()) else f"  [default: {_shown(option.default)}]"
+        default = "" if option.default in (None, (), False) else f"  [default: {_shown(option.default)}]"
         command = click.option(
             option.flag,
             option.name,
-            multiple=option.repeatable,
-            metavar=option.metavar,
             help=f"{option.help}; {option.variable}{default}",
+            **_how(option),
         )(command)
     return command
+
+
+def _how(option: Option) -> dict[str, Any]:
+    if option.switch:
+        return {"is_flag": True, "flag_value": "yes", "default": None}
+    return {"multiple": option.repeatable, "metavar": option.metavar}
 
 
 def _shown(default: Any) -> str:
@@ -67,22 +73,44 @@ def main() -> None:
 @click.option(
     "--duplicates", type=click.FloatRange(0, 1, max_open=True), default=0.0, help="share of arrivals that repeat a key"
 )
+@click.option("--http-url", metavar="URL", help="scan real tickets through this API instead of booting a server")
+@click.option("--tickets", type=click.Path(path_type=Path), metavar="FILE", help="their ids (JSON), for --http-url")
+@click.option("--yes", is_flag=True, help="do not ask before real tickets are scanned")
 @_options
-def run(patterns: tuple[str, ...], rate: float, duplicates: float, **given: Any) -> None:
-    """Boot a server, run the profile's patterns, print the verdict."""
+def run(
+    patterns: tuple[str, ...],
+    rate: float,
+    duplicates: float,
+    http_url: str | None,
+    tickets: Path | None,
+    yes: bool,
+    **given: Any,
+) -> None:
+    """Boot a server, run the profile's patterns, print the verdict.
+
+    With --http-url or --tickets: burst and race against an API that is there, with real tickets.
+    """
     with _guarded():
         options = resolve(given, {})
+        if http_url is not None or tickets is not None:
+            _staging(http_url, tickets, options, yes=yes)
         from harness.run import Harness, open_harness
 
         def runs(harness_: Harness) -> None:
-            for name in patterns:
-                if name == "arrivals":
-                    harness_.arrivals(rate=rate, duplicates=duplicates)
-                else:
-                    harness_.run(harness_.pattern(name))
-            if not patterns:
-                for pattern in harness_.profile():
-                    harness_.run(pattern)
+            targets = ("sql", "http") if options.http else ("sql",)
+            for target in targets:
+                for name in patterns:
+                    if name == "arrivals":
+                        harness_.arrivals(rate=rate, duplicates=duplicates, target=target)
+                    else:
+                        harness_.run(harness_.pattern(name), target)
+                if not patterns:
+                    for pattern in harness_.profile():
+                        harness_.run(pattern, target)
+            if options.http:
+                from harness.experiments.compare import compare
+
+                compare(harness_, harness_.http_options, pairs=6, seconds=0.5, rounds=100)
 
         with _progress() as progress, open_harness(options, progress) as opened:
             _report(opened.environment)
@@ -120,18 +148,39 @@ def explore(random_seed: int, **given: Any) -> None:
             _make(opened, options, lambda harness_: harness_.explore(seed=random_seed, **plan))
 
 
-def _make(opened: Any, options: Options, runs: Callable[[Any], None]) -> NoReturn:
-    """Make the runs, write and print the record whatever happens, and end with its exit status."""
+def _staging(http_url: str | None, tickets: Path | None, options: Options, *, yes: bool) -> NoReturn:
+    from harness import contracts
+    from harness.environment.servers import command_line
+    from harness.staging import confirm, read_staging, run_staging
+
+    staging = read_staging(http_url, tickets)
+    contract = contracts.load(options.contract)
+    confirm(staging, yes=yes, ask=input if sys.stdin.isatty() else None)
+    given = {name: value for name in ("clients", "pause") if (value := getattr(options, name)) is not None}
+    command = command_line(["harness", *sys.argv[1:]])
+    record = run_staging(staging, contract, command=command, timeout=options.timeout, **given)
+    _finish(record, options)
+    sys.exit(record.exit_status)
+
+
+def _finish(record: Record, options: Options) -> None:
+    """Write and print the record."""
     from rich.console import Console
 
-    from harness.environment.servers import command_line
     from harness.reports import terminal
+
+    if options.record is not None:
+        record.write(options.record)
+    terminal.print_record(record, Console(highlight=False, width=None if sys.stdout.isatty() else 160))
+
+
+def _make(opened: Any, options: Options, runs: Callable[[Any], None]) -> NoReturn:
+    """Make the runs, write and print the record whatever happens, and end with its exit status."""
+    from harness.environment.servers import command_line
 
     def finish(*, interrupted: bool) -> Record:
         record: Record = opened.record(command_line(["harness", *sys.argv[1:]]), interrupted=interrupted)
-        if options.record is not None:
-            record.write(options.record)
-        terminal.print_record(record, Console(highlight=False, width=None if sys.stdout.isatty() else 160))
+        _finish(record, options)
         return record
 
     try:

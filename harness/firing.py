@@ -16,7 +16,7 @@ from collections.abc import Callable, Generator, Hashable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from typing import Any
 
-from harness.contracts.contract import Contract, Effect
+from harness.contracts.contract import IN_DOUBT, Contract, Effect, Outcome
 from harness.history import History, Log
 from harness.targets.target import Caller, Duplex, Span, Target
 
@@ -33,6 +33,10 @@ _GRACE = 2.0
 
 _DRIVERS = 1
 """Threads that share the clients that need not wait for one another, as `pgbench -j 2` does."""
+
+
+INTERRUPTED = "interrupted"
+"""Code of a call that was given up because the run was ended by Ctrl-C or SIGTERM."""
 
 
 def fire(client: Client, jobs: Iterator[Job]) -> None:
@@ -295,13 +299,18 @@ class Crew:
         return (calls, client.log.called[calls - 1]) if calls > len(client.log.returned) else None
 
     def _give_up(self, threads: Sequence[threading.Thread]) -> None:
-        in_flight = [c.opened for c in self.clients if c.caller is not None and self._in_flight(c) is not None]
-        for caller in in_flight:
-            caller.cancel()
+        in_flight = [(c, call) for c in self.clients if c.caller is not None and (call := self._in_flight(c))]
+        for client, _ in in_flight:
+            client.opened.cancel()
         if not _joined(threads):
-            for caller in in_flight:
-                caller.abort()
+            for client, _ in in_flight:
+                client.opened.abort()
             _joined(threads)
+        for client, (number, _) in in_flight:
+            outcomes = client.log.outcomes
+            if len(outcomes) >= number and outcomes[number - 1].effect is Effect.FAILED:
+                # Our cancellation is no fault of the function's.
+                outcomes[number - 1] = Outcome(IN_DOUBT, Effect.IN_DOUBT, INTERRUPTED, "given up by the harness")
 
 
 def _joined(threads: Sequence[threading.Thread]) -> bool:

@@ -32,6 +32,10 @@ class Options:
     pool_size: int | None = None
     timeout: float = 10.0
     record: Path | None = None
+    http: bool = False
+    postgrest: str | None = None
+    postgrest_image: str = "postgrest/postgrest:v12.2.12"
+    db_pool: int = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +47,8 @@ class Option:
     help: str
     metavar: str
     repeatable: bool = False
+    switch: bool = False
+    """On the command line its name alone turns it on."""
 
     @property
     def flag(self) -> str:
@@ -90,6 +96,13 @@ def _positive(text: str) -> float:
     return value
 
 
+def _yes(text: str) -> bool:
+    known = {"1": True, "yes": True, "true": True, "on": True, "0": False, "no": False, "false": False, "off": False}
+    if text.lower() not in known:
+        raise ValueError(text)
+    return known[text.lower()]
+
+
 def _not_negative(text: str) -> float:
     value = float(text)
     if not 0 <= value < float("inf"):
@@ -112,6 +125,10 @@ OPTIONS: tuple[Option, ...] = (
     Option("pool_size", _positive_int, "a pool of so many connections between clients and server", "POSITIVE INTEGER"),
     Option("timeout", _positive, "seconds after which a call is cancelled", "POSITIVE NUMBER"),
     Option("record", Path, "write the record (JSON) there", "PATH"),
+    Option("http", _yes, "repeat each pattern through PostgREST, and compare", "YES OR NO", switch=True),
+    Option("postgrest", str, "the PostgREST binary [default: .postgrest, PATH, node_modules]", "FILE"),
+    Option("postgrest_image", str, "image of PostgREST beside a container", "IMAGE"),
+    Option("db_pool", _positive_int, "PostgREST's connections to the database", "POSITIVE INTEGER"),
 )
 
 

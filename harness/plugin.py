@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn
 import pytest
 
 from harness.errors import HarnessError
-from harness.options import OPTIONS, Options, resolve
+from harness.options import OPTIONS, Option, Options, resolve
 
 if TYPE_CHECKING:
     from harness.environment.database import Database
@@ -33,12 +33,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         group.addoption(
             f"--harness-{option.flag[2:]}",
             dest=f"harness_{option.name}",
-            action="append" if option.repeatable else "store",
-            metavar=option.metavar,
             help=f"{option.help} (ini: harness_{option.name}, environment: {option.variable})",
+            **_how(option),
         )
         kind: Literal["linelist", "string"] = "linelist" if option.repeatable else "string"
         parser.addini(f"harness_{option.name}", option.help, type=kind, default=None)
+
+
+def _how(option: Option) -> dict[str, Any]:
+    if option.switch:
+        return {"action": "store_const", "const": "yes"}
+    return {"action": "append" if option.repeatable else "store", "metavar": option.metavar}
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -48,6 +53,7 @@ def pytest_configure(config: pytest.Config) -> None:
         config.stash[_OPTIONS] = resolve(given, ini)
     except HarnessError as error:
         raise pytest.UsageError(str(error)) from error
+    config.addinivalue_line("markers", "harness_targets(*names): with --harness-http, only through these targets")
     config.pluginmanager.register(_Collector(), "harness-collector")
 
 
@@ -102,8 +108,21 @@ def _harness_session(pytestconfig: pytest.Config) -> Iterator[_Session]:
         signal.signal(signal.SIGTERM, before)
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """With --harness-http, tests that use `harness` run once for each target."""
+    if "_harness_target" in metafunc.fixturenames and metafunc.config.stash[_OPTIONS].http:
+        marker = metafunc.definition.get_closest_marker("harness_targets")
+        metafunc.parametrize("_harness_target", ("sql", "http") if marker is None else marker.args, indirect=True)
+
+
 @pytest.fixture
-def harness(_harness_session: _Session, request: pytest.FixtureRequest) -> Iterator[Harness]:
+def _harness_target(request: pytest.FixtureRequest) -> str:
+    target: str = getattr(request, "param", "sql")
+    return target
+
+
+@pytest.fixture
+def harness(_harness_session: _Session, _harness_target: str, request: pytest.FixtureRequest) -> Iterator[Harness]:
     """Runs patterns against the function of the contract; each run has a fresh database.
 
     `harness.burst(...)`, `harness.race(...)`, `harness.arrivals(...)`, `harness.rescan(...)` and `harness.unknown(...)`
@@ -111,12 +130,22 @@ def harness(_harness_session: _Session, request: pytest.FixtureRequest) -> Itera
     """
     opened = _open(_harness_session)
     before = len(opened.runs)
-    opened.test = request.node.nodeid
+    opened.test, opened.target = request.node.nodeid, _harness_target
     yield opened
     made = opened.runs[before:]
     request.node.stash[_RUNS] = [{"server": str(opened.environment)} | _summary(run) for run in made]
     for run in made:
         request.node.user_properties += _properties(run)
+
+
+@pytest.fixture
+def harness_compare(harness: Harness, pytestconfig: pytest.Config) -> Callable[..., RunRecord]:
+    """Measures what PostgREST adds: both doors in alternating blocks, then races. Skips without --harness-http."""
+    if not pytestconfig.stash[_OPTIONS].http:
+        pytest.skip("compares SQL with PostgREST, which --harness-http asks for")
+    from harness.experiments.compare import compare
+
+    return lambda **plan: compare(harness, harness.http_options, **plan)
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -25,7 +25,7 @@ from harness.environment.database import Database, Template
 from harness.environment.postgrest import SupabaseRoles
 from harness.environment.servers import ExternalServer, Server, ServerDescription, address
 from harness.errors import HarnessError, UsageError
-from harness.firing import Crew, clock, without_collections
+from harness.firing import INTERRUPTED, Crew, clock, without_collections
 from harness.history import WARM_UP, History
 from harness.options import Options
 from harness.patterns import (
@@ -213,7 +213,7 @@ class Harness:
         from harness.schedules import Plan, explore
 
         plan = Plan(calls, search, max_schedules, max_preemptions, seconds, seed, crash, replay)
-        words = ["harness", "explore"] + (["--crash"] if crash else []) + self._given({})
+        words = ["harness", "explore"] + (["--crash"] if crash else []) + self._given()
         plan = dataclasses.replace(plan, command=shlex.join(words))
         with self.template.clone() as database:
             exploration = explore(database.dsn, self.contract, plan, self.invariants)
@@ -447,25 +447,26 @@ class Harness:
 
     def _replay(self, pattern: Pattern, target: str) -> str:
         """The command that runs this pattern again, with every option that is not a default."""
-        words = ["harness", "run", "--pattern", "burst" if isinstance(pattern, Together) else pattern.name]
-        if isinstance(pattern, Together):
-            words = ["harness", "run", "--profile", "soak"]
-        return shlex.join(words + self._given(_overrides(pattern)))
+        which = ["--profile", "soak"] if isinstance(pattern, Together) else ["--pattern", pattern.name]
+        given = self._given(**_overrides(pattern), http=target == "http", pool_size=self.options.pool_size)
+        return shlex.join(["harness", "run", *which, *given])
 
-    def _given(self, overrides: Mapping[str, Any]) -> list[str]:
-        """The options that are not a default, as words of a command; what belongs to a pattern only by `overrides`."""
-        words: list[str] = []
-        values: dict[str, Any] = {"profile": "quick", "record": None, **overrides}
-        if not overrides:
-            values |= dict.fromkeys(("clients", "duration", "pause", "rounds", "pool_size"))
+    def _given(self, **of_a_load: Any) -> list[str]:
+        """The options that are not a default, as words of a command; those that belong to a load as they are given."""
+        nothing = dict.fromkeys(("clients", "duration", "pause", "rounds", "pool_size"))
+        values: dict[str, Any] = {"profile": "quick", "record": None, "http": False, **nothing, **of_a_load}
         given = dataclasses.replace(self.options, **values)
+        words: list[str] = []
         for field in dataclasses.fields(Options):
             value = getattr(given, field.name)
             if value == field.default or value is None:
                 continue
+            name = "--" + field.name.replace("_", "-")
+            if value is True:
+                words.append(name)
+                continue
             for each in value if isinstance(value, tuple) else (value,):
-                shown = _without_password(each) if field.name == "server" else str(each)
-                words += ["--" + field.name.replace("_", "-"), shown]
+                words += [name, _without_password(each) if field.name == "server" else str(each)]
         return words
 
 
@@ -480,7 +481,7 @@ def open_harness(options: Options, progress: Progress | None = None) -> Iterator
     with ExitStack() as stack:
         stack.enter_context(server)
         if options.http or not isinstance(server, ExternalServer):
-            # Migrations made for Supabase name its roles. On somebody else's server they are not ours to create unasked.
+            # Migrations made for Supabase name its roles. On somebody else's server they are created only if asked for.
             stack.enter_context(SupabaseRoles(server))
         stack.enter_context(template)
         yield Harness(options, contract, server, template, progress)
@@ -530,11 +531,15 @@ def _answers(database: Database) -> bool:
 
 
 def _notes(crew: Crew, history: History, metrics: Metrics, *, server_lost: bool) -> Iterator[str]:
-    doubtful = sum(o.outcome.effect is Effect.IN_DOUBT for o in history.operations())
+    lost = [o.outcome.code for o in history.operations() if o.outcome.effect is Effect.IN_DOUBT]
+    given_up = lost.count(INTERRUPTED)
+    doubtful = len(lost) - given_up
     if server_lost:
         yield "the server was lost during the run; nothing after that could be judged"
     if doubtful:
         yield f"{doubtful} calls are in doubt: their connection died before the answer"
+    if given_up:
+        yield f"{given_up} calls are in doubt: they were given up when the run was ended"
     if crew.timeouts:
         yield f"{crew.timeouts} calls outlasted {crew.timeout:g} s and were cancelled"
     if metrics.late:

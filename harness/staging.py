@@ -141,7 +141,7 @@ def _run(
     try:
         # No warm-up calls here: they could not be rolled back.
         crew.open([contract.unknown_key() for _ in range(pattern.clients)])
-        crew.fire(pattern.prepare(crew, crew.clients, contract, Keys(tickets)))
+        crew.fire(pattern.prepare(crew, crew.clients, contract, Keys(tickets)), pattern.independent)
     finally:
         crew.close()
     history = _Fresh(crew.history(()), contract)

@@ -127,7 +127,7 @@ def compare(
             *judge_history(merged, harness.contract),
             *(_renamed(r.overlapped, r.name) for r in races),
             _equivalent(histories, races, harness.contract),
-            *invariants.judge(harness._invariants, merged.operations(), database.connect),
+            *invariants.judge(harness.invariants, merged.operations(), database.connect),
         ]
     added = added_latency(blocks)
     record = RunRecord(
@@ -199,7 +199,7 @@ class _Bench:
     def bursts(self, plan: Burst, pairs: int) -> tuple[list[Block], Anatomy, list[History]]:
         """The alternating blocks, where their time went, and each door's history."""
         harness = self._harness
-        harness._check_connections(Burst(plan.clients + self._options.pool, calls=1))
+        harness.check_connections(Burst(plan.clients + self._options.pool, calls=1))
         blocks: list[Block] = []
         with closing(self._sql()) as sql, closing(self._http()) as http:
             postgrest = http.postgrest
@@ -207,7 +207,7 @@ class _Bench:
             crews = {door.name: self._crew(plan, door) for door in (sql, http)}
             try:
                 for crew in crews.values():
-                    crew.open(harness._new_keys(self._database, plan.clients))
+                    crew.open(harness.new_keys(self._database, plan.clients))
                 rates = {name: self._calibrate(crew, plan.clients) for name, crew in crews.items()}
                 keys = {name: self._keys(rate, plan, pairs) for name, rate in rates.items()}
                 http.evidence()  # what the calibration left is not of the blocks
@@ -234,9 +234,9 @@ class _Bench:
             for name, first, second in ((SQL, 0, 0), (HTTP, 1, 1), ("mixed", 0, 1)):
                 crew = self._crew(plan, doors[first], doors[second])
                 try:
-                    crew.open(harness._new_keys(self._database, plan.clients))
-                    keys = Keys(harness._new_keys(self._database, plan.fresh_keys(None)))
-                    crew.fire(plan.prepare(crew, crew.clients, harness.contract, keys))
+                    crew.open(harness.new_keys(self._database, plan.clients))
+                    keys = Keys(harness.new_keys(self._database, plan.fresh_keys(None)))
+                    crew.fire(plan.prepare(crew, crew.clients, harness.contract, keys), plan.independent)
                 finally:
                     crew.close()
                 history = crew.history(())
@@ -249,7 +249,7 @@ class _Bench:
         return SqlTarget(self._database.dsn, self._harness.contract)
 
     def _http(self) -> HttpTarget:
-        return open_http(self._harness._server, self._database, self._harness.contract, self._options)
+        return open_http(self._harness.server, self._database, self._harness.contract, self._options)
 
     def _crew(self, plan: Pattern, *doors: Target) -> Crew:
         """Clients take the doors in turn."""
@@ -264,23 +264,23 @@ class _Bench:
     def _calibrate(self, crew: Crew, clients: int) -> float:
         """The rate, in calls per second, of a short burst that no figure is taken from."""
         probe = Burst(clients, calls=CALIBRATION_CALLS, phase=WARM_UP)
-        keys = Keys(self._harness._new_keys(self._database, clients * CALIBRATION_CALLS))
+        keys = Keys(self._harness.new_keys(self._database, clients * CALIBRATION_CALLS))
         started = time.perf_counter()
-        crew.fire(probe.prepare(crew, crew.clients, self._harness.contract, keys))
+        crew.fire(probe.prepare(crew, crew.clients, self._harness.contract, keys), probe.independent)
         return clients * CALIBRATION_CALLS / (time.perf_counter() - started)
 
     def _keys(self, rate: float, plan: Burst, blocks: int) -> Iterator[Keys]:
         """Fresh keys for each block, all made before the first: making them is work that a block would feel."""
         assert plan.duration is not None
         each = math.ceil(rate * plan.duration * KEYS_MARGIN) + plan.clients
-        keys: list[Hashable] = self._harness._new_keys(self._database, each * blocks)
+        keys: list[Hashable] = self._harness.new_keys(self._database, each * blocks)
         return iter([Keys(keys[at * each : (at + 1) * each]) for at in range(blocks)])
 
     def _block(self, plan: Burst, crew: Crew, keys: Keys, postgrest: PostgREST) -> Block:
         before = [len(client.log) for client in crew.clients]
         jobs = plan.prepare(crew, crew.clients, self._harness.contract, keys)
         client_cpu, postgrest_cpu = time.process_time(), _cpu(postgrest.pid)
-        crew.fire(jobs)
+        crew.fire(jobs, plan.independent)
         client_cpu = time.process_time() - client_cpu
         ended_cpu = _cpu(postgrest.pid)
         durations: list[float] = []

@@ -37,13 +37,13 @@ def overload(harness: Harness, options: HttpOptions, *, clients: int = 50, round
     race, contract = Race(clients, rounds), harness.contract
     with (
         harness.template.clone() as database,
-        closing(open_http(harness._server, database, contract, options)) as target,
+        closing(open_http(harness.server, database, contract, options)) as target,
     ):
         crew = Crew(contract, lambda _: target, clients, timeout=harness.options.timeout, overlap=race.overlap)
         try:
-            crew.open(harness._new_keys(database, clients))
-            keys = Keys(harness._new_keys(database, race.fresh_keys(None)))
-            crew.fire(race.prepare(crew, crew.clients, contract, keys))
+            crew.open(harness.new_keys(database, clients))
+            keys = Keys(harness.new_keys(database, race.fresh_keys(None)))
+            crew.fire(race.prepare(crew, crew.clients, contract, keys), race.independent)
         finally:
             crew.close()
         whole = crew.history(())
@@ -53,7 +53,7 @@ def overload(harness: Harness, options: HttpOptions, *, clients: int = 50, round
         findings = [
             *judge_history(reached, contract),
             *([] if measured is None else [overlap.judge(measured)]),
-            *invariants.judge(harness._invariants, whole.operations(), database.connect),
+            *invariants.judge(harness.invariants, whole.operations(), database.connect),
         ]
         details = target.details()
     through = len(reached.operations())

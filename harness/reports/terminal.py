@@ -64,6 +64,8 @@ def _run(run: RunRecord) -> RenderableType:
     if run.metrics is not None:
         parts.append(_section("scan results", _results(run)))
         parts.append(_section("response times (ms)", _times(run)))
+    if "http" in run.details:
+        parts.append(_section("http", _http(run.details["http"])))
     if run.overlap is not None:
         parts.append(_section("race handling", _race(run)))
     if "exploration" in run.details:
@@ -114,6 +116,18 @@ def _times(run: RunRecord) -> RenderableType:
         values = (trend.avg, trend.min, trend.med, trend.p90, trend.p95, trend.p99, trend.max)
         table.add_row(label, str(trend.count), *("-" if math.isnan(v) else f"{v:.2f}" for v in values))
     return table
+
+
+def _http(told: Mapping[str, Any]) -> RenderableType:
+    checks = told["checks"].items()
+    rows = {f"check: {name}": f"{each['passed']} passed, {each['failed']} failed" for name, each in checks}
+    rows |= {f"status {status}" if status != "0" else "no answer": str(n) for status, n in told["statuses"].items()}
+    return _pairs({"through": f"{_served_by(told)} at {told['url']}, {told['connections']} connections"} | rows)
+
+
+def _served_by(told: Mapping[str, Any]) -> str:
+    served = told["postgrest"]
+    return f"PostgREST {served['version']} ({served['how']}; pool of {served['pool']})" if served else "PostgREST"
 
 
 def _race(run: RunRecord) -> RenderableType:

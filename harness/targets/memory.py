@@ -53,6 +53,9 @@ class MemoryTarget:
     def decode_evidence(self, raw: Sequence[Any]) -> Sequence[Any]:
         return raw
 
+    def details(self) -> dict[str, Any]:
+        return {}
+
     def close(self) -> None:
         """Nothing is held."""
 

@@ -115,6 +115,9 @@ class SqlTarget:
     def decode_evidence(self, raw: Sequence[Any]) -> Sequence[Any]:
         return self._codec.decode_evidence(raw)
 
+    def details(self) -> dict[str, Any]:
+        return {}
+
     def close(self) -> None:
         """Close the pool, where there is one."""
         for pool in self._pools.values():

@@ -105,6 +105,10 @@ class Target(Protocol):
         """The evidence columns of one answer as Python values."""
         ...
 
+    def details(self) -> dict[str, Any]:
+        """What a record keeps of this target's own, as plain values; asked once, after the run."""
+        ...
+
     def close(self) -> None:
         """End what the target itself holds, such as a pool; callers are closed by whoever opened them."""
         ...

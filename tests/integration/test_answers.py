@@ -188,7 +188,7 @@ def test_one_backend_that_is_terminated_leaves_one_client_out(make_harness: Make
     harness._progress = seen
 
     def terminate() -> None:
-        with connect(harness._server.dsn) as connection:
+        with connect(harness.server.dsn) as connection:
             connection.execute(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE '%scan_ticket_atomic%'"
                 " AND datname LIKE 'harness%' AND pid <> pg_backend_pid() LIMIT 1"
@@ -213,7 +213,7 @@ def test_a_race_goes_on_without_a_client_whose_backend_was_terminated(make_harne
     harness._progress = seen
 
     def terminate() -> None:
-        with connect(harness._server.dsn) as connection:
+        with connect(harness.server.dsn) as connection:
             connection.execute(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE '%scan_ticket_atomic%'"
                 " AND datname LIKE 'harness%' AND pid <> pg_backend_pid() LIMIT 1"
