@@ -37,8 +37,9 @@ from harness.environment.database import Database
 from harness.environment.postgrest import DEFAULT_IMAGE, DEFAULT_POOL, PostgREST, Token, open_postgrest
 from harness.environment.servers import Server, connect
 from harness.errors import HarnessError
+from harness.targets import http_wire
 from harness.targets.http_wire import Head, LostError, NotSentError, Wire, address_of
-from harness.targets.target import Caller, Span
+from harness.targets.target import Answer, Caller, Span
 
 CHECKS = ("status is 200", "has body", "response time under 200 ms", "valid JSON")
 """The checks of the original load test, which are metrics here."""
@@ -236,7 +237,7 @@ class HttpTarget:
             elapsed = []
             for seconds in _PAUSES:
                 started = time.monotonic()
-                reader.read(*wire.exchange(head, _json({"seconds": seconds}), started), counters)
+                reader.read(wire.exchange(head, _json({"seconds": seconds}), started), counters)
                 elapsed.append(time.monotonic() - started)
         finally:
             wire.close()
@@ -273,39 +274,59 @@ class HttpTarget:
 
 
 class HttpCaller:
-    """One client on its own connection. `call` is the hot path."""
+    """One client on its own connection. `send` and `receive` are the hot path."""
 
     def __init__(self, wire: Wire, head: Head, bodies: Sequence[tuple[bytes, bytes]], reader: _Reader) -> None:
         self._wire = wire
-        self._exchange = wire.exchange
         self._head = head
         self._bodies = bodies
         self._reader = reader
-        self._read = reader.read
+        self._started = 0.0
+        self._failure: Answer | None = None
+        """What the call in flight comes to, where it could not be sent."""
         self._closed = False
         self._gave_up = False
         self._counters = Counters()
 
-    def call(self, key: Any, variant: int) -> tuple[Outcome, Sequence[Any]]:
+    def call(self, key: Any, variant: int) -> Answer:
+        self.send(key, variant)
+        answer = self.receive()
+        while answer is None:
+            answer = self.receive()
+        return answer
+
+    def fileno(self) -> int:
+        return self._wire.fileno()
+
+    def send(self, key: Any, variant: int) -> None:
         before, after = self._bodies[variant]
-        counters = self._counters
-        counters.calls += 1
-        started = time.monotonic()
+        self._counters.calls += 1
+        self._gave_up = False
+        self._started = started = time.monotonic()
         try:
-            status, head, body = self._exchange(self._head, before + key + after, started)
-        except LostError as error:
-            code, self._gave_up = "timeout" if self._gave_up else "connection_lost", False
-            counters.without_answer()
-            return self._reader.failed(code, str(error), Effect.IN_DOUBT)
+            self._wire.send(self._head, before + key + after, started)
         except NotSentError as error:
-            counters.without_answer()
-            return self._reader.failed("not_sent", str(error))
+            self._failure = self._reader.failed("not_sent", str(error))
         except HarnessError as error:
+            self._failure = self._reader.failed("connection_refused", error.tried)
+
+    def receive(self) -> Answer | None:
+        counters = self._counters
+        if self._failure is not None:
+            failure, self._failure = self._failure, None
             counters.without_answer()
-            return self._reader.failed("connection_refused", error.tried)
-        if time.monotonic() - started >= _SLOW:
+            return failure
+        try:
+            answer = self._wire.receive()
+        except LostError as error:
+            counters.without_answer()
+            code = "timeout" if self._gave_up else "connection_lost"
+            return self._reader.failed(code, str(error), Effect.IN_DOUBT)
+        if answer is None:
+            return None
+        if time.monotonic() - self._started >= _SLOW:
             counters.slow += 1
-        return self._read(status, head, body, counters)
+        return self._reader.read(answer, counters)
 
     def begin(self) -> bool:
         """False: each HTTP call is a transaction of its own."""
@@ -390,7 +411,8 @@ class _Reader:
         self.timing = bytearray()
         self.last_status = 0
 
-    def read(self, status: bytes, head: bytes, body: bytes, counters: Counters) -> tuple[Outcome, Sequence[Any]]:
+    def read(self, answer: http_wire.Answer, counters: Counters) -> Answer:
+        status, head, body, _ = answer
         if (at := head.find(b"\r\nserver-timing:")) >= 0:
             self.timing += head[at + 16 : head.index(b"\r\n", at + 16)]
             self.timing += b"\n"
@@ -398,8 +420,8 @@ class _Reader:
             self.last_status = number = int(status)
             counters.statuses[number] = counters.statuses.get(number, 0) + 1
         try:
-            answer = _decode(str(body, "utf-8"))
-            row = answer[0] if type(answer) is list and len(answer) == 1 else answer
+            value = _decode(str(body, "utf-8"))
+            row = value[0] if type(value) is list and len(value) == 1 else value
             outcome = self._known.get(tuple([row[name] for name in self._labels]))
             evidence = [row[name] for name in self._evidence]
         except (ValueError, KeyError, TypeError, IndexError):
@@ -420,7 +442,7 @@ class _Reader:
     def spans(self) -> Sequence[Span | None]:
         return [None if s is None else Span(_microseconds(s[0]), _microseconds(s[1])) for s in self._spans]
 
-    def failed(self, code: str, detail: str, effect: Effect = Effect.FAILED) -> tuple[Outcome, Sequence[Any]]:
+    def failed(self, code: str, detail: str, effect: Effect = Effect.FAILED) -> Answer:
         if self._timed:
             self._spans.append(None)
         detail = self._token.redact(" ".join(detail.split()))
@@ -430,7 +452,7 @@ class _Reader:
             known = self._remember((code, detail, effect), Outcome(label, effect, code, detail))
         return known, self._no_evidence
 
-    def _unusual(self, status: bytes, head: bytes, body: bytes, counters: Counters) -> tuple[Outcome, Sequence[Any]]:
+    def _unusual(self, status: bytes, head: bytes, body: bytes, counters: Counters) -> Answer:
         """Everything that is not one row with the columns asked for: the body's code decides, then the status."""
         number, content = int(status), body.decode(errors="replace").strip()
         readable = True
@@ -464,7 +486,7 @@ class _Reader:
             return self.failed(BROKEN_ANSWER, f"no row with the columns {', '.join(self._columns)}: {shown}")
         return self.failed(f"http_{number}", f"no error code of PostgREST: {shown}")
 
-    def _error(self, answer: Mapping[str, Any]) -> tuple[Outcome, Sequence[Any]]:
+    def _error(self, answer: Mapping[str, Any]) -> Answer:
         code = answer["code"]
         detail = "; ".join(str(answer[part]) for part in ("message", "details", "hint") if answer.get(part))
         doubtful = code in _DOUBTFUL_CODES or (len(code) == 5 and code.startswith(_DOUBTFUL_CLASS))

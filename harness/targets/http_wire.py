@@ -12,12 +12,14 @@ What it does not do: pipelining, proxies, following redirects, compression.
 
 from __future__ import annotations
 
+import os
 import select
 import socket
 import ssl
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from typing import NamedTuple
 from urllib.parse import SplitResult, urlsplit
 
 from harness.errors import HarnessError, UsageError
@@ -59,16 +61,28 @@ class Head:
         return known
 
 
+class Answer(NamedTuple):
+    """One whole answer."""
+
+    status: bytes
+    head: bytes
+    """In lower case."""
+    body: bytes
+    last: bool
+    """Nothing more can be asked on this connection."""
+
+
 class Wire:
-    """One client's connection. `exchange` is the hot path."""
+    """One client's connection. `send` and `receive` are the hot path."""
 
     def __init__(self, address: SplitResult) -> None:
         """Nothing is opened yet."""
         self._address = address
         self._socket: socket.socket | None = None
+        self._open = False
         self._used = 0.0
         self._refused = False
-        self._shut = False
+        self._data = b""
         self.opened = 0
         """Connections opened so far."""
 
@@ -85,6 +99,7 @@ class Wire:
             connection = socket.create_connection((host, port or (443 if secure else 80)), _CONNECT_TIMEOUT)
             try:
                 connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                connection = self._in_place_of_the_last(connection)
                 if secure:
                     connection = ssl.create_default_context().wrap_socket(connection, server_hostname=host)
                 connection.settimeout(limit)
@@ -94,84 +109,147 @@ class Wire:
         except OSError as error:
             self._refused = True
             raise _no_connection(self._address, error) from error
-        self._socket, self._refused, self._shut, self._used = connection, False, False, time.monotonic()
+        self._socket, self._open, self._refused, self._used = connection, True, False, time.monotonic()
         self.opened += 1
 
-    def exchange(self, head: Head, body: bytes, now: float) -> tuple[bytes, bytes, bytes]:
-        """Send one request; status, head in lower case and body of its answer. `now` is time.monotonic()'s.
+    def fileno(self) -> int:
+        """The same for all connections of this wire, one after the other."""
+        assert self._socket is not None
+        return self._socket.fileno()
 
-        Raises HarnessError where a connection had to be opened and could not, NotSentError and LostError.
+    def send(self, head: Head, body: bytes, now: float) -> None:
+        """Send one request; `now` is time.monotonic()'s.
+
+        Raises HarnessError where a connection had to be opened and could not, and NotSentError.
         """
-        connection = self._socket
-        if connection is None or self._shut or now - self._used > _IDLE:
-            connection = self._usable()
+        if not self._open or now - self._used > _IDLE:
+            self._make_usable()
+        assert self._socket is not None
         try:
-            connection.sendall(head.of(len(body)) + body)
+            self._socket.sendall(head.of(len(body)) + body)
         except OSError as error:
-            self.close()
+            self._end()
             raise NotSentError(str(error)) from error
+
+    def receive(self) -> Answer | None:
+        """Read once; the answer, or None while only a part of it is there. Raises LostError."""
+        assert self._socket is not None
         try:
-            answer = self._receive(connection)
+            piece = self._socket.recv(_CHUNK)
+            data = self._data + piece if self._data else piece
+            answer = parse(data, ended=not piece)
         except (OSError, ValueError) as error:
-            self.close()
+            self._end()
             raise LostError(str(error)) from error
+        if answer is None:
+            self._data = data
+            if isinstance(self._socket, ssl.SSLSocket) and self._socket.pending():
+                return self.receive()  # decrypted already: nobody who polls the socket would see it
+            return None
+        self._data = b""
         self._used = time.monotonic()
+        if answer.last:
+            self._end()
+        return answer
+
+    def exchange(self, head: Head, body: bytes, now: float) -> Answer:
+        """Send one request and wait for its answer."""
+        self.send(head, body, now)
+        answer = self.receive()
+        while answer is None:
+            answer = self.receive()
         return answer
 
     def shut(self) -> None:
         """End the exchange in flight, from another thread."""
         connection = self._socket
+        self._open = False
         if connection is not None:
-            self._shut = True
             with suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         connection, self._socket = self._socket, None
+        self._open = False
         if connection is not None:
             connection.close()
 
-    def _usable(self) -> socket.socket:
-        """The connection after a pause, or a new one."""
-        connection = self._socket
-        # Nothing is owed to us, so something to read is the end of the connection: the server closed it meanwhile.
-        if connection is not None and not self._shut and not select.select([connection], [], [], 0)[0]:
-            return connection
-        self.close()
-        self.open()
-        assert self._socket is not None
-        return self._socket
+    def _end(self) -> None:
+        """End the connection and keep its number, on which somebody may be polling, for the next one."""
+        self._data = b""
+        self.shut()
 
-    def _receive(self, connection: socket.socket) -> tuple[bytes, bytes, bytes]:
-        """Status, head in lower case and body of one answer. Raises ValueError or OSError when it is incomplete."""
-        data = connection.recv(_CHUNK)
-        while (end := data.find(b"\r\n\r\n")) < 0:
-            data += _more(connection)
-        head, rest = data[: end + 2].lower(), data[end + 4 :]
-        if not head.startswith(b"http/1."):
-            raise ValueError("the answer is not HTTP/1")
-        status = head[9:12]
-        if not status.isdigit():
-            raise ValueError("the answer has no status")
-        if status[:1] == b"1":
-            raise ValueError(f"an interim answer {status.decode()} nobody asked for")
-        if b"\r\ntransfer-encoding: chunked" in head:
-            body = _dechunk(connection, rest)
-        elif (at := head.find(b"\r\ncontent-length:")) >= 0:
-            length = int(head[at + 17 : head.index(b"\r\n", at + 17)])
-            while len(rest) < length:
-                rest += _more(connection)
-            body = rest[:length]
-        elif status in (b"204", b"304"):
-            body = b""
-        else:  # ends with the connection
-            while piece := connection.recv(_CHUNK):
-                rest += piece
-            body = rest
-            self.close()
-        if b"\r\nconnection: close" in head:
-            self.close()
-        return status, head, body
+    def _in_place_of_the_last(self, connection: socket.socket) -> socket.socket:
+        """The new connection under the number of the one before."""
+        last, self._socket = self._socket, None
+        if last is None:
+            return connection
+        number = last.detach()
+        os.dup2(connection.fileno(), number)
+        connection.close()
+        return socket.socket(fileno=number)
+
+    def _make_usable(self) -> None:
+        """Look at the connection after a pause, and open another where it has ended."""
+        if self._open:
+            assert self._socket is not None
+            # Nothing is owed to us, so something to read is the end of the connection: the server closed it meanwhile.
+            if not select.select([self._socket], [], [], 0)[0]:
+                return
+            self._end()
+        self.open()
+
+
+def parse(data: bytes, *, ended: bool) -> Answer | None:
+    """The answer that `data` holds; None while it is not whole. `ended`: nothing more will come.
+
+    Raises ValueError for what is no answer of HTTP/1, or will never be whole.
+    """
+    answer = _parsed(data, ended)
+    if answer is None and ended:
+        raise ValueError("cut before the answer was complete")
+    return answer
+
+
+def _parsed(data: bytes, ended: bool) -> Answer | None:
+    end = data.find(b"\r\n\r\n")
+    if end < 0:
+        return None
+    head, at = data[: end + 2].lower(), end + 4
+    if not head.startswith(b"http/1."):
+        raise ValueError("the answer is not HTTP/1")
+    status = head[9:12]
+    if not status.isdigit() or status[:1] == b"1":
+        raise ValueError(f"the answer has the status {status!r}")
+    last = b"\r\nconnection: close" in head
+    body: bytes | None
+    if b"\r\ntransfer-encoding: chunked" in head:
+        body = _dechunked(data, at)
+    elif (length_at := head.find(b"\r\ncontent-length:")) >= 0:
+        length = int(head[length_at + 17 : head.index(b"\r\n", length_at + 17)])
+        body = data[at : at + length] if len(data) >= at + length else None
+    elif status in (b"204", b"304"):
+        body = b""
+    else:  # it ends with the connection
+        body, last = data[at:] if ended else None, True
+    return None if body is None else Answer(status, head, body, last)
+
+
+def _dechunked(data: bytes, at: int) -> bytes | None:
+    """The chunked body that starts at `at`; None while it is not whole."""
+    pieces: list[bytes] = []
+    while True:
+        end = data.find(b"\r\n", at)
+        if end < 0:
+            return None
+        size = int(data[at:end].partition(b";")[0], 16)
+        at = end + 2 + size
+        if size == 0:  # then trailers, up to an empty line
+            return b"".join(pieces) if data.find(b"\r\n\r\n", end) >= 0 else None
+        if len(data) < at + 2:
+            return None
+        pieces.append(data[end + 2 : at])
+        at += 2
 
 
 def address_of(url: str) -> SplitResult:
@@ -206,33 +284,3 @@ def _no_connection(address: SplitResult, error: OSError) -> HarnessError:
     else:
         tried, next_step = str(error), "check that PostgREST runs there, and its port"
     return HarnessError(f"No connection to {address.scheme}://{address.netloc}.", tried=tried, next_step=next_step)
-
-
-def _dechunk(connection: socket.socket | ssl.SSLSocket, data: bytes) -> bytes:
-    """The body of a chunked answer of which `data` was read. Raises ValueError or OSError when it is incomplete."""
-    body = b""
-    at = 0
-    while True:
-        while (end := data.find(b"\r\n", at)) < 0:
-            data += _more(connection)
-        size = int(data[at:end].partition(b";")[0], 16)
-        at = end + 2 + size
-        while len(data) < at + 2:
-            data += _more(connection)
-        if size == 0:
-            while data[at : at + 2] != b"\r\n":  # trailers, up to the empty line
-                while (end := data.find(b"\r\n", at)) < 0:
-                    data += _more(connection)
-                at = end + 2
-                while len(data) < at + 2:
-                    data += _more(connection)
-            return body
-        body += data[end + 2 : at]
-        at += 2
-
-
-def _more(connection: socket.socket) -> bytes:
-    piece = connection.recv(_CHUNK)
-    if not piece:
-        raise ValueError("cut before the answer was complete")
-    return piece

@@ -20,7 +20,6 @@ from harness.environment.embedded import EmbeddedServer
 from harness.environment.postgrest import SupabaseRoles, Token, find_binary
 from harness.errors import HarnessError
 from harness.patterns import Burst, Race, Rescan, Unknown
-from harness.run import Harness
 from harness.targets.http import HttpOptions, HttpTarget, open_http
 from harness.targets.sql import SqlTarget
 from harness.verdict.findings import Truth
@@ -104,10 +103,9 @@ def test_warming_a_connection_leaves_no_trace(target: HttpTarget, database: Data
 @pytest.mark.parametrize(
     "pattern", [Burst(4, calls=20), Race(4, 24), Rescan(3, 4), Unknown(2, 5)], ids=lambda pattern: pattern.name
 )
-def test_every_pattern_holds_through_postgrest(make_harness: MakeHarness, server: EmbeddedServer, pattern: Any) -> None:
+def test_every_pattern_holds_through_postgrest(make_harness: MakeHarness, pattern: Any) -> None:
     """The shipped function keeps its promise over HTTP, with the same judgement as by SQL."""
-    harness: Harness = make_harness()
-    result = harness.run(pattern, lambda database: open_http(server, database, SCAN_TICKET, HttpOptions()))
+    result = make_harness().run(pattern, "http")
     assert result.record.target == "http"
     assert not result.verdict.broken
     assert [f.id for f in result.record.findings if f.truth is not Truth.HELD] in ([], ["race_overlapped"])

@@ -17,6 +17,8 @@ from harness.contracts.contract import Effect, Outcome
 from harness.contracts.scan_ticket import SCAN_TICKET
 from harness.environment.postgrest import Token
 from harness.errors import HarnessError, UsageError
+from harness.firing import Crew
+from harness.patterns import Burst, Keys
 from harness.targets import http, http_wire
 from harness.targets.http import HttpTarget
 from tests.local_server import CUT, HANG, Answer, LocalServer, answer, answering
@@ -153,6 +155,25 @@ def test_a_server_that_is_gone_fails_the_call_without_a_doubt() -> None:
         refused, _ = caller.call(target.encode_key(TICKET), 0)
         caller.close()
     assert (refused.label, refused.effect, refused.code) == ("failed", Effect.FAILED, "connection_refused")
+
+
+def test_clients_side_by_side_on_one_thread_outlive_a_cut_connection() -> None:
+    """Where one thread serves several clients by polling, a client whose connection was cut goes on with another."""
+    with answering(answer(ROW), CUT, [answer(ROW)[:20], CUT], [answer(ROW), CUT], answer(ROW)) as server:
+        target = target_of(server)
+        crew = Crew(SCAN_TICKET, lambda _: target, 3, timeout=10, overlap=lambda _: False)
+        burst = Burst(3, calls=5)
+        crew.open([uuid.uuid4() for _ in range(3)])
+        try:
+            keys = Keys([uuid.uuid4() for _ in range(15)])
+            crew.fire(burst.prepare(crew, crew.clients, SCAN_TICKET, keys), burst.independent)
+        finally:
+            crew.close()
+    operations = crew.history(()).operations()
+    sent = [json.loads(request.partition(b"\r\n\r\n")[2])["p_ticket_id"] for request in server.requests]
+    assert len(operations) == 15
+    assert len(set(sent)) == len(sent) <= 15
+    assert {o.outcome.label for o in operations} >= {"accepted", "in_doubt"}
 
 
 def error(code: str, message: str = "it went wrong") -> str:
