@@ -164,7 +164,9 @@ class Exhaustive:
         before = _before(events)
         for later, event in enumerate(events):
             for earlier in range(min(later, len(self._stack))):
-                if not before[later] >> earlier & 1 or events[earlier].calls & event.calls:
+                # A call that the earlier one moved or woke could not have gone on before it. The other way round it
+                # could: a call that waited, and was woken by the later one, might have come after it.
+                if not before[later] >> earlier & 1 or event.choice.call in events[earlier].calls:
                     continue
                 between = range(earlier + 1, later)
                 if any(before[k] >> earlier & 1 and before[later] >> k & 1 for k in between):

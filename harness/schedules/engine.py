@@ -77,6 +77,8 @@ class Plan:
     """Let one call die at each step."""
     replay: str | None = None
     """A replay text: carry out this schedule and no other."""
+    times: int = 1
+    """How often to carry out a replay."""
     variants: tuple[str, ...] | None = None
     """Names of the contract's variants to take; None: each."""
     keys: tuple[int, ...] = (1, 2)
@@ -117,6 +119,7 @@ def _check(plan: Plan) -> None:
             f"{plan.max_preemptions} preemptions",
             "0 or more",
         ),
+        (plan.times < 1, f"{plan.times} repetitions", "1 or more"),
         (not plan.seconds > 0, f"{plan.seconds:g} seconds", "more than 0"),
         (not plan.schedule_seconds > 0, f"{plan.schedule_seconds:g} seconds for a schedule", "more than 0"),
         (not plan.keys or not set(plan.keys) <= {1, 2}, f"calls on {plan.keys} keys", "1, 2 or both"),
@@ -227,7 +230,7 @@ class _Explorer:
 
     def _scheduler(self) -> Scheduler:
         if self._choices:
-            return Replay(self._choices)
+            return Replay(self._choices, self._plan.times)
         if self._plan.search == "random":
             return RandomWalk(self._plan.seed)
         if self._plan.search == "pct":
@@ -257,8 +260,10 @@ class _Explorer:
             if not scheduler.ended(carried.events, complete=complete):
                 continue
             runs += 1
-            if carried.replay in seen:
-                continue
+            if self._choices and self._carried and not carried.ended_like(self._carried[0]):
+                self._unsteady.append(carried.replay)
+            if carried.replay in seen and not self._choices:
+                continue  # drawn before
             seen.add(carried.replay)
             self._carried.append(carried)
             outcomes[", ".join(o.outcome.label for o in carried.operations[: self._plan.calls])] += 1
@@ -388,6 +393,7 @@ class _Explorer:
                     remedy="" if tried else "Give it more --seconds or --max-schedules, or fewer --calls.",
                 )
             )
+        if self._plan.times > 1 or not self._choices:
             findings.append(
                 Finding(
                     "same_end_when_repeated",

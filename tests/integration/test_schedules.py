@@ -1,0 +1,181 @@
+"""Exploration on Postgres: what is broken is found at its shortest schedule, what is right holds, and replays agree."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from harness import contracts
+from harness.contracts.contract import Contract
+from harness.environment.database import Database, Template
+from harness.errors import HarnessError, UsageError
+from harness.schedules import Exploration, Plan, explore
+from harness.verdict import invariants
+from harness.verdict.findings import Truth
+
+FUNCTIONS = Path(__file__).parent / "functions"
+SCAN: Contract = contracts.load("scan_ticket")
+QR = "own scanner, qr"
+MANUAL = "own scanner, manual"
+
+Explore = Callable[..., Exploration]
+
+
+@pytest.fixture
+def tried(template: Template) -> Iterator[Explore]:
+    """Explores a function of the scan_ticket contract, given by its file or its SQL, in a database of its own."""
+
+    def run(function: Path | str | None = None, **plan: object) -> Exploration:
+        with template.clone() as database:
+            if function is not None:
+                text = function.read_text() if isinstance(function, Path) else function
+                with database.connect() as connection:
+                    connection.execute(text.encode())
+            return on(database, **plan)
+
+    yield run
+
+
+def on(database: Database, **plan: object) -> Exploration:
+    wanted = {"variants": (QR,), "keys": (1,)} | plan
+    return explore(database.dsn, SCAN, Plan(**wanted), invariants.load([SCAN.invariants]))  # type: ignore[arg-type]
+
+
+def finding(exploration: Exploration, name: str) -> Truth:
+    return next(f.truth for f in exploration.findings if f.id == name)
+
+
+def broken(name: str) -> Path:
+    return FUNCTIONS / "broken" / f"{name}.sql"
+
+
+def correct(name: str) -> Path:
+    return FUNCTIONS / "correct" / f"{name}.sql"
+
+
+BROKEN = [
+    ("check_then_act", {}, "at_most_one_accepted", 10),
+    ("lock_after_check", {}, "at_most_one_accepted", 12),
+    ("lock_released_before_commit", {}, "at_most_one_accepted", 14),
+    ("share_lock", {}, "no_deadlock", 8),
+    ("guard_on_rare_branch", {"variants": (QR, MANUAL)}, "at_most_one_accepted", 10),
+    ("unique_index_on_wrong_columns", {}, "at_most_one_accepted", 10),
+    ("needs_three_calls", {"calls": 3}, "at_most_one_accepted", 18),
+    ("insert_where_not_exists", {}, "at_most_one_accepted", 8),
+    ("check_in_helper_act_in_trigger", {}, "at_most_one_accepted", 12),
+]
+
+
+@pytest.mark.parametrize(("name", "plan", "claim", "shortest"), BROKEN, ids=[case[0] for case in BROKEN])
+def test_a_broken_function_is_found_at_its_shortest_schedule(
+    tried: Explore, name: str, plan: dict[str, object], claim: str, shortest: int
+) -> None:
+    """Every seeded bug is found, and the schedule shown for it has no more steps than the bug needs."""
+    found = tried(broken(name), **plan)
+    assert found.truth is Truth.BROKEN
+    assert finding(found, claim) is Truth.BROKEN
+    assert found.exhausted
+    assert len(found.broken[claim].moves) == shortest
+
+
+def test_a_bug_of_three_calls_does_not_show_with_two(tried: Explore) -> None:
+    """The function that needs three calls holds for two, exhausted: the bound on the calls is a real one."""
+    found = tried(broken("needs_three_calls"))
+    assert found.truth is Truth.HELD
+    assert found.exhausted
+
+
+def test_a_bug_on_a_rare_branch_does_not_show_on_another(tried: Explore) -> None:
+    """The rare branch is only come to by the variant that takes it, and the replay text names that variant."""
+    assert tried(broken("guard_on_rare_branch"), variants=(QR,)).truth is Truth.HELD
+    found = tried(broken("guard_on_rare_branch"), variants=(QR, MANUAL))
+    assert found.broken["at_most_one_accepted"].replay.startswith("v3:")
+
+
+CORRECT = [None, *(correct(path.stem) for path in sorted((FUNCTIONS / "correct").glob("*.sql")))]
+
+
+@pytest.mark.parametrize("function", CORRECT, ids=lambda path: path.stem if path else "shipped")
+def test_a_correct_function_holds_exhausted(tried: Explore, function: Path | None) -> None:
+    """The shipped function and five others, each with another strategy, hold in every order, on one key and on two."""
+    found = tried(function, keys=(1, 2))
+    assert {f.id: f.truth for f in found.findings if f.truth is not Truth.HELD} == {}
+    assert found.exhausted
+    assert len(CORRECT) == 6
+
+
+def test_the_shipped_function_holds_for_three_calls(tried: Explore) -> None:
+    """Three calls on one ticket hold in every order."""
+    found = tried(calls=3)
+    assert found.truth is Truth.HELD
+    assert found.exhausted
+
+
+TINY = """
+DROP INDEX scan_logs_one_success_per_ticket;
+CREATE OR REPLACE FUNCTION scan_ticket_atomic(
+    p_ticket_id uuid, p_scanned_by uuid, p_device_id text DEFAULT NULL, p_scan_method text DEFAULT 'qr'
+) RETURNS TABLE (success boolean, already_scanned boolean, scanned_at timestamptz, scanned_by uuid, error_message text)
+LANGUAGE plpgsql AS $$
+#variable_conflict use_column
+BEGIN
+{body}
+END $$;
+"""
+
+
+def test_hand_counted_schedules_of_a_tiny_function(tried: Explore) -> None:
+    """One locking read: three steps a call (start, read, commit), counted by hand.
+
+    Without blocking there would be 6! / (3! 3!) = 20 orders. A call that reads second before the first one's commit
+    waits, and its read then ends in that commit: where both have started and one has read, the other's turn ends in
+    waiting and only the commit is possible. By hand: the orders of A1 A2 A3 and B1 B2 B3 in which A2 comes first are
+    A1 A2 with B1 somewhere before, between or after, then (B2 before A3, or after). That is, for B1 in one of the
+    places before A3: B1A1A2, A1B1A2, A1A2B1, each with A3 or B2 next: 3 x 2; and B1 after A3: 1. Seven, and seven more
+    with the names exchanged. Reduced, only the order of the two reads and that of the second read and the first commit
+    count: two, and two more.
+    """
+    body = """
+        RETURN QUERY SELECT true, false, now(), p_scanned_by, NULL::text FROM tickets WHERE id = p_ticket_id FOR UPDATE;
+    """
+    tiny = TINY.format(body=body)
+    assert tried(tiny, reduction=False).schedules == 14
+    reduced = tried(tiny)
+    assert (reduced.schedules, reduced.before_reduction) == (4, 14)
+
+
+def outcomes(exploration: Exploration) -> set[str]:
+    return {outcome for case in exploration.cases for outcome in case.outcomes}
+
+
+@pytest.mark.parametrize(
+    "function",
+    [None, *(path for path in sorted(FUNCTIONS.glob("*/*.sql")) if path.stem != "needs_three_calls")],
+    ids=lambda path: path.stem if path else "shipped",
+)
+def test_reduction_loses_no_outcome(tried: Explore, function: Path | None) -> None:
+    """The reduced search ends in the same outcomes, breaks the same claims and stands for as many interleavings."""
+    plan = {"variants": (MANUAL,)} if function and function.stem == "guard_on_rare_branch" else {}
+    reduced = tried(function, **plan)
+    whole = tried(function, reduction=False, **plan)
+    assert whole.exhausted
+    assert outcomes(reduced) == outcomes(whole)
+    assert set(reduced.broken) == set(whole.broken)
+    assert reduced.before_reduction == whole.schedules
+    assert reduced.schedules < whole.schedules
+    assert {n: len(s.moves) for n, s in reduced.broken.items()} == {n: len(s.moves) for n, s in whole.broken.items()}
+
+
+@pytest.mark.parametrize(("name", "plan", "claim"), [case[:3] for case in BROKEN], ids=[case[0] for case in BROKEN])
+def test_a_replay_ends_the_same_20_times_of_20(tried: Explore, name: str, plan: dict[str, object], claim: str) -> None:
+    """The replay text of a broken claim breaks that claim again, with the same moves and answers, 20 times of 20."""
+    found = tried(broken(name), **plan).broken[claim]
+    again = tried(broken(name), replay=found.replay, times=20)
+    [judged] = [f for f in again.findings if f.id == claim]
+    assert judged.observed == "broken in 20 of 20 schedules"
+    assert finding(again, "same_end_when_repeated") is Truth.HELD
+    assert again.replayed is not None
+    assert again.replayed.moves == found.moves
+    assert [call.label for call in again.replayed.calls] == [call.label for call in found.calls]
