@@ -46,7 +46,7 @@ class Database:
 
     def drop(self) -> None:
         with connect(self._maintenance) as connection:
-            connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(self.name)))
+            connection.execute(_drop(self.name))
 
     def __enter__(self) -> Self:
         return self
@@ -57,6 +57,10 @@ class Database:
         # A server that is gone has taken the database with it, or out of reach; the run itself says so.
         with shielded(), suppress(HarnessError, psycopg.OperationalError):
             self.drop()
+
+
+def _drop(name: str) -> sql.Composed:
+    return sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name))
 
 
 class Template:
@@ -92,23 +96,29 @@ class Template:
         return database
 
     def __enter__(self) -> Self:
-        with connect(self._server.dsn) as connection:
-            connection.execute(
-                sql.SQL("CREATE DATABASE {} TEMPLATE template0").format(sql.Identifier(self._database.name))
-            )
         try:
+            with connect(self._server.dsn) as connection:
+                connection.execute(
+                    sql.SQL("CREATE DATABASE {} TEMPLATE template0").format(sql.Identifier(self._database.name))
+                )
             with self._database.connect() as connection:
                 for script in (*self.migrations, *self.seeds):
                     scripts.apply(connection, script)
         except BaseException as error:
-            self._database.__exit__(type(error), error, None)
+            self.__exit__(type(error), error, None)
             raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._database.__exit__(kind, error, traceback)
+        # Clones, too: Ctrl-C may come when one is made and its own context not yet entered.
+        with shielded(), suppress(HarnessError, psycopg.OperationalError), connect(self._server.dsn) as connection:
+            names = connection.execute(
+                "SELECT datname FROM pg_database WHERE starts_with(datname, %s)", [f"{self._prefix}_"]
+            ).fetchall()
+            for (name,) in names:
+                connection.execute(_drop(str(name)))
 
     def _named(self, name: str) -> Database:
         dsn = self._server.dsn

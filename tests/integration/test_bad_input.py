@@ -138,7 +138,8 @@ def test_a_mistake_in_a_migration_is_shown_with_file_line_code_and_statement(
     """In a file of many lines, the line of the mistake itself, not that of its statement's start."""
     path = folder(
         "CREATE TABLE fine (id int);\n",
-        "-- A comment.\nCREATE TABLE a (id int);\n\n/* Another;\n   one. */\nCREATE TABLE b (\n    id int,\n    other nonsense\n);\n",
+        "-- A comment.\nCREATE TABLE a (id int);\n\n/* Another;\n   one. */\n"
+        "CREATE TABLE b (\n    id int,\n    other nonsense\n);\n",
     )
     said = harness_run("--migrations", path, status=ExitStatus.ENVIRONMENT)
     assert f'{path}/0002_part.sql:8: type "nonsense" does not exist (SQLSTATE 42704)' in said
@@ -193,8 +194,9 @@ def test_statements_that_cannot_run_in_a_transaction_do_run(
         "CREATE INDEX CONCURRENTLY extra_id ON extra (id);\nCREATE UNIQUE INDEX only_one ON extra ((1));\n"
     )
     check = folder(
-        "-- name: index_is_there\nSELECT 1 WHERE (SELECT count(*) FROM pg_index i JOIN pg_class c ON c.oid = i.indrelid\n"
-        " WHERE c.relname = 'extra' AND i.indisvalid) <> 2;\n-- name: applied_once\nSELECT count(*) FROM extra HAVING count(*) <> 1;",
+        "-- name: indexes_are_there\nSELECT count(*) FROM pg_index i JOIN pg_class c ON c.oid = i.indrelid\n"
+        " WHERE c.relname = 'extra' AND i.indisvalid HAVING count(*) <> 2;\n"
+        "-- name: applied_once\nSELECT count(*) FROM extra HAVING count(*) <> 1;",
         name="checks",
     )
     words = ("--migrations", MIGRATIONS, "--migrations", more, "--invariants", check)
@@ -227,9 +229,7 @@ def test_a_folder_that_is_missing_or_empty_is_said_before_anything_is_booted(
 # -- function and seed
 
 
-def test_a_missing_function_is_said_with_what_was_expected(
-    folder: Callable[..., Path], harness_run: Callable[..., str]
-) -> None:
+def test_a_missing_function_is_said_with_what_was_expected(harness_run: Callable[..., str]) -> None:
     """The whole signature is shown, and the option that names the migrations."""
     said = harness_run("--migrations", MIGRATIONS / "0001_events_tickets_scan_logs.sql", status=ExitStatus.ENVIRONMENT)
     assert "no function scan_ticket_atomic" in said
@@ -290,7 +290,7 @@ def test_another_signature_is_said_as_expected_and_found(
         (
             (
                 "CREATE SCHEMA harness; CREATE FUNCTION harness.new_tickets(count integer) RETURNS SETOF uuid\n"
-                "LANGUAGE sql AS 'SELECT ''00000000-0000-0000-0001-000000000001''::uuid FROM generate_series(1, count)';"
+                "LANGUAGE sql AS $$ SELECT '00000000-0000-0000-0001-000000000001'::uuid FROM generate_series(1, count) $$"
             ),
             "harness.new_tickets(3) returned 1 distinct keys",
         ),

@@ -128,7 +128,7 @@ def test_pytest_that_is_ended_keeps_its_record_and_leaves_nothing(
         "def test_it(harness): harness.burst(clients=4, duration=60, pause=0.01)\n"
     )
     process = sandbox.start(
-        "pytest", "-p", "no:cacheprovider", "-q", sandbox.tmp, "--harness-server", server.dsn, "--harness-record", record,
+        "pytest", "-p", "no:cacheprovider", sandbox.tmp, "--harness-server", server.dsn, "--harness-record", record,
         "--harness-migrations", ROOT / "sql/migrations", "--harness-seed", ROOT / "sql/seed", cwd=sandbox.tmp,
     )  # fmt: skip
 
