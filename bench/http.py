@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -25,15 +26,22 @@ from harness.environment.database import Database, Template
 from harness.environment.embedded import EmbeddedServer
 from harness.environment.postgrest import PostgREST, SupabaseRoles, Token
 from harness.environment.servers import connect
+from harness.firing import Crew
+from harness.patterns import Burst, Keys
 from harness.targets.http import HttpOptions, HttpTarget, open_http
 
 CLIENTS = 10
 SECONDS = 2.0
 ROUNDS = 5
+MOST = 4000
+"""Requests/s that no client reaches here: so many tickets are made."""
 SQL = Path(__file__).parents[1] / "sql"
 
 Calls = Callable[[Iterator[str], float], int]
-"""Call with fresh tickets until a reading of perf_counter; the number of calls."""
+"""One thread: call with fresh tickets until a reading of perf_counter; the number of calls."""
+
+Block = Callable[[Iterator[str]], tuple[float, float]]
+"""One block of all clients: requests/s, and microseconds of this process's CPU per request."""
 
 _REST = b'","p_scanned_by":"00000000-0000-0000-0000-0000000000aa","p_device_id":"device-00","p_scan_method":"qr"}'
 
@@ -85,31 +93,40 @@ def _with_pycurl(url: str, token: Token) -> Calls:
     return calls
 
 
-def _with_harness(target: HttpTarget) -> Calls:
-    def calls(tickets: Iterator[str], end: float) -> int:
-        arguments = [dict(variant.arguments(0)) for variant in SCAN_TICKET.variants]
-        caller = target.connect(0, arguments, overlap=False, warm_up=next(tickets))
-        done = 0
-        while time.perf_counter() < end:
-            outcome, _ = caller.call(target.encode_key(next(tickets)), 0)
-            assert outcome.effect is Effect.APPLIED
-            done += 1
-        caller.close()
-        return done
+def _on_threads(calls: Calls) -> Block:
+    def block(tickets: Iterator[str]) -> tuple[float, float]:
+        done: list[int] = []
+        cpu, started = time.process_time(), time.perf_counter()
+        threads = [
+            threading.Thread(target=lambda: done.append(calls(tickets, started + SECONDS))) for _ in range(CLIENTS)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        return sum(done) / (time.perf_counter() - started), (time.process_time() - cpu) / sum(done) * 1e6
 
-    return calls
+    return block
 
 
-def _block(calls: Calls, tickets: Iterator[str]) -> tuple[float, float]:
-    """Requests/s, and microseconds of this process's CPU per request."""
-    done: list[int] = []
-    cpu, started = time.process_time(), time.perf_counter()
-    threads = [threading.Thread(target=lambda: done.append(calls(tickets, started + SECONDS))) for _ in range(CLIENTS)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return sum(done) / (time.perf_counter() - started), (time.process_time() - cpu) / sum(done) * 1e6
+def _with_harness(target: HttpTarget) -> Block:
+    """The run as it is: a crew fires a burst, every answer is classified and written down."""
+    burst = Burst(CLIENTS, duration=SECONDS)
+
+    def block(tickets: Iterator[str]) -> tuple[float, float]:
+        crew = Crew(SCAN_TICKET, lambda _: target, CLIENTS, timeout=10, overlap=burst.overlap)
+        crew.open([next(tickets) for _ in range(CLIENTS)])
+        keys = Keys(list(itertools.islice(tickets, int(MOST * SECONDS))))
+        jobs = burst.prepare(crew, crew.clients, SCAN_TICKET, keys)
+        cpu, started = time.process_time(), time.perf_counter()
+        crew.fire(jobs, burst.independent)
+        cpu, seconds = time.process_time() - cpu, time.perf_counter() - started
+        crew.close()
+        outcomes = [outcome for client in crew.clients for outcome in client.log.outcomes]
+        assert all(outcome.effect is Effect.APPLIED for outcome in outcomes)
+        return len(outcomes) / seconds, cpu / len(outcomes) * 1e6
+
+    return block
 
 
 def _tickets(database: Database, count: int) -> Iterator[str]:
@@ -119,17 +136,16 @@ def _tickets(database: Database, count: int) -> Iterator[str]:
     return iter(found)
 
 
-def _clients(postgrest: PostgREST) -> dict[str, Calls]:
+def _clients(postgrest: PostgREST) -> dict[str, Block]:
     url, token = postgrest.url, postgrest.token()
-    # Without roll-backs: no warm-up calls, as the other two make none.
-    target = HttpTarget(url, token, SCAN_TICKET)
-    clients = {"http.client": _with_http_client(url, token), "harness": _with_harness(target)}
-    try:
-        clients["pycurl"] = _with_pycurl(url, token)
-        clients["pycurl"](iter([]), 0.0)
-    except ImportError:
-        clients.pop("pycurl", None)
+    clients = {
+        "http.client": _on_threads(_with_http_client(url, token)),
+        "harness": _with_harness(HttpTarget(url, token, SCAN_TICKET)),
+    }
+    if find_spec("pycurl") is None:
         print("pycurl is not installed: left out")
+    else:
+        clients["pycurl"] = _on_threads(_with_pycurl(url, token))
     return clients
 
 
@@ -144,13 +160,13 @@ def main() -> int:
         assert target.postgrest is not None
         print(f"{server.describe()}, {target.postgrest.describe()}, {CLIENTS} clients, {ROUNDS} x {SECONDS:.0f} s each")
         clients = _clients(target.postgrest)
-        tickets = _tickets(database, int(6000 * SECONDS * ROUNDS * len(clients)))
+        tickets = _tickets(database, int(MOST * SECONDS * (ROUNDS + 1) * len(clients)))
         figures: dict[str, list[tuple[float, float]]] = {name: [] for name in clients}
-        _block(clients["http.client"], itertools.islice(tickets, 20_000))  # PostgREST's pool, warmed for all
+        clients["http.client"](tickets)  # warms PostgREST's pool for all
         for number in range(ROUNDS):
             names = list(clients)
             for name in names if number % 2 == 0 else reversed(names):
-                figures[name].append(_block(clients[name], tickets))
+                figures[name].append(clients[name](tickets))
     base_rate, base_cpu = (statistics.median(f[at] for f in figures["http.client"]) for at in (0, 1))
     for name, blocks in figures.items():
         rate, cpu = (statistics.median(f[at] for f in blocks) for at in (0, 1))

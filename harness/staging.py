@@ -104,19 +104,20 @@ def run_staging(
 ) -> Record:
     """Probe, burst over the tickets, race on the race ticket; `pause` and `timeout` are in seconds.
 
-    Raises HarnessError when the API cannot be reached or does not take the calls.
+    Ctrl-C ends it with a record of what was scanned until then, marked interrupted. Raises HarnessError when the API
+    cannot be reached or does not take the calls.
     """
     if clients < 1:
         raise UsageError(f"{clients} clients cannot call.", next_step="give 1 client or more")
     contract = _scanned_by(contract, staging.scanner)
     target = HttpTarget(staging.url, staging.token, contract, apikey=True)
     target.probe()
-    runs = []
+    runs: list[RunRecord] = []
     if staging.tickets:
         crowd = min(clients, len(staging.tickets))
         burst = Burst(crowd, calls=math.ceil(len(staging.tickets) / crowd), pause=pause)
         runs.append(_run(burst, target, contract, staging.tickets, timeout))
-    if staging.race_ticket is not None:
+    if staging.race_ticket is not None and not any(run.interrupted for run in runs):
         race = Race(max(clients, 2), 1, mixed=False)
         runs.append(_run(race, target, contract, [staging.race_ticket], timeout))
     return Record(
@@ -131,6 +132,7 @@ def run_staging(
         migrations=(),
         seeds=(),
         runs=tuple(runs),
+        interrupted=any(run.interrupted for run in runs),
     )
 
 
@@ -138,10 +140,14 @@ def _run(
     pattern: Pattern, target: HttpTarget, contract: Contract, tickets: Sequence[Hashable], timeout: float
 ) -> RunRecord:
     crew = Crew(contract, lambda _: target, pattern.clients, timeout=timeout, overlap=pattern.overlap)
+    interrupted = False
     try:
         # No warm-up calls here: they could not be rolled back.
         crew.open([contract.unknown_key() for _ in range(pattern.clients)])
         crew.fire(pattern.prepare(crew, crew.clients, contract, Keys(tickets)), pattern.independent)
+    except KeyboardInterrupt:
+        # Tickets are used up by now: which ones must not be lost.
+        interrupted = True
     finally:
         crew.close()
     history = _Fresh(crew.history(()), contract)
@@ -165,6 +171,7 @@ def _run(
         overlap=None,
         findings=tuple(findings),
         notes=tuple(_notes(history)),
+        interrupted=interrupted,
         details={"http": target.details()},
     )
 

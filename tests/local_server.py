@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 CUT = b""
 """An answer that is none: the connection is cut after the request was read."""
@@ -19,8 +21,11 @@ Answer = bytes | Sequence[bytes] | None
 class LocalServer:
     """Answers the requests in the order they come; the last answer serves all that follow."""
 
-    def __init__(self, *answers: Answer) -> None:
+    def __init__(self, *answers: Answer, certificate: Path | None = None) -> None:
         self._answers = answers
+        self._tls = None if certificate is None else ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        if self._tls is not None and certificate is not None:
+            self._tls.load_cert_chain(certificate)
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._connections: list[socket.socket] = []
         self.requests: list[bytes] = []
@@ -32,7 +37,7 @@ class LocalServer:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        return f"http{'' if self._tls is None else 's'}://127.0.0.1:{self._listener.getsockname()[1]}"
 
     def _accept(self) -> None:
         with suppress(OSError):
@@ -43,6 +48,9 @@ class LocalServer:
 
     def _serve(self, connection: socket.socket) -> None:
         with suppress(OSError):
+            if self._tls is not None:
+                connection = self._tls.wrap_socket(connection, server_side=True)
+                self._connections.append(connection)
             while request := _request(connection):
                 answer = self._answers[min(len(self.requests), len(self._answers) - 1)]
                 self.requests.append(request)
@@ -68,9 +76,9 @@ class LocalServer:
 
 
 @contextmanager
-def answering(*answers: Answer) -> Iterator[LocalServer]:
+def answering(*answers: Answer, certificate: Path | None = None) -> Iterator[LocalServer]:
     """A server on a loopback port for as long as the context lasts."""
-    server = LocalServer(*answers)
+    server = LocalServer(*answers, certificate=certificate)
     try:
         yield server
     finally:

@@ -91,7 +91,7 @@ class HttpEvidence:
     statuses: Mapping[int, int]
     """Status -> calls; 0 counts those without an answer."""
     connections: int
-    """Opened in all; more than the number of clients means that some were cut or closed."""
+    """Opened by these clients in all; more than their number means that some were cut or closed."""
     server_timing: Mapping[str, array[float]] = field(repr=False)
     """For each of `PARTS`, the header's figure of every call that had one, in the server's own unit."""
 
@@ -372,7 +372,7 @@ class HttpCaller:
         """The counters since the last time this was asked."""
         taken, self._counters = self._counters, Counters()
         taken.timing, self._reader.timing = self._reader.timing, bytearray()
-        taken.opened, self._wire.opened = self._wire.opened, 0
+        taken.opened = self._wire.opened
         return taken
 
 

@@ -2,8 +2,8 @@
 
 A minimal exchange of our own, for two reasons (`python -m bench.http` measures the first):
 
-- Client CPU per request, ten clients: http.client 245 us, pycurl 140 us, this one 75 us in the same minutes. What a
-  client burns on a small machine it takes from the server it measures.
+- Client CPU per request with ten clients, http.client's being 1: pycurl 0.55, this one 0.44, and no fewer requests/s.
+  What a client burns on a small machine it takes from the server it measures.
 - A call must reach the server at most once. libcurl sends a POST again when a kept-alive connection is cut before the
   first byte of the answer, and says nothing of it: a scan would be made twice and counted once.
 

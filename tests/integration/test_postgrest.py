@@ -23,7 +23,7 @@ from harness.environment.postgrest import (
     find_binary,
     open_postgrest,
 )
-from harness.environment.servers import Server, connect
+from harness.environment.servers import ExternalServer, Server, connect
 from harness.errors import HarnessError
 from harness.targets.http import HttpOptions, open_http
 from tests.conftest import MIGRATIONS, SEED
@@ -226,3 +226,36 @@ def test_the_container_image_is_checked_before_it_is_started(server: EmbeddedSer
     assert "make postgrest" in raised.value.next_step
     with psycopg.connect(server.dsn) as connection:
         assert not connection.execute("SELECT FROM pg_roles WHERE rolname ~ '^harness_api'").fetchall()
+
+
+@pytest.mark.usefixtures("binary")
+def test_on_somebody_elses_server_createdb_and_createrole_are_enough(fresh: EmbeddedServer) -> None:
+    """A role that is no superuser can serve a scratch database, and leaves neither role nor database behind."""
+    with connect(fresh.dsn) as connection:
+        connection.execute("CREATE ROLE owner LOGIN CREATEDB CREATEROLE")
+    other = ExternalServer(make_conninfo("", **{**conninfo_to_dict(fresh.dsn), "user": "owner"}))
+    with (
+        other,
+        SupabaseRoles(other),
+        Template(other, [MIGRATIONS], [SEED]) as template,
+        template.clone() as database,
+        closing(open_http(other, database, SCAN_TICKET, HttpOptions())) as target,
+    ):
+        assert target.probe().label == "not_found"
+    assert roles(fresh) == {"owner"}
+    assert target.postgrest is not None
+    with connect(fresh.dsn) as connection:
+        assert not connection.execute("SELECT FROM pg_database WHERE datname ~ '^harness_'").fetchall()
+
+
+@pytest.mark.usefixtures("binary")
+def test_the_own_time_of_a_function_is_unknown_where_it_may_not_be_counted(fresh: EmbeddedServer) -> None:
+    """track_functions is for superusers: without it the function's own time is unknown, not zero."""
+    with connect(fresh.dsn) as connection:
+        connection.execute("CREATE ROLE owner LOGIN CREATEDB CREATEROLE")
+    other = ExternalServer(make_conninfo("", **{**conninfo_to_dict(fresh.dsn), "user": "owner"}))
+    with SupabaseRoles(other), Template(other, [MIGRATIONS], [SEED]) as template, template.clone() as database:
+        with closing(open_http(other, database, SCAN_TICKET, HttpOptions())) as target:
+            pass
+        assert target.postgrest is not None
+        assert target.postgrest.function_time("scan_ticket_atomic") is None

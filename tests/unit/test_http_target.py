@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import shutil
 import socket
+import subprocess
 import threading
 import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -365,3 +368,52 @@ def test_an_error_of_the_function_itself_is_no_mistake_of_set_up() -> None:
     """A function that raises for an unknown key is judged by the run, not refused by the probe."""
     with answering(answer(error("P0002", "no such ticket"), "400 Bad Request")) as server:
         assert target_of(server).probe().code == "P0002"
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A self-signed certificate for 127.0.0.1, with its key in the same file."""
+    program = shutil.which("openssl")
+    if program is None:
+        pytest.skip("openssl is not installed: no certificate")
+    folder = tmp_path_factory.mktemp("tls")
+    key, certificate, both = folder / "key.pem", folder / "certificate.pem", folder / "both.pem"
+    subprocess.run(
+        [
+            program, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=127.0.0.1",
+            "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", key, "-out", certificate,
+        ],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    both.write_text(key.read_text() + certificate.read_text())
+    return both
+
+
+def test_calls_over_tls_are_answered_and_their_connection_is_kept(
+    certificate: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Behind a trusted certificate calls go as they do without TLS, on one connection, alone or side by side."""
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    long = json.dumps([{**ACCEPTED, "padding": "x" * 40_000}])  # more than one TLS record
+    with answering(answer(long), answer(ROW), certificate=certificate) as server:
+        target = target_of(server)
+        crew = Crew(SCAN_TICKET, lambda _: target, 2, timeout=10, overlap=lambda _: False)
+        burst = Burst(2, calls=4)
+        crew.open([uuid.uuid4() for _ in range(2)])
+        try:
+            keys = Keys([uuid.uuid4() for _ in range(8)])
+            crew.fire(burst.prepare(crew, crew.clients, SCAN_TICKET, keys), burst.independent)
+        finally:
+            crew.close()
+    assert [o.outcome.label for o in crew.history(()).operations()] == ["accepted"] * 8
+    assert target.evidence().connections == 2
+
+
+def test_a_certificate_that_nobody_vouches_for_is_refused(certificate: Path) -> None:
+    """A self-signed certificate ends the probe before the token is sent."""
+    with (
+        answering(answer(ROW), certificate=certificate) as server,
+        pytest.raises(HarnessError, match="TLS: self-signed certificate"),
+    ):
+        target_of(server).probe()
+    assert server.requests == []

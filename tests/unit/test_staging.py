@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import signal
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from harness.contracts.scan_ticket import SCAN_TICKET
 from harness.errors import HarnessError, UsageError
 from harness.staging import confirm, read_staging, run_staging
 from harness.verdict.findings import Truth
-from tests.local_server import answer, answering
+from tests.local_server import HANG, answer, answering
 
 KEY = "eyJhbGciOiJIUzI1NiJ9.secret.signature"
 EVENT, OTHER_EVENT = str(UUID(int=1)), str(UUID(int=2))
@@ -151,3 +153,25 @@ def test_an_api_that_does_not_take_the_token_is_said_before_a_ticket_is_scanned(
             run_staging(staging, SCAN_TICKET, command="x")
     assert len(server.requests) == 1
     assert not any(ticket.encode() in server.requests[0] for ticket in TICKETS)
+
+
+def test_ctrl_c_leaves_a_record_of_what_was_scanned(tmp_path: Path) -> None:
+    """Real tickets are used up by then, so the record so far is kept and marked, and the race is not begun."""
+    won = row(success=True, scanned_by=SCANNER, scanned_at="2026-01-01T00:00:00+00:00")
+    with answering(NOT_FOUND, won, HANG) as server:
+        staging = read_staging(server.url, ticket_file(tmp_path), ENVIRONMENT)
+
+        def interrupt() -> None:
+            while len(server.requests) < 3:
+                server.has_request.wait(5)
+            signal.raise_signal(signal.SIGINT)
+
+        helper = threading.Thread(target=interrupt)
+        helper.start()
+        record = run_staging(staging, SCAN_TICKET, command="x", clients=1, pause=0)
+        helper.join()
+    assert record.interrupted
+    (burst,) = record.runs
+    assert burst.metrics is not None
+    assert burst.metrics.counts["successful_scans"] == 1
+    assert burst.metrics.counts["in_doubt"] == 1
