@@ -58,7 +58,6 @@ _SETTINGS = {
     "log_min_messages": "panic",
     "max_parallel_workers_per_gather": "0",
     "statement_timeout": "0",
-    "synchronous_commit": "off",
     "transaction_timeout": "0",
 }
 """Of a call's session. A server that does not know one, or a role that may not set it, goes without."""
@@ -170,6 +169,8 @@ class Controller:
         self._calls: list[_Call] = []
         self._by_socket: dict[int, _Call] = {}
         self._parameters: Sequence[Sequence[bytes | None]] = ()
+        self._releasing = False
+        """A release was sent, and its answer is not read yet."""
         self._control = connect()
         try:
             for name, query in _QUERIES.items():
@@ -308,8 +309,11 @@ class Controller:
             if not waiting:
                 return
             self._ask_blockers(waiting)
-            if all(call.mode is not _Mode.RUNNING for call in self._calls):
+            if any(call.mode is _Mode.RUNNING for call in self._calls):
+                continue
+            if not _in_a_circle(waiting):
                 return
+            self._listen()  # the server is about to find the deadlock
 
     def _listen(self) -> None:
         """Take in what the connections have to say; ask the server when they are silent."""
@@ -353,6 +357,7 @@ class Controller:
             call.mode, call.at = _Mode.PARKED, COMMIT
         elif call.sent == _CALL:
             # Its transaction was aborted with the error, and its locks are gone: there is nothing in between to try.
+            call.mode = _Mode.RUNNING
             self._send(call, _ROLLBACK)
         else:
             call.mode = _Mode.ENDED
@@ -365,7 +370,7 @@ class Controller:
                 call.impatient = self._statement_timeout or patience != b"0"
             case [b"harness", b"caught", code]:
                 call.caught.append(code.decode())
-                call.leaving = False
+                call.mode, call.leaving = _Mode.RUNNING, False
             case [b"process", _, b"still", b"waiting", *_]:
                 call.told_waiting = True
 
@@ -391,10 +396,24 @@ class Controller:
 
     def _release(self, call: _Call) -> None:
         following = call.gate ^ 1
-        result = self._ask(b"release", self._space, self._gate(call, following), self._gate(call, call.gate))
+        gates = [self._space, self._gate(call, following), self._gate(call, call.gate)]
+        self._collect_release()
+        # The answer is read when the control connection is needed next: the call's own word comes at the same time.
+        self._control.pgconn.send_query_prepared(b"release", gates)
+        self._releasing = True
+        call.gate = following
+
+    def _collect_release(self) -> None:
+        if not self._releasing:
+            return
+        self._releasing = False
+        result = self._control.pgconn.get_result()
+        while self._control.pgconn.get_result() is not None:
+            pass
+        if result is None or result.status != ExecStatus.TUPLES_OK:
+            raise self._lost("release", result)
         if result.get_value(0, 0) != b"t":
             raise self._meddling()
-        call.gate = following
 
     def _gate(self, call: _Call, gate: int) -> bytes:
         return b"%d" % (2 * call.pid + gate)
@@ -419,14 +438,18 @@ class Controller:
         call.pgconn.pipeline_sync()
 
     def _ask(self, query: bytes, *parameters: bytes) -> pq.abc.PGresult:
+        self._collect_release()
         result = self._control.pgconn.exec_prepared(query, list(parameters))
         if result.status != ExecStatus.TUPLES_OK:
-            raise HarnessError(
-                "The controller lost its hold of the schedule.",
-                tried=f"{query.decode()}: {result.get_error_message()}",
-                next_step="check that the server still runs, and that the role may end its own backends",
-            )
+            raise self._lost(query.decode(), result)
         return result
+
+    def _lost(self, query: str, result: pq.abc.PGresult | None) -> HarnessError:
+        return HarnessError(
+            "The controller lost its hold of the schedule.",
+            tried=f"{query}: {result.get_error_message() if result else 'the connection is closed'}",
+            next_step="check that the server still runs, and that the role may end its own backends",
+        )
 
     def _show(self, setting: str) -> str:
         row = self._control.execute("SELECT current_setting(%s)", [setting]).fetchone()
@@ -492,3 +515,12 @@ class Controller:
             for call in self._calls
             if call.mode is not _Mode.ENDED
         )
+
+
+def _in_a_circle(waiting: Sequence[_Call]) -> bool:
+    """Whether some of the waiting calls wait for each other."""
+    left = {call.number: set(call.waits_for) for call in waiting}
+    while free := [number for number, blockers in left.items() if not blockers & left.keys()]:
+        for number in free:
+            del left[number]
+    return bool(left)

@@ -35,12 +35,11 @@ def judge(
     findings = [_counted(finding, len(carried), counts.get(finding.id)) for finding in findings]
     if any(schedule.died for schedule in carried):
         findings.append(_usable_after_crash(shortest_first, contract, broken))
-    for invariant in invariants:
-        [finding] = _ask([invariant], carried, connect)
+    asked = _ask(invariants, carried, connect) if invariants else []
+    for invariant, finding in zip(invariants, asked, strict=True):
         if finding.truth is Truth.BROKEN:
             broken[finding.id] = _first_violating(invariant, shortest_first, connect)
-        findings.append(finding)
-    return findings, broken
+    return findings + asked, broken
 
 
 def _judged(carried: Sequence[Carried], contract: Contract) -> list[Finding]:

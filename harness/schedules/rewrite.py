@@ -198,10 +198,16 @@ def rewrite(connection: psycopg.Connection[Any], oid: int, space: int) -> Rewrit
     remarks += _remarks(reached)
     return Rewritten(
         _steps(catalogue, founds),
-        catalogue.total([target]) if whole else Access(),
+        _start(catalogue, target) if whole else Access(),
         Access(everything=catalogue.deferred),
         tuple(remarks),
     )
+
+
+def _start(catalogue: _Catalogue, target: _Function) -> Access:
+    """What a function that is one step touches."""
+    known = target.language in ("plpgsql", "sql")
+    return catalogue.total([target]) if known else Access(everything=True)
 
 
 def _steps(catalogue: _Catalogue, founds: list[tuple[_Function, Found]]) -> tuple[Step, ...]:

@@ -1,0 +1,286 @@
+"""Exploration at its edges: deaths, waits that run out, what cannot be explored and what cannot be decided."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg.conninfo import make_conninfo
+
+from harness import contracts
+from harness.contracts.contract import Contract
+from harness.environment.database import Database
+from harness.errors import HarnessError, UsageError
+from harness.schedules import Exploration, Plan, explore
+from harness.schedules.rewrite import rewrite
+from harness.verdict import invariants
+from harness.verdict.findings import Truth
+
+FUNCTIONS = Path(__file__).parent / "functions"
+SCAN: Contract = contracts.load("scan_ticket")
+
+HEAD = """
+CREATE OR REPLACE FUNCTION scan_ticket_atomic(
+    p_ticket_id uuid, p_scanned_by uuid, p_device_id text DEFAULT NULL, p_scan_method text DEFAULT 'qr'
+) RETURNS TABLE (success boolean, already_scanned boolean, scanned_at timestamptz, scanned_by uuid, error_message text)
+LANGUAGE plpgsql {attributes} AS $$
+#variable_conflict use_column
+DECLARE v_ticket tickets%ROWTYPE; v_now timestamptz := clock_timestamp();
+BEGIN
+{before}
+    SELECT * INTO v_ticket FROM tickets WHERE id = p_ticket_id FOR UPDATE;
+    IF v_ticket.is_used THEN
+        RETURN QUERY SELECT false, true, v_ticket.scanned_at, v_ticket.scanned_by, 'Ticket already scanned'::text;
+        RETURN;
+    END IF;
+    UPDATE tickets SET is_used = true, status = 'used', scanned_at = v_now, scanned_by = p_scanned_by
+     WHERE id = p_ticket_id;
+    INSERT INTO scan_logs (ticket_id, scanned_by, scanned_at, scan_success) VALUES (p_ticket_id, p_scanned_by, v_now, true);
+    RETURN QUERY SELECT true, false, v_now, p_scanned_by, NULL::text;
+{after}
+END $$;
+"""
+
+
+def scan(before: str = "", after: str = "", attributes: str = "") -> str:
+    """A correct function, with something more before, after or around its body."""
+    return HEAD.format(before=before, after=after, attributes=attributes)
+
+
+def tried(database: Database, sql: str = "", **plan: object) -> Exploration:
+    with database.connect() as connection:
+        connection.execute(sql.encode())
+    wanted: dict[str, Any] = {"variants": ("own scanner, qr",), "keys": (1,)} | plan
+    return explore(database.dsn, SCAN, Plan(**wanted), invariants.load([SCAN.invariants]))
+
+
+def truths(exploration: Exploration) -> dict[str, Truth]:
+    return {finding.id: finding.truth for finding in exploration.findings}
+
+
+def outcomes(exploration: Exploration) -> set[str]:
+    return {outcome for case in exploration.cases for outcome in case.outcomes}
+
+
+def test_a_call_may_die_at_every_step_of_the_shipped_function(database: Database) -> None:
+    """With one call made to die at each of its steps, every claim holds, and the ticket is of use afterwards."""
+    found = tried(database, crash=True)
+    assert found.truth is Truth.HELD
+    assert found.exhausted
+    assert truths(found)["usable_after_crash"] is Truth.HELD
+    # Whoever died, the other came to all it can come to.
+    assert {"in_doubt, accepted", "in_doubt, busy"} <= outcomes(found)
+
+
+def test_what_a_death_leaves_stuck_is_found(database: Database) -> None:
+    """A mark that no rollback takes back, as in a sequence, keeps a ticket busy after a death; the replay says where."""
+    with database.connect() as connection:
+        connection.execute("CREATE SEQUENCE last_taken MINVALUE -9223372036854775808")
+    mark = """
+        IF (SELECT last_value FROM last_taken) = hashtext(p_ticket_id::text) THEN
+            RETURN QUERY SELECT false, false, NULL::timestamptz, NULL::uuid, 'is being processed'::text; RETURN;
+        END IF;
+        PERFORM setval('last_taken', hashtext(p_ticket_id::text));"""
+    clear = "PERFORM setval('last_taken', 0);"
+    function = scan(mark).replace("    RETURN QUERY SELECT true, false", f"{clear}\n    RETURN QUERY SELECT true, false")
+    found = tried(database, function, calls=1, crash=True)
+    assert truths(found)["usable_after_crash"] is Truth.BROKEN
+    schedule = found.broken["usable_after_crash"]
+    assert schedule.replay.endswith("!")
+    assert [call.label for call in schedule.calls] == ["in_doubt", "busy"]
+    assert any("sequence" in remark for remark in found.not_covered)
+
+
+def test_a_lock_timeout_is_explored_both_ways(database: Database) -> None:
+    """A call that waits with a lock_timeout is let wait to the end, and let run out of time, without waiting it out."""
+    handler = """
+    EXCEPTION WHEN lock_not_available THEN
+        RETURN QUERY SELECT false, false, NULL::timestamptz, NULL::uuid, 'is being processed'::text;"""
+    started = time.monotonic()
+    found = tried(database, scan(after=handler, attributes="SET lock_timeout = '1h'"))
+    assert found.truth is Truth.HELD
+    assert found.exhausted
+    assert {"accepted, already_scanned", "accepted, busy"} <= outcomes(found)
+    assert time.monotonic() - started < 30
+
+
+def test_a_lock_timeout_is_replayed(database: Database) -> None:
+    """A wait that runs out has its mark in the replay text, and is replayed 5 times of 5."""
+    found = tried(database, scan(attributes="SET lock_timeout = '1h'"))
+    assert truths(found)["losers_are_refused"] is Truth.BROKEN  # 55P03, which nobody handles here
+    schedule = found.broken["losers_are_refused"]
+    assert "~" in schedule.replay
+    assert any("runs out" in move.text for move in schedule.moves)
+
+
+def test_a_statement_timeout_is_explored_both_ways(database: Database) -> None:
+    """A statement_timeout set for the database ends a wait at once when it is its turn to, and not by the clock."""
+    with database.connect() as connection:
+        connection.execute(f"ALTER DATABASE {database.name} SET statement_timeout = '1h'".encode())
+    found = tried(database, scan())
+    assert {"accepted, failed", "accepted, already_scanned"} <= outcomes(found)
+    assert found.broken["no_unhandled_error"].calls[1].code == "57014"
+
+
+def test_a_statement_that_never_ends_leaves_it_undecided(database: Database) -> None:
+    """After the time for one schedule the exploration says where it stood, and that nothing is decided."""
+    found = tried(database, scan("LOOP v_now := clock_timestamp(); END LOOP;"), schedule_seconds=0.5)
+    assert found.truth is Truth.UNDECIDED
+    assert not found.exhausted
+    assert "A is running" in found.timeouts[0]
+    with database.connect() as connection:
+        row = connection.execute(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = %s AND state = 'active'", [database.name]
+        ).fetchone()
+    assert row == (1,)
+
+
+def test_too_little_time_or_too_few_schedules_is_undecided(database: Database) -> None:
+    """A search that was cut short does not say held."""
+    found = tried(database, max_schedules=3)
+    assert (found.truth, found.schedules, found.exhausted) == (Truth.UNDECIDED, 3, False)
+    assert truths(found)["every_order_tried"] is Truth.UNDECIDED
+    assert truths(found)["at_most_one_accepted"] is Truth.HELD
+
+
+@pytest.mark.parametrize("search", ["random", "pct"])
+def test_a_random_search_finds_a_bug_and_never_says_held(database: Database, search: str) -> None:
+    """A random search finds the check-then-act, the same one again with the same seed, and cannot exhaust."""
+    found = tried(database, (FUNCTIONS / "broken" / "check_then_act.sql").read_text(), search=search, max_schedules=60)
+    assert found.truth is Truth.BROKEN
+    assert not found.exhausted
+    assert found.seed == 0
+
+
+def test_sleeping_notifying_and_counting_are_supported_and_said(database: Database) -> None:
+    """pg_sleep, NOTIFY and a sequence do not stop the search; what they mean for it is in the report."""
+    with database.connect() as connection:
+        connection.execute("CREATE SEQUENCE numbers")
+    extra = "PERFORM pg_sleep(0.001); PERFORM nextval('numbers'); NOTIFY gate;"
+    found = tried(database, scan(extra))
+    assert found.truth is Truth.HELD
+    said = " ".join(found.not_covered)
+    assert "sleeps" in said
+    assert "sequence" in said
+    assert "notifies" in said
+
+
+def test_an_overloaded_name_is_told_by_its_parameters(database: Database) -> None:
+    """Of two functions of one name, the contract's is explored."""
+    other = "CREATE FUNCTION scan_ticket_atomic(p uuid) RETURNS integer LANGUAGE plpgsql AS 'BEGIN RETURN 1; END';"
+    found = tried(database, scan() + other)
+    assert found.truth is Truth.HELD
+    assert all("(uuid,uuid,text,text)" in step for step in found.steps)
+
+
+def test_a_function_that_takes_the_turnstiles_keys_is_refused(database: Database) -> None:
+    """A function that locks the advisory keys that it finds in pg_locks is refused with the reason."""
+    grab = """
+        PERFORM pg_advisory_lock(classid::bigint::integer, objid::bigint::integer)
+           FROM pg_locks WHERE locktype = 'advisory' AND pid <> pg_backend_pid();"""
+    with pytest.raises(UsageError, match="takes or holds the advisory locks by which"):
+        tried(database, scan(grab))
+
+
+def test_a_function_that_acts_through_dblink_is_refused(database: Database) -> None:
+    """A statement on another connection cannot be made to wait its turn, so the function is refused."""
+    fake = "CREATE FUNCTION dblink_exec(text, text) RETURNS text LANGUAGE sql AS 'SELECT NULL::text';"
+    with pytest.raises(UsageError, match="dblink_exec: it acts through a connection of its own"):
+        tried(database, fake + scan("PERFORM dblink_exec('', 'SELECT 1');"))
+
+
+def test_a_procedure_is_refused(database: Database) -> None:
+    """A procedure may commit in the middle, so it cannot be explored as one transaction."""
+    with database.connect() as connection:
+        connection.execute("CREATE PROCEDURE p() LANGUAGE plpgsql AS 'BEGIN COMMIT; END'")
+        row = connection.execute("SELECT 'p'::regproc::oid::bigint").fetchone()
+        assert row is not None
+        with pytest.raises(UsageError, match="is a procedure, which may commit"):
+            rewrite(connection, row[0], 7)
+
+
+def test_a_language_that_cannot_be_split_is_one_step_and_said(database: Database) -> None:
+    """A function that is not PL/pgSQL or SQL stays whole, may touch anything, and the report names it."""
+    with database.connect() as connection:
+        connection.execute("CREATE FUNCTION whole() RETURNS text LANGUAGE internal AS 'pgsql_version'")
+        row = connection.execute("SELECT 'whole'::regproc::oid::bigint").fetchone()
+        assert row is not None
+        result = rewrite(connection, row[0], 7)
+    assert result.steps == ()
+    assert result.start.everything
+    assert "written in internal, which cannot be split" in result.remarks[0]
+
+
+WRONG_PLANS = [
+    ({"calls": 0}, "0 calls"),
+    ({"calls": 5}, "5 calls"),
+    ({"search": "lucky"}, "a search named 'lucky'"),
+    ({"max_schedules": 0}, "0 schedules"),
+    ({"max_preemptions": -1}, "-1 preemptions"),
+    ({"seconds": 0}, "0 seconds"),
+    ({"schedule_seconds": -1}, "-1 seconds for a schedule"),
+    ({"keys": (3,)}, "calls on"),
+    ({"variants": ("none such",)}, "no variant named 'none such'"),
+    ({"replay": "hello"}, "is not a replay text"),
+    ({"replay": "v9:AABB"}, "names no case"),
+    ({"replay": "x1:AABB"}, "names no case"),
+    ({"replay": "AAAB"}, "at step 4 B cannot go on|at step 5 the text ends"),
+    ({"replay": "AAAAAAAAAAAA"}, "every call has ended|at step"),
+    ({"replay": "ABAB!B"}, "does not fit the function"),
+    ({"replay": "A~"}, r"at step 1 A~ cannot go on[\s\S]*possible next: A"),
+]
+
+
+@pytest.mark.parametrize(("plan", "said"), WRONG_PLANS, ids=[str(plan) for plan, _ in WRONG_PLANS])
+def test_a_wrong_plan_is_refused(database: Database, plan: dict[str, object], said: str) -> None:
+    """Numbers, names and replay texts that fit nothing are refused, saying what is right or where they depart."""
+    with pytest.raises(UsageError, match=said):
+        tried(database, **plan)
+
+
+def test_a_missing_function_and_keys_are_refused(database: Database) -> None:
+    """Without the function, or without fresh keys from the seed, the error says what is missing."""
+    with database.connect() as connection:
+        connection.execute(
+            "CREATE FUNCTION no_keys(integer) RETURNS SETOF uuid LANGUAGE sql AS 'SELECT NULL::uuid LIMIT 0'"
+        )
+    with pytest.raises(HarnessError, match="no_keys gave no keys"):
+        explore(database.dsn, replace(SCAN, new_keys="no_keys"), Plan())
+    with database.connect() as connection:
+        connection.execute("DROP FUNCTION scan_ticket_atomic")
+    with pytest.raises(HarnessError, match="no function scan_ticket_atomic"):
+        explore(database.dsn, SCAN, Plan())
+
+
+@pytest.fixture
+def plain_role(database: Database) -> Iterator[str]:
+    """The DSN of a role without any privilege beside owning what the function needs."""
+    with database.connect() as connection:
+        connection.execute("CREATE ROLE plain LOGIN")
+        connection.execute(f"GRANT CREATE ON DATABASE {database.name} TO plain".encode())
+        connection.execute("ALTER SCHEMA harness OWNER TO plain; ALTER FUNCTION harness.new_tickets OWNER TO plain")
+        for table in ("events", "tickets", "scan_logs"):
+            connection.execute(f"ALTER TABLE {table} OWNER TO plain".encode())
+        connection.execute("GRANT CREATE ON SCHEMA public TO plain")
+    yield make_conninfo(database.dsn, user="plain")
+    with database.connect() as connection:
+        connection.execute("REASSIGN OWNED BY plain TO CURRENT_USER; DROP OWNED BY plain; DROP ROLE plain")
+
+
+def test_a_role_that_is_no_superuser_can_explore(database: Database, plain_role: str) -> None:
+    """Without the right to set log_lock_waits, waits are found by asking the server, and the answers are the same."""
+    with database.connect() as connection:
+        connection.execute(scan().encode())
+        connection.execute("ALTER FUNCTION scan_ticket_atomic OWNER TO plain")
+    with psycopg.connect(plain_role):
+        pass
+    plan = Plan(variants=("own scanner, qr",), keys=(1,))
+    found = explore(plain_role, SCAN, plan, invariants.load([SCAN.invariants]))
+    assert found.truth is Truth.HELD
+    assert found.exhausted
+    assert outcomes(found) == {"accepted, already_scanned", "already_scanned, accepted"}
