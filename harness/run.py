@@ -448,6 +448,10 @@ class Harness:
     def _replay(self, pattern: Pattern, target: str) -> str:
         """The command that runs this pattern again, with every option that is not a default."""
         which = ["--profile", "soak"] if isinstance(pattern, Together) else ["--pattern", pattern.name]
+        if isinstance(pattern, Arrivals):
+            which += ["--rate", f"{pattern.rate:g}", "--duplicates", f"{pattern.duplicates:g}"]
+        if isinstance(pattern, Race) and not pattern.mixed:
+            which += ["--profile", "seed"]  # its race is a plain one
         given = self._given(**_overrides(pattern), http=target == "http", pool_size=self.options.pool_size)
         return shlex.join(["harness", "run", *which, *given])
 
@@ -506,9 +510,10 @@ def _plan(pattern: Pattern) -> dict[str, Any]:
 
 
 def _overrides(pattern: Pattern) -> dict[str, Any]:
-    part = pattern.parts[0] if isinstance(pattern, Together) else pattern
-    found = {"clients": part.clients, "duration": None, "pause": None, "rounds": None}
-    return found | {name: getattr(part, name) for name in found if hasattr(part, name)}
+    parts = pattern.parts if isinstance(pattern, Together) else (pattern,)
+    numbers = ("duration", "pause", "rounds")
+    found = {name: getattr(part, name) for part in parts for name in numbers if hasattr(part, name)}
+    return {"clients": parts[0].clients} | dict.fromkeys(numbers) | found
 
 
 def _without_password(server: Any) -> str:

@@ -20,7 +20,7 @@ def test_a_right_counter_holds(pattern: str, shop: Harness) -> None:
     """Five pieces go to five buyers, in every pattern, and what was sold agrees with what is left."""
     result = {
         "burst": lambda: shop.burst(clients=4, calls=25),
-        "race": lambda: shop.race(clients=8, rounds=36),
+        "race": lambda: shop.race(clients=8, rounds=96),
         "rescan": lambda: shop.rescan(clients=3, calls=4),
         "unknown": lambda: shop.unknown(clients=3, calls=4),
         "arrivals": lambda: shop.arrivals(clients=4, rate=200, duration=0.5, duplicates=0.3),

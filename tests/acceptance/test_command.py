@@ -1,0 +1,203 @@
+"""`harness run` as a user runs it: exit statuses, the report, the record, the command that repeats a finding."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.environment.embedded import EmbeddedServer
+from harness.errors import ExitStatus
+from tests.conftest import MIGRATIONS, ROOT, SEED, Sandbox
+
+BROKEN = Path(__file__).parent.parent / "integration" / "scan_ticket" / "check_then_act.sql"
+HELD = ("--pattern", "rescan", "--clients", "3")
+
+
+@pytest.mark.parametrize(
+    ("words", "status"),
+    [
+        (HELD, ExitStatus.HELD),
+        (("--migrations", MIGRATIONS, "--migrations", BROKEN, "--pattern", "race"), ExitStatus.BROKEN),
+        (("--clients", "0"), ExitStatus.USAGE),
+        (("--migrations", "nowhere"), ExitStatus.ENVIRONMENT),
+        # Through one connection no two calls ever overlap.
+        (("--pattern", "race", "--clients", "3", "--rounds", "3", "--pool-size", "1"), ExitStatus.UNDECIDED),
+    ],
+    ids=lambda value: getattr(value, "name", ""),
+)
+def test_each_cause_has_its_exit_status(
+    words: tuple[str | Path, ...], status: ExitStatus, server: EmbeddedServer, sandbox: Sandbox
+) -> None:
+    """0 every claim held, 1 one is broken, 2 wrong usage, 3 the environment failed, 4 undecided."""
+    done = sandbox.run("harness", "run", "--server", server.dsn, *words)
+    assert done.returncode == status, done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def broken(server: EmbeddedServer) -> Any:
+    """Report and record of a run that finds a bug, made once."""
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        record = Path(folder) / "record.json"
+        done = Sandbox(Path(folder)).run(
+            "harness", "run", "--server", server.dsn, "--migrations", MIGRATIONS, "--migrations", BROKEN,
+            "--pattern", "race", "--clients", "5", "--rounds", "48", "--record", record,
+        )  # fmt: skip
+        assert done.returncode == ExitStatus.BROKEN, done.stderr
+        return done.stdout, json.loads(record.read_text())
+
+
+def test_the_record_holds_what_the_verdict_rests_on(broken: Any) -> None:
+    """Environment, sha256 of every file, plan, metrics, findings with evidence; and how it was made."""
+    _, record = broken
+    assert record["schema_version"] == 1
+    assert record["truth"] == "broken"
+    assert record["environment"]["kind"] == "external"
+    assert record["environment"]["settings"]["fsync"] == "on"
+    assert record["command"].startswith("harness run --server ")
+    files = [*sorted(MIGRATIONS.glob("*.sql")), BROKEN]
+    assert [f["sha256"] for f in record["migrations"]] == [hashlib.sha256(f.read_bytes()).hexdigest() for f in files]
+    assert [Path(f["path"]).name for f in record["seeds"]] == sorted(p.name for p in SEED.glob("*.sql"))
+    (run,) = record["runs"]
+    assert (run["pattern"], run["target"], run["plan"]["clients"], run["plan"]["rounds"]) == ("race", "sql", 5, 48)
+    assert run["metrics"]["trends"]["accepted"]["count"] > 0
+    assert run["metrics"]["counts"]["successful_scans"] > 0
+    assert run["overlap"]["held_rounds"] == 16
+    (finding,) = [f for f in run["findings"] if f["id"] == "at_most_one_accepted"]
+    assert finding["truth"] == "broken"
+    operations = finding["evidence"][0]["operations"]
+    assert len({o["key"] for o in operations}) == 1
+    assert len(operations) >= 2
+    assert all(o["outcome"] == "accepted" for o in operations)
+
+
+def test_the_report_shows_the_sections_of_the_original_summary(broken: Any) -> None:
+    """Configuration, results, response times, race handling, thresholds, claims, and the verdict as the last line."""
+    report, _ = broken
+    for section in ("configuration", "results", "response times (ms)", "race handling", "thresholds", "claims"):
+        assert section in report
+    for figure in ("avg", "p95", "p99", "max", "scan_duration: p(95)<200", "4 of 5 refused", "fsync=on"):
+        assert figure in report
+    assert report.strip().splitlines()[-1].startswith("verdict: broken")
+
+
+def test_the_report_proves_a_broken_claim(broken: Any) -> None:
+    """The operations, the remedy, and the command that repeats it."""
+    report, _ = broken
+    proof = report[report.index("✗ at_most_one_accepted") :]
+    assert "callers were let in on one ticket" in proof
+    assert "remedy: Take the row lock before the check" in proof
+    assert "repeat: harness run --pattern race" in " ".join(proof.split())
+
+
+def test_the_command_that_repeats_a_finding_does_repeat_it(broken: Any, sandbox: Sandbox) -> None:
+    """Copied from the record and run as it stands, it breaks the same claim."""
+    _, record = broken
+    (finding,) = [f for f in record["runs"][0]["findings"] if f["id"] == "at_most_one_accepted"]
+    words = shlex.split(finding["replay"])
+    again = sandbox.tmp / "again.json"
+    done = sandbox.run(*words, "--record", again)
+    assert done.returncode == ExitStatus.BROKEN, done.stderr
+    (run,) = json.loads(again.read_text())["runs"]
+    assert {f["id"]: f["truth"] for f in run["findings"]}["at_most_one_accepted"] == "broken"
+    assert run["plan"] == record["runs"][0]["plan"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--pattern", "burst", "--clients", "3", "--duration", "0.3", "--pause", "0.01", "--timeout", "5"),
+        ("--pattern", "arrivals", "--clients", "3", "--duration", "0.4", "--rate", "150", "--duplicates", "0.2"),
+        ("--pattern", "unknown", "--clients", "3", "--pool-size", "2"),
+        ("--profile", "soak", "--clients", "3", "--duration", "1", "--rounds", "3"),
+        ("--profile", "seed", "--clients", "3", "--duration", "0.5", "--pattern", "burst"),
+        ("--profile", "seed", "--clients", "3", "--rounds", "5", "--pattern", "race"),
+    ],
+    ids=lambda words: " ".join(words[:2]),
+)
+def test_every_pattern_can_be_repeated(words: tuple[str, ...], server: EmbeddedServer, sandbox: Sandbox) -> None:
+    """The command of a finding makes the same plan again, whatever the pattern and the profile were."""
+    check = sandbox.tmp / "never.sql"
+    check.write_text("-- name: never\nSELECT 1;")  # broken on purpose: only what is not held has a command
+    records = [sandbox.tmp / "first.json", sandbox.tmp / "second.json"]
+    first = sandbox.run("harness", "run", "--server", server.dsn, "--invariants", check, *words, "--record", records[0])
+    assert first.returncode == ExitStatus.BROKEN, first.stdout + first.stderr
+    (run,) = json.loads(records[0].read_text())["runs"]
+    (replay,) = {f["replay"] for f in run["findings"] if f["id"] == "invariant.never"}
+    second = sandbox.run(*shlex.split(replay), "--record", records[1])
+    assert second.returncode == ExitStatus.BROKEN, second.stdout + second.stderr
+    (again,) = json.loads(records[1].read_text())["runs"]
+    assert again["plan"] == run["plan"]
+
+
+def test_the_quick_profile_gives_the_whole_verdict(server: EmbeddedServer, sandbox: Sandbox) -> None:
+    """Burst, race, rescan and unknown tickets, in one record, within seconds."""
+    record = sandbox.tmp / "record.json"
+    done = sandbox.run("harness", "run", "--server", server.dsn, "--duration", "0.5", "--record", record)
+    assert done.returncode == ExitStatus.HELD, done.stdout + done.stderr
+    runs = json.loads(record.read_text())["runs"]
+    assert [run["pattern"] for run in runs] == ["burst", "race", "rescan", "unknown"]
+    assert [run["plan"]["clients"] for run in runs] == [10] * 4
+    assert runs[1]["plan"]["rounds"] == 100
+
+
+def test_the_seed_profile_is_the_original_load_test(server: EmbeddedServer, sandbox: Sandbox) -> None:
+    """Ten clients with a 0.1 s pause on distinct tickets, then ten clients on one ticket with one call each."""
+    record = sandbox.tmp / "record.json"
+    done = sandbox.run(
+        "harness", "run", "--server", server.dsn, "--profile", "seed", "--duration", "1", "--record", record
+    )
+    assert done.returncode in (ExitStatus.HELD, ExitStatus.UNDECIDED), done.stdout + done.stderr
+    burst, race = json.loads(record.read_text())["runs"]
+    assert (burst["plan"]["clients"], burst["plan"]["pause"]) == (10, 0.1)
+    assert burst["truth"] == "held"
+    assert 60 <= burst["metrics"]["calls"] <= 100
+    assert (race["plan"]["clients"], race["plan"]["rounds"], race["plan"]["mixed"]) == (10, 1, False)
+    assert race["metrics"]["counts"]["successful_scans"] == 1
+    assert race["metrics"]["counts"]["race_conditions_caught"] == 9
+
+
+def test_options_come_from_the_environment_too(server: EmbeddedServer, sandbox: Sandbox) -> None:
+    """HARNESS_* variables are read, and the command line beats them."""
+    record = sandbox.tmp / "record.json"
+    done = sandbox.run(
+        "harness", "run", "--pattern", "rescan", "--clients", "2",
+        HARNESS_SERVER=server.dsn, HARNESS_CLIENTS="7", HARNESS_RECORD=str(record), HARNESS_TIMEOUT="3",
+        HARNESS_MIGRATIONS=f"{MIGRATIONS}/0001_events_tickets_scan_logs.sql:{MIGRATIONS}/0002_scan_ticket_atomic.sql",
+    )  # fmt: skip
+    assert done.returncode == ExitStatus.HELD, done.stderr
+    value = json.loads(record.read_text())
+    assert value["runs"][0]["plan"] | {"clients": 2, "timeout": 3.0} == value["runs"][0]["plan"]
+    assert len(value["migrations"]) == 2
+
+
+def test_a_contract_of_ones_own_runs_from_the_command(server: EmbeddedServer, sandbox: Sandbox) -> None:
+    """module:attribute, with migrations, a seed and invariants of its own; one that oversells is found out."""
+    folder = ROOT / "tests" / "inventory"
+    words = (
+        "harness", "run", "--server", server.dsn, "--contract", "tests.inventory:INVENTORY", "--seed", folder / "seed",
+        "--clients", "8", "--pattern", "race", "--rounds", "96", "--migrations", folder / "migrations",
+    )  # fmt: skip
+    held = sandbox.run(*words, PYTHONPATH=str(ROOT))
+    assert held.returncode == ExitStatus.HELD, held.stdout + held.stderr
+    broken = sandbox.run(*words, "--migrations", folder / "oversells.sql", PYTHONPATH=str(ROOT))
+    assert broken.returncode == ExitStatus.BROKEN, broken.stdout + broken.stderr
+    assert "✗ never_oversold" in broken.stdout
+
+
+def test_help_and_version_need_no_server(sandbox: Sandbox) -> None:
+    """Every option is in the help, with its variable."""
+    from harness.options import OPTIONS
+
+    done = sandbox.run("harness", "run", "--help")
+    assert done.returncode == 0
+    for option in OPTIONS:
+        assert option.flag in done.stdout
+        assert option.variable in done.stdout
+    assert sandbox.run("harness", "--version").stdout.startswith("harness, version ")

@@ -1,0 +1,179 @@
+"""The pytest plugin as a user meets it, in a project with migrations of its own."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import pytest
+
+from harness.environment.embedded import EmbeddedServer
+from tests.conftest import ROOT, Sandbox
+
+GIVEN = ("--harness-migrations", "supabase/migrations", "--harness-seed", "tests/seed")
+BREAK = """
+CREATE OR REPLACE FUNCTION scan_ticket_atomic(
+    p_ticket_id uuid, p_scanned_by uuid, p_device_id text DEFAULT NULL, p_scan_method text DEFAULT 'qr'
+)
+RETURNS TABLE (success boolean, already_scanned boolean, scanned_at timestamptz, scanned_by uuid, error_message text)
+LANGUAGE plpgsql AS $$
+BEGIN
+    UPDATE tickets SET is_used = true, status = 'used', scanned_at = now(), scanned_by = p_scanned_by
+     WHERE id = p_ticket_id;
+    RETURN QUERY SELECT true, false, now(), p_scanned_by, NULL::text;
+END $$;
+"""
+
+
+class Project:
+    """The example, with pytest run in it."""
+
+    def __init__(self, sandbox: Sandbox, folder: Path, dsn: str) -> None:
+        self.sandbox, self.folder, self.dsn = sandbox, folder, dsn
+
+    def pytest(self, *words: str, server: str | None = None, **variables: str) -> subprocess.CompletedProcess[str]:
+        return self.sandbox.run(
+            "pytest",
+            "-p",
+            "no:cacheprovider",
+            "--harness-server",
+            server or self.dsn,
+            *words,
+            cwd=self.folder,
+            **variables,
+        )
+
+    def test(self, text: str, name: str = "test_more.py") -> None:
+        (self.folder / "tests" / name).write_text(text)
+
+    def breaks(self) -> None:
+        """A later migration takes the guard away."""
+        (self.folder / "supabase" / "migrations" / "20250101000000_break.sql").write_text(BREAK)
+
+
+@pytest.fixture
+def project(sandbox: Sandbox, example: Path, server: EmbeddedServer) -> Project:
+    return Project(sandbox, example, server.dsn)
+
+
+def test_one_test_of_three_lines_is_all_it_takes(project: Project) -> None:
+    """The example project as it stands, booting a server of its own, and nothing of it left."""
+    done = project.pytest(*GIVEN, server="embedded")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "1 passed" in done.stdout
+    summary = done.stdout[done.stdout.index("= harness =") :]
+    assert "(embedded: asked for)" in summary
+    assert "held      race (sql)" in summary
+    assert "verdict: held (1 runs)" in summary
+    assert project.sandbox.left_behind() == []
+
+
+def test_a_red_verdict_fails_the_test_and_shows_why(project: Project) -> None:
+    """The failure names the claim, and the summary has what was observed and the command that repeats it."""
+    project.breaks()
+    done = project.pytest(*GIVEN)
+    assert done.returncode == 1
+    assert "1 failed" in done.stdout
+    assert "broken at_most_one_accepted: At most one call per ticket is accepted." in done.stdout
+    summary = done.stdout[done.stdout.index("= harness =") :]
+    assert "broken: At most one call per ticket is accepted." in summary
+    assert "repeat: harness run --pattern race" in summary
+    assert "--migrations supabase/migrations" in summary
+    assert "verdict: broken" in summary
+
+
+def test_the_database_fixture_is_a_fresh_database_each_time(project: Project) -> None:
+    """With the project's migrations and seed, by connection and by SQLAlchemy engine, and nothing shared."""
+    project.test(
+        "import pytest\n\n@pytest.mark.parametrize('n', [1, 2])\ndef test_it(harness_database, n):\n"
+        "    with harness_database.connect() as connection:\n"
+        "        assert connection.execute('SELECT count(*) FROM tickets').fetchone() == (0,)\n"
+        "        connection.execute('SELECT * FROM harness.new_tickets(3)')\n\n"
+        "def test_engine(harness_database):\n    import sqlalchemy\n"
+        "    with harness_database.engine().connect() as connection:\n"
+        "        assert connection.execute(sqlalchemy.text('SELECT name FROM venues')).scalar() == 'The Cellar'\n"
+        "    assert harness_database.name in harness_database.dsn\n"
+    )
+    done = project.pytest(*GIVEN, "tests/test_more.py")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "3 passed" in done.stdout
+
+
+def test_options_come_from_ini_and_environment(project: Project) -> None:
+    """ini keys make the command line short; variables beat them; the command line beats both."""
+    ini = (project.folder / "pyproject.toml").read_text()
+    (project.folder / "pyproject.toml").write_text(
+        ini + 'harness_migrations = ["supabase/migrations"]\nharness_seed = ["tests/seed"]\nharness_clients = "3"\n'
+    )
+    project.test("def test_it(harness): print('clients', harness.rescan().record.plan['clients'])\n")
+    words = ("tests/test_more.py", "-s")
+    assert "clients 3\n" in project.pytest(*words).stdout
+    assert "clients 4\n" in project.pytest(*words, HARNESS_CLIENTS="4").stdout
+    assert "clients 5\n" in project.pytest(*words, "--harness-clients", "5", HARNESS_CLIENTS="4").stdout
+
+
+def test_junit_xml_has_a_property_for_each_figure(project: Project) -> None:
+    """What a CI server can plot: verdict, calls, and response times of each run."""
+    done = project.pytest(*GIVEN, "--junitxml", "report.xml", "-o", "junit_family=xunit1")
+    assert done.returncode == 0, done.stdout
+    found = {p.get("name"): p.get("value") for p in ET.parse(project.folder / "report.xml").iter("property")}
+    assert found["harness.race.verdict"] == "held"
+    assert int(found["harness.race.calls"] or 0) > 100
+    assert float(found["harness.race.p95_ms"] or 0) > 0
+
+
+def test_it_works_under_xdist(project: Project) -> None:
+    """Tests on two workers, the runs of both in one summary, and a record for each worker."""
+    project.test(
+        "import pytest\n\n@pytest.mark.parametrize('n', range(4))\ndef test_it(harness, n):\n"
+        "    assert harness.rescan(clients=2, calls=3).verdict.held\n"
+    )
+    done = project.pytest(*GIVEN, "-n", "2", "--harness-record", "record.json", "--harness-rounds", "96")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "5 passed" in done.stdout
+    assert "verdict: held (5 runs)" in done.stdout
+    records = [json.loads(path.read_text()) for path in project.folder.glob("record*.json")]
+    assert sum(len(record["runs"]) for record in records) == 5
+    assert all(run["test"] for record in records for run in record["runs"])
+
+
+def test_the_record_names_the_test_that_made_each_run(project: Project) -> None:
+    """So that a finding leads to the test, and back."""
+    done = project.pytest(*GIVEN, "--harness-record", "record.json")
+    assert done.returncode == 0, done.stdout
+    value = json.loads((project.folder / "record.json").read_text())
+    assert [run["test"] for run in value["runs"]] == ["tests/test_gate.py::test_one_ticket_lets_one_person_in"]
+    assert value["command"].startswith("pytest ")
+
+
+def test_a_suite_that_does_not_use_it_is_left_alone(project: Project) -> None:
+    """Installed beside other tests it boots nothing, prints nothing, and imports nothing heavy."""
+    project.test(
+        "def test_it():\n    import sys\n"
+        "    assert not {'psycopg', 'testcontainers', 'sqlalchemy', 'docker', 'rich'} & set(sys.modules)\n"
+    )
+    done = project.pytest("tests/test_more.py", server="host=/nonexistent")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "= harness =" not in done.stdout
+
+
+def test_a_run_that_was_not_asserted_still_shows_in_the_summary(project: Project) -> None:
+    """A test that forgets to look at the verdict passes, and the summary says broken all the same."""
+    project.breaks()
+    project.test("def test_it(harness): harness.rescan(clients=2, calls=2)\n")
+    done = project.pytest(*GIVEN, "tests/test_more.py")
+    assert done.returncode == 0
+    assert "verdict: broken (1 runs)" in done.stdout
+
+
+def test_the_scenarios_hold_on_the_shipped_migrations(server: EmbeddedServer, sandbox: Sandbox) -> None:
+    """`pytest harness/`, the main job, on this repository's own SQL."""
+    done = sandbox.run(
+        "pytest", "-p", "no:cacheprovider", "harness/", "--harness-server", server.dsn, "--harness-duration", "0.5",
+        cwd=ROOT,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "verdict: held" in done.stdout
+    assert " burst (sql)" in done.stdout
