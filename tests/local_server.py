@@ -55,6 +55,7 @@ class LocalServer:
                 answer = self._answers[min(len(self.requests), len(self._answers) - 1)]
                 self.requests.append(request)
                 self.has_request.set()
+                self.before_answer(request)
                 if answer is HANG:
                     continue
                 for piece in [answer] if isinstance(answer, bytes) else answer:
@@ -64,6 +65,9 @@ class LocalServer:
                         self.closed_one.set()
                         return
                     connection.sendall(piece)
+
+    def before_answer(self, request: bytes) -> None:
+        """What a test's own server does first."""
 
     def close(self) -> None:
         with suppress(OSError):

@@ -89,7 +89,10 @@ class Anatomy:
     server_timing: Mapping[str, float]
     """Means of PostgREST's Server-Timing parts, in milliseconds."""
     server_timing_counts: str
-    """What those parts are: `wall time` or `CPU time of the whole process`, found out by a pause of known length."""
+    """What those parts are: `wall time` or `CPU time of the whole process`, found out by a pause of known length.
+
+    Empty where PostgREST gives none.
+    """
     client_cpu_us: Mapping[str, float]
     postgrest_cpu_us: float | None
 
@@ -305,7 +308,7 @@ def _order(pairs: int) -> list[str]:
 
 
 def _anatomy(
-    blocks: Sequence[Block], function: tuple[int, float] | None, timing: Mapping[str, float], clock: ServerClock
+    blocks: Sequence[Block], function: tuple[int, float] | None, timing: Mapping[str, float], clock: ServerClock | None
 ) -> Anatomy:
     mine = {name: [b for b in blocks if b.target == name] for name in (SQL, HTTP)}
     calls = {name: sum(b.calls for b in group) for name, group in mine.items()}
@@ -317,8 +320,8 @@ def _anatomy(
         wall[HTTP],
         own,
         None if own is None else wall[HTTP] - own,
-        {part: figure * clock.unit * 1000 for part, figure in timing.items()},
-        clock.counts,
+        {} if clock is None else {part: figure * clock.unit * 1000 for part, figure in timing.items()},
+        "" if clock is None else clock.counts,
         {name: sum(b.client_cpu for b in group) / calls[name] * 1e6 for name, group in mine.items()},
         sum(visible) / calls[HTTP] * 1e6 if visible else None,
     )

@@ -225,8 +225,10 @@ class HttpTarget:
         timing = _timing(b"".join(c.timing for c in counters))
         return HttpEvidence(calls, passed, statuses, sum(c.opened for c in counters), timing)
 
-    def server_clock(self) -> ServerClock:
-        """Find out what Server-Timing counts, by pauses of known length; for our own PostgREST.
+    def server_clock(self) -> ServerClock | None:
+        """Find out what Server-Timing counts, by pauses of known length; None where there is no such header.
+
+        For our own PostgREST, which serves such a pause.
 
         PostgREST 12.0 gives microseconds where milliseconds are due, and takes CPU time for elapsed time, that of all
         its requests together (https://github.com/PostgREST/postgrest/issues/3219).
@@ -234,14 +236,19 @@ class HttpTarget:
         wire, reader, counters = Wire(self._address), self._reader(timed=False), Counters()
         head = self._head(timed=True, function="pause")
         try:
+            wire.open(_PROBE_TIMEOUT)
             elapsed = []
             for seconds in _PAUSES:
                 started = time.monotonic()
                 reader.read(wire.exchange(head, _json({"seconds": seconds}), started), counters)
                 elapsed.append(time.monotonic() - started)
+        except (LostError, NotSentError) as error:
+            raise HarnessError("PostgREST went away during the comparison.", tried=str(error)) from error
         finally:
             wire.close()
         figures = _timing(bytes(reader.timing))["transaction"]
+        if len(figures) < len(_PAUSES):
+            return None
         for unit in (1e-3, 1e-6):
             # Elapsed time is no shorter than the pause, and no longer than the caller waited.
             if all(p <= f * unit <= e for p, f, e in zip(_PAUSES, figures, elapsed, strict=True)):
@@ -604,7 +611,7 @@ def _explain(outcome: Outcome, status: int, url: str, function: Function) -> Non
     code, detail = outcome.code or "", outcome.detail or ""
     tried = f"POST {url}/rpc/{function.name.rpartition('.')[2]}: {status or 'no status'} {code}: {detail}"
     for prefix, what, next_step in _MISTAKES:
-        if code.startswith(prefix):
+        if f"{code}: {detail}".startswith(prefix):
             raise HarnessError(what, tried=tried, next_step=next_step)
 
 
@@ -624,7 +631,7 @@ _MISTAKES = (
     ("PGRST", "PostgREST does not take the call.", "see its code at https://docs.postgrest.org/en/stable/references/errors.html"),
     ("42501", "The token's role may not do what the function does.",
      "use a service_role token, or GRANT the role the rights on the function and its tables"),
-    ("22023", "The token's role does not exist.", "use a token for a role of this database, such as service_role"),
+    ("22023: role ", "The token's role does not exist.", "use a token for a role of the database, as service_role"),
     ("http_401", "The gateway does not accept the token.", "use the project's own service_role key"),
     ("http_403", "The gateway does not accept the token.", "use the project's own service_role key"),
     ("http_", "There is no PostgREST behind the address.", _WRONG_URL),
@@ -632,7 +639,7 @@ _MISTAKES = (
     ("connection_lost", "The connection was cut before the answer.", _WRONG_URL),
     ("not_sent", "The connection was cut before the call was sent.", _WRONG_URL),
 )  # fmt: skip
-"""Start of an outcome's code, what it says of the set-up, what to do about it; the first that fits."""
+"""Start of an outcome's code and detail, what it says of the set-up, what to do about it; the first that fits."""
 
 
 def _timing(lines: bytes) -> dict[str, array[float]]:

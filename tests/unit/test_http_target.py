@@ -7,6 +7,7 @@ import shutil
 import socket
 import subprocess
 import threading
+import time
 import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -417,3 +418,34 @@ def test_a_certificate_that_nobody_vouches_for_is_refused(certificate: Path) -> 
     ):
         target_of(server).probe()
     assert server.requests == []
+
+
+@pytest.mark.parametrize(
+    ("unit", "counts", "figures"),
+    [
+        (1e-3, "wall time", ("50.4", "150.2")),
+        (1e-6, "wall time", ("50400.1", "150200")),
+        (1e-3, "CPU time of the whole process", ("0.8", "1.1")),
+        (1e-6, "CPU time of the whole process", ("812.5", "1130.2")),
+    ],
+)
+def test_the_unit_of_server_timing_is_found_out_in_every_version(
+    unit: float, counts: str, figures: tuple[str, str]
+) -> None:
+    """Versions differ in what the header counts: a pause of known length tells them apart."""
+
+    class Pausing(LocalServer):
+        def before_answer(self, request: bytes) -> None:
+            time.sleep(json.loads(request.partition(b"\r\n\r\n")[2])["seconds"] * 1.01)
+
+    server = Pausing(*(answer("true", "200 OK", f"Server-Timing: transaction;dur={figure}") for figure in figures))
+    found = target_of(server).server_clock()
+    server.close()
+    assert found is not None
+    assert (found.unit, found.counts) == (unit, counts)
+
+
+def test_a_server_without_server_timing_has_no_clock() -> None:
+    """Where the header is missing nothing is made up."""
+    with answering(answer("true")) as server:
+        assert target_of(server).server_clock() is None
