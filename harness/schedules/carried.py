@@ -26,7 +26,11 @@ class Setting:
 
 @dataclass(frozen=True, slots=True)
 class Carried:
-    """One schedule. Its operations' times are positions in it, so that they do not depend on the clock."""
+    """One schedule.
+
+    Its operations' times are positions in it, so that they do not depend on the clock: as many milliseconds as the
+    choice that began or ended the call has in the schedule, the first having 1.
+    """
 
     setting: Setting
     events: tuple[Event, ...]
@@ -68,7 +72,7 @@ class CarriedHistory(History):
 
     def __init__(self, carried: Iterable[Carried]) -> None:
         super().__init__(())
-        found = (operation for schedule in carried for operation in schedule.operations)
+        found = (o for schedule in carried for o in sorted(schedule.operations, key=lambda o: o.called))
         self._operations = tuple(operation._replace(number=number) for number, operation in enumerate(found))
 
     def __len__(self) -> int:

@@ -34,8 +34,11 @@ from harness.schedules.rewrite import Rewritten
 from harness.schedules.trace import COMMIT, START, Choice, Event, Happening, Kind
 
 ASK_AFTER = 0.02
-"""Seconds of silence after which the server is asked whether a running call waits: the fallback for a role that may
-not set log_lock_waits."""
+"""Seconds of silence after which the server is asked whether a running call waits, where a role may not set
+log_lock_waits."""
+
+ASK_ANYWAY_AFTER = 0.5
+"""The same where it may: a function that sets client_min_messages silences the server."""
 
 Choose = Callable[[tuple[Choice, ...], Sequence[Event]], Choice | None]
 """Who next? Given what is possible and what happened so far; None gives the schedule up."""
@@ -162,6 +165,8 @@ class Controller:
         self._prepared = prepared
         self._rewritten = rewritten
         self._space = b"%d" % space
+        self._gates = b",%d," % space
+        """What is in the server's name of a gate, such as [16384,77,2098,2]; nobody is told to wait by a gate."""
         self._seconds = seconds
         self._crash = crash
         self._deadline = 0.0
@@ -180,6 +185,8 @@ class Controller:
             self._statement_timeout = self._show("statement_timeout") != "0"
             self._lock_timeout = self._show("lock_timeout") != "0"
             self._settings = self._accepted_settings()
+            self._told = self._settings.keys() >= {"client_min_messages", "deadlock_timeout", "log_lock_waits"}
+            self._ask_after = ASK_ANYWAY_AFTER if self._told else ASK_AFTER
             for number in range(calls):
                 self._calls.append(self._opened(number))
         except BaseException:
@@ -317,7 +324,7 @@ class Controller:
 
     def _listen(self) -> None:
         """Take in what the connections have to say; ask the server when they are silent."""
-        ready = self._poll.poll(ASK_AFTER * 1000)
+        ready = self._poll.poll(self._ask_after * 1000)
         if time.monotonic() > self._deadline:
             raise ScheduleTimeoutError(self._standing())
         for socket, _ in ready:
@@ -371,7 +378,7 @@ class Controller:
             case [b"harness", b"caught", code]:
                 call.caught.append(code.decode())
                 call.mode, call.leaving = _Mode.RUNNING, False
-            case [b"process", _, b"still", b"waiting", *_]:
+            case [b"process", _, b"still", b"waiting", *_, lock, b"after", _, b"ms"] if self._gates not in lock:
                 call.told_waiting = True
 
     def _ask_blockers(self, calls: Sequence[_Call]) -> None:
@@ -385,10 +392,13 @@ class Controller:
             self._hear(call)  # it may have gone on meanwhile
             if call.mode not in (_Mode.RUNNING, _Mode.WAITING) or call.leaving:
                 continue
-            call.told_waiting = False
-            others = sorted(by_pid[pid].number for pid in blockers if pid in by_pid)
-            if others:
-                call.mode, call.waits_for = _Mode.WAITING, tuple(others)
+            told, call.told_waiting = call.told_waiting, False
+            others = tuple(sorted(by_pid[pid].number for pid in blockers if pid in by_pid))
+            if others and call.mode is _Mode.WAITING and others != call.waits_for and self._told and not told:
+                # It waits anew, and its look for a deadlock is still to come: the server will tell of it.
+                call.mode = _Mode.RUNNING
+            elif others:
+                call.mode, call.waits_for = _Mode.WAITING, others
             elif self._control.pgconn.backend_pid in blockers:
                 raise self._meddling()
             else:

@@ -49,8 +49,8 @@ _RACE_ATTEMPTS = 40
 """How often a schedule is tried again in which the server decides which of two waiting calls goes on first."""
 
 _KEYS_AT_ONCE = 256
-_STRIDE = 1000
-"""Positions kept for one schedule in the operations' times: more than it has choices."""
+_POSITION = 1_000_000
+"""One position of a schedule in the operations' times, which are in nanoseconds."""
 
 _NOT_COVERED = (
     "what happens between the rows of one SQL statement, and inside the server",
@@ -338,7 +338,6 @@ class _Explorer:
     def _operations(
         self, answers: Sequence[Answer], keys: Sequence[Hashable], arguments: Sequence[dict[str, Any]]
     ) -> Iterator[Operation]:
-        base = len(self._carried) * _STRIDE
         for number, answer in enumerate(answers):
             if answer.result is None:
                 outcome, raw = self._reader.lost("its connection was terminated before it committed")
@@ -352,9 +351,9 @@ class _Explorer:
                 client=number,
                 key=keys[number],
                 arguments=arguments[number],
-                due=base + answer.began,
-                called=base + answer.began,
-                returned=base + answer.ended,
+                due=answer.began * _POSITION,
+                called=answer.began * _POSITION,
+                returned=answer.ended * _POSITION,
                 outcome=outcome,
                 answer=evidence,
                 phase=len(self._carried),

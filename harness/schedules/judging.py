@@ -21,9 +21,13 @@ Connect = Callable[[], psycopg.Connection[Any]]
 def judge(
     carried: Sequence[Carried], contract: Contract, invariants: Sequence[Invariant], connect: Connect
 ) -> tuple[list[Finding], dict[str, Carried]]:
-    """Every claim as a finding, and the shortest schedule that breaks it, by the finding's id."""
+    """Every claim as a finding, and the shortest schedule that breaks it, by the finding's id.
+
+    A broken finding's evidence is that of its shortest schedule alone.
+    """
     shortest_first = sorted(carried, key=lambda schedule: schedule.length)
     broken: dict[str, Carried] = {}
+    alone: dict[str, Finding] = {}
     counts: dict[str, int] = {}
     findings = _judged(carried, contract)
     if any(finding.truth is Truth.BROKEN for finding in findings):
@@ -31,15 +35,24 @@ def judge(
             for finding in _judged([schedule], contract):
                 if finding.truth is Truth.BROKEN:
                     broken.setdefault(finding.id, schedule)
+                    alone.setdefault(finding.id, finding)
                     counts[finding.id] = counts.get(finding.id, 0) + 1
-    findings = [_counted(finding, len(carried), counts.get(finding.id)) for finding in findings]
+    findings = [
+        _counted(
+            replace(finding, evidence=alone.get(finding.id, finding).evidence), len(carried), counts.get(finding.id)
+        )
+        for finding in findings
+    ]
     if any(schedule.died for schedule in carried):
         findings.append(_usable_after_crash(shortest_first, contract, broken))
     asked = _ask(invariants, carried, connect) if invariants else []
     for invariant, finding in zip(invariants, asked, strict=True):
         if finding.truth is Truth.BROKEN:
             broken[finding.id] = _first_violating(invariant, shortest_first, connect)
-    return findings + asked, broken
+            [only] = _ask([invariant], [broken[finding.id]], connect)
+            finding = replace(finding, evidence=only.evidence or finding.evidence)
+        findings.append(finding)
+    return findings, broken
 
 
 def _judged(carried: Sequence[Carried], contract: Contract) -> list[Finding]:

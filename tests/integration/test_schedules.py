@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,7 +10,6 @@ import pytest
 from harness import contracts
 from harness.contracts.contract import Contract
 from harness.environment.database import Database, Template
-from harness.errors import HarnessError, UsageError
 from harness.schedules import Exploration, Plan, explore
 from harness.verdict import invariants
 from harness.verdict.findings import Truth
@@ -24,7 +23,7 @@ Explore = Callable[..., Exploration]
 
 
 @pytest.fixture
-def tried(template: Template) -> Iterator[Explore]:
+def tried(template: Template) -> Explore:
     """Explores a function of the scan_ticket contract, given by its file or its SQL, in a database of its own."""
 
     def run(function: Path | str | None = None, **plan: object) -> Exploration:
@@ -35,7 +34,7 @@ def tried(template: Template) -> Iterator[Explore]:
                     connection.execute(text.encode())
             return on(database, **plan)
 
-    yield run
+    return run
 
 
 def on(database: Database, **plan: object) -> Exploration:

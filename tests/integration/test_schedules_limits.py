@@ -40,7 +40,8 @@ BEGIN
     END IF;
     UPDATE tickets SET is_used = true, status = 'used', scanned_at = v_now, scanned_by = p_scanned_by
      WHERE id = p_ticket_id;
-    INSERT INTO scan_logs (ticket_id, scanned_by, scanned_at, scan_success) VALUES (p_ticket_id, p_scanned_by, v_now, true);
+    INSERT INTO scan_logs (ticket_id, scanned_by, scanned_at, scan_success)
+    VALUES (p_ticket_id, p_scanned_by, v_now, true);
     RETURN QUERY SELECT true, false, v_now, p_scanned_by, NULL::text;
 {after}
 END $$;
@@ -78,7 +79,7 @@ def test_a_call_may_die_at_every_step_of_the_shipped_function(database: Database
 
 
 def test_what_a_death_leaves_stuck_is_found(database: Database) -> None:
-    """A mark that no rollback takes back, as in a sequence, keeps a ticket busy after a death; the replay says where."""
+    """A mark that no rollback takes back, as in a sequence, keeps a ticket busy after a death."""
     with database.connect() as connection:
         connection.execute("CREATE SEQUENCE last_taken MINVALUE -9223372036854775808")
     mark = """
@@ -86,8 +87,8 @@ def test_what_a_death_leaves_stuck_is_found(database: Database) -> None:
             RETURN QUERY SELECT false, false, NULL::timestamptz, NULL::uuid, 'is being processed'::text; RETURN;
         END IF;
         PERFORM setval('last_taken', hashtext(p_ticket_id::text));"""
-    clear = "PERFORM setval('last_taken', 0);"
-    function = scan(mark).replace("    RETURN QUERY SELECT true, false", f"{clear}\n    RETURN QUERY SELECT true, false")
+    answer = "    RETURN QUERY SELECT true, false"
+    function = scan(mark).replace(answer, f"PERFORM setval('last_taken', 0);\n{answer}")
     found = tried(database, function, calls=1, crash=True)
     assert truths(found)["usable_after_crash"] is Truth.BROKEN
     schedule = found.broken["usable_after_crash"]

@@ -61,7 +61,8 @@ FUNCTIONS = {
         EXECUTE 'SELECT count(*) FROM t' INTO n; v := v || n; n := (SELECT max(id) FROM t); v = v || n;""",
     "several statements on a line, comments, strings and quotes with semicolons": """
         v := v || ';'; /* ; UPDATE t */ UPDATE t SET n = 5 WHERE id = 1; -- BEGIN; UPDATE t
-        v := v || $q$; END; $q$; SELECT t.n INTO n FROM t WHERE id = 1; v := v || n; NULL; v := v || $a$ $b$ ; $b$ $a$;""",
+        v := v || $q$; END; $q$; SELECT t.n INTO n FROM t WHERE id = 1; v := v || n; NULL;
+        v := v || $a$ $b$ ; $b$ $a$;""",
     "lock_timeout as the function sets it": """
         PERFORM set_config('lock_timeout', '70ms', true); PERFORM 1 FROM t; v := current_setting('lock_timeout');
         UPDATE t SET n = 1; v := v || current_setting('lock_timeout');""",
@@ -168,7 +169,7 @@ def test_a_function_that_is_not_volatile_stays_one_step(connection: psycopg.Conn
 @pytest.mark.parametrize(
     "body",
     [
-        "AS $$ UPDATE t SET n = n + 1; INSERT INTO t VALUES (50, 1); SELECT string_agg(n::text, ',' ORDER BY id) FROM t $$",
+        "AS $$ UPDATE t SET n = n + 1; INSERT INTO t VALUES (5); SELECT string_agg(n::text, '' ORDER BY id) FROM t $$",
         "BEGIN ATOMIC UPDATE t SET n = n + 1; SELECT string_agg(n::text, ',' ORDER BY id) FROM t; END",
     ],
     ids=["text", "BEGIN ATOMIC"],

@@ -186,7 +186,7 @@ def test_replay_text_is_read_as_it_is_written() -> None:
 @pytest.mark.parametrize("text", ["", "aabb", "AB B", "~A", "A!!", "12"])
 def test_what_is_no_replay_text_is_refused(text: str) -> None:
     """A text of other letters or marks is refused with what was expected."""
-    with pytest.raises(UsageError, match="no.* replay text|not a replay text"):
+    with pytest.raises(UsageError, match="not a replay text"):
         read_replay(text)
 
 
@@ -198,7 +198,7 @@ def test_replay_says_where_it_departs() -> None:
     with pytest.raises(UsageError, match="at step 4 the text ends"):
         carry_out(world, Replay(read_replay("AAB")))
     with pytest.raises(UsageError, match="every call has ended after step 4"):
-        carry_out(world, Replay(read_replay("AABBB")[:4] + (Choice(1),)))
+        carry_out(world, Replay(read_replay("AABBB")))
     assert carry_out(world, Replay(read_replay("ABBA"), times=20)).texts == ["ABBA"] * 20
 
 

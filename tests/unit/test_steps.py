@@ -17,6 +17,9 @@ def put(body: str, *functions: str, returns: str = "void") -> Split:
     return split("plpgsql", definition, body, first=0, functions=set(functions))
 
 
+LOOKALIKE = """DECLARE "b;n" text; BEGIN -- DELETE FROM t;
+    /* BEGIN */ RAISE NOTICE $q$; DELETE FROM t; $q$; "b;n" := '; DELETE FROM t;'; END"""
+
 CASES = {
     "a statement": ("BEGIN UPDATE t SET n = 1; END", f"BEGIN IF {T}(0) THEN END IF; UPDATE t SET n = 1; END"),
     "two on a line": (
@@ -37,13 +40,17 @@ CASES = {
     ),
     "IF and ELSIF": (
         "BEGIN IF EXISTS (SELECT FROM t) THEN NULL; ELSIF EXISTS (SELECT FROM u) THEN NULL; END IF; END",
-        f"BEGIN IF {T}(0) THEN END IF; IF EXISTS (SELECT FROM t) THEN NULL; ELSIF {T}(1) THEN "
-        "ELSIF EXISTS (SELECT FROM u) THEN NULL; END IF; END",
+        (
+            f"BEGIN IF {T}(0) THEN END IF; IF EXISTS (SELECT FROM t) THEN NULL; ELSIF {T}(1) THEN "
+            "ELSIF EXISTS (SELECT FROM u) THEN NULL; END IF; END"
+        ),
     ),
     "a searched CASE": (
         "BEGIN CASE WHEN EXISTS (SELECT FROM t) THEN NULL; WHEN EXISTS (SELECT FROM u) THEN NULL; END CASE; END",
-        f"BEGIN IF {T}(0) THEN END IF; CASE WHEN EXISTS (SELECT FROM t) THEN NULL; WHEN {T}(1) THEN "
-        "WHEN EXISTS (SELECT FROM u) THEN NULL; END CASE; END",
+        (
+            f"BEGIN IF {T}(0) THEN END IF; CASE WHEN EXISTS (SELECT FROM t) THEN NULL; WHEN {T}(1) THEN "
+            "WHEN EXISTS (SELECT FROM u) THEN NULL; END CASE; END"
+        ),
     ),
     "WHILE, whose condition is tried again": (
         "BEGIN WHILE EXISTS (SELECT FROM t) LOOP NULL; END LOOP; END",
@@ -54,17 +61,19 @@ CASES = {
         f"DECLARE r record; BEGIN IF {T}(0) THEN END IF; <<l>> FOR r IN SELECT 1 FROM t LOOP NULL; END LOOP l; END",
     ),
     "a handler": (
-        "BEGIN INSERT INTO t VALUES (1); EXCEPTION WHEN unique_violation OR check_violation THEN DELETE FROM t; END",
-        f"BEGIN IF {T}(0) THEN END IF; INSERT INTO t VALUES (1); EXCEPTION WHEN unique_violation OR check_violation THEN "
-        f"IF harness_schedules.caught(SQLSTATE) THEN END IF; IF {T}(1) THEN END IF; DELETE FROM t; END",
+        "BEGIN INSERT INTO t VALUES (1); EXCEPTION WHEN no_data_found OR others THEN DELETE FROM t; END",
+        (
+            f"BEGIN IF {T}(0) THEN END IF; INSERT INTO t VALUES (1); EXCEPTION WHEN no_data_found OR others THEN "
+            f"IF harness_schedules.caught(SQLSTATE) THEN END IF; IF {T}(1) THEN END IF; DELETE FROM t; END"
+        ),
     ),
     "nested blocks": (
         "BEGIN DECLARE n int; BEGIN BEGIN PERFORM 1 FROM t; END; END; END",
         f"BEGIN DECLARE n int; BEGIN BEGIN IF {T}(0) THEN END IF; PERFORM 1 FROM t; END; END; END",
     ),
     "comments, strings and quotes that look like statements": (
-        'DECLARE "b;n" text; BEGIN -- DELETE FROM t;\n /* BEGIN */ RAISE NOTICE $q$; DELETE FROM t; $q$; "b;n" := \';\'; END',
-        'DECLARE "b;n" text; BEGIN -- DELETE FROM t;\n /* BEGIN */ RAISE NOTICE $q$; DELETE FROM t; $q$; "b;n" := \';\'; END',
+        LOOKALIKE,
+        LOOKALIKE,
     ),
     "EXECUTE": ("BEGIN EXECUTE 'DELETE FROM t'; END", f"BEGIN IF {T}(0) THEN END IF; EXECUTE 'DELETE FROM t'; END"),
     "a call of a function that touches data": (
