@@ -62,9 +62,10 @@ _OVERLAP_SUFFIX = "_overlap"
 NOT_JSON = "not_json"
 """Code of an outcome whose body is no JSON, so somebody else than PostgREST may have given it."""
 
-# The transaction's fate is open: the answer comes from somebody who lost sight of it. PGRST001 is PostgREST's own
-# connection dying under the call, 57P01 and 57P02 are a server shutting down, 08 is a broken connection.
-_DOUBTFUL_CODES = frozenset({"PGRST001", "57P01", "57P02"})
+# The database's side of the connection was lost, or is gone altogether: PGRST000 to 002 are PostgREST without a
+# database, 57P01 and 57P02 a server shutting down, 08 a broken connection. Most of these calls cannot have taken
+# effect, but none has an answer of the function, and so none may be held against it.
+_DOUBTFUL_CODES = frozenset({"PGRST000", "PGRST001", "PGRST002", "57P01", "57P02"})
 _DOUBTFUL_CLASS = "08"
 _GATEWAY_STATUSES = frozenset({502, 504, 520, 521, 522, 524})
 """Without a code of PostgREST's own these come from a gateway, whose upstream may go on with the call."""
@@ -313,9 +314,10 @@ class HttpCaller:
         try:
             self._wire.send(self._head, before + key + after, started)
         except NotSentError as error:
-            self._failure = self._reader.failed("not_sent", str(error))
+            self._failure = self._reader.failed("not_sent", str(error), Effect.IN_DOUBT)
         except HarnessError as error:
-            self._failure = self._reader.failed("connection_refused", error.tried)
+            self._closed = True
+            self._failure = self._reader.failed("connection_refused", error.tried, Effect.IN_DOUBT)
 
     def receive(self) -> Answer | None:
         counters = self._counters
@@ -344,7 +346,7 @@ class HttpCaller:
 
     @property
     def alive(self) -> bool:
-        """A cut connection is opened again by the next call, as an application would."""
+        """A cut connection is opened again by the next call, as an application would; one that is refused ends it."""
         return not self._closed
 
     @property

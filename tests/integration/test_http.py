@@ -297,3 +297,32 @@ def test_the_functions_own_time_is_counted_by_the_database(server: EmbeddedServe
     calls, seconds = counted
     assert calls == 1 + 6 + 5  # the probe, the warm-up, the calls
     assert 0 < seconds < 5
+
+
+@pytest.mark.parametrize("killed", ["server", "postgrest"])
+def test_a_run_whose_server_dies_accuses_nobody(
+    make_harness: MakeHarness, monkeypatch: pytest.MonkeyPatch, killed: str
+) -> None:
+    """With the server or PostgREST killed under a burst, calls are in doubt and no claim is broken."""
+    opened: list[HttpTarget] = []
+    monkeypatch.setattr(HttpTarget, "probe", lambda self: opened.append(self))
+    with EmbeddedServer() as server, SupabaseRoles(server):
+        harness = make_harness(on=server)
+
+        def kill() -> None:
+            while not opened or not any(caller._counters.calls > 5 for caller in opened[0]._callers):
+                time.sleep(0.01)
+            target = opened[0]
+            assert target.postgrest is not None
+            pid = server.pid if killed == "server" else target.postgrest.pid
+            assert pid is not None
+            os.kill(pid, signal.SIGKILL)
+
+        helper = threading.Thread(target=kill)
+        helper.start()
+        result = harness.run(Burst(3, duration=2, pause=0.01), "http")
+        helper.join()
+    broken = {f.id for f in result.record.findings if f.truth is Truth.BROKEN}
+    assert not {name for name in broken if not name.startswith("threshold.")}
+    assert any(o.outcome.effect is Effect.IN_DOUBT for o in result.history.operations())
+    assert result.record.server_lost is (killed == "server")

@@ -148,8 +148,8 @@ def test_a_cancelled_call_is_in_doubt_and_the_client_goes_on() -> None:
     assert (given_up.label, given_up.code, after.label) == ("in_doubt", "timeout", "accepted")
 
 
-def test_a_server_that_is_gone_fails_the_call_without_a_doubt() -> None:
-    """A call that found no connection has no effect."""
+def test_a_server_that_is_gone_ends_the_client_and_accuses_nobody() -> None:
+    """A call that found no connection has no answer of the function: it is in doubt, and there is no next one."""
     with answering([answer(ROW), CUT]) as server:
         target = target_of(server)
         caller = open_caller(target)
@@ -157,8 +157,10 @@ def test_a_server_that_is_gone_fails_the_call_without_a_doubt() -> None:
         server.close()
         caller.call(target.encode_key(TICKET), 0)
         refused, _ = caller.call(target.encode_key(TICKET), 0)
+        alive = caller.alive
         caller.close()
-    assert (refused.label, refused.effect, refused.code) == ("failed", Effect.FAILED, "connection_refused")
+    assert not alive
+    assert (refused.effect, refused.code) == (Effect.IN_DOUBT, "connection_refused")
 
 
 def test_clients_side_by_side_on_one_thread_outlive_a_cut_connection() -> None:
@@ -192,6 +194,7 @@ def error(code: str, message: str = "it went wrong") -> str:
         (answer(error("40P01"), "500 Internal Server Error"), "failed", "40P01"),
         (answer(error("P0001"), "400 Bad Request"), "failed", "P0001"),
         (answer(error("PGRST003"), "504 Gateway Timeout"), "failed", "PGRST003"),
+        (answer(error("PGRST000"), "503 Service Unavailable"), "in_doubt", "PGRST000"),
         (answer(error("PGRST001"), "503 Service Unavailable"), "in_doubt", "PGRST001"),
         (answer(error("57P01"), "503 Service Unavailable"), "in_doubt", "57P01"),
         (answer(error("08006"), "503 Service Unavailable"), "in_doubt", "08006"),
