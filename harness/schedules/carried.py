@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from harness.contracts.contract import Operation
 from harness.history import History
+from harness.schedules.access import Access
 from harness.schedules.trace import Event, Kind, replay_text, switches
+
+_NONE = Access()
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +36,7 @@ class Carried:
     """
 
     setting: Setting
+    calls: int
     events: tuple[Event, ...]
     operations: tuple[Operation, ...]
 
@@ -48,8 +52,11 @@ class Carried:
     @property
     def probes(self) -> tuple[Operation, ...]:
         """The calls made after the end of a schedule in which one died."""
-        calls = {choice.call for event in self.events for choice in event.enabled}
-        return tuple(operation for operation in self.operations if operation.client not in calls)
+        return tuple(operation for operation in self.operations if operation.client >= self.calls)
+
+    def trimmed(self) -> Carried:
+        """Without what only the search needs of its events: there can be very many schedules."""
+        return replace(self, events=tuple(replace(event, access=_NONE, enabled=()) for event in self.events))
 
     @property
     def length(self) -> tuple[int, int, int]:

@@ -180,6 +180,7 @@ class _Explorer:
         self._fresh: list[Hashable] = []
         self._carried: list[Carried] = []
         self._unsteady: list[str] = []
+        self._repeated = 0
         self._timeouts: list[str] = []
         try:
             # A key space that the function is unlikely to name; that it takes our keys all the same is found out.
@@ -272,7 +273,7 @@ class _Explorer:
             if carried.replay in seen and not self._choices:
                 continue  # drawn before
             seen.add(carried.replay)
-            self._carried.append(carried)
+            self._carried.append(carried.trimmed())
             outcomes[", ".join(o.outcome.label for o in carried.operations[: self._plan.calls])] += 1
             if runs % _TWICE == 1 and not self._choices:
                 self._repeat(carried)
@@ -295,12 +296,13 @@ class _Explorer:
 
     def _repeat(self, carried: Carried) -> None:
         """Carry a schedule out once more; note when it does not end the same."""
+        self._repeated += 1
         choices = [event.choice for event in carried.events]
         for _ in range(_RACE_ATTEMPTS if any(event.races for event in carried.events) else 1):
             try:
                 again, _ = self._carry_out(carried.setting, Replay(choices).choose)
-            except UsageError:
-                self._controller.reset()  # it departed in the middle
+            except (UsageError, ScheduleTimeoutError):
+                self._controller.reset()  # it departed in the middle, or hangs
             else:
                 if again.ended_like(carried):
                     return
@@ -324,7 +326,7 @@ class _Explorer:
         # Probes come after the calls, and take the keys in turn like them.
         owners = [keys[number % len(keys)] for number in range(self._plan.calls)] + keys
         operations = self._operations(answers, owners, arguments)
-        return Carried(setting, trace.events, tuple(operations)), trace.complete
+        return Carried(setting, self._plan.calls, trace.events, tuple(operations)), trace.complete
 
     def _probe(self, arguments: Mapping[str, Any], key: Hashable, position: int) -> Answer:
         """One more call, on the controller's side, after all others have ended."""
@@ -364,7 +366,8 @@ class _Explorer:
 
     def _key(self) -> Hashable:
         if not self._fresh:
-            query = sql.SQL("SELECT * FROM {}(%s)").format(sql.SQL(self._contract.new_keys))
+            name = sql.Identifier(*self._contract.new_keys.split("."))
+            query = sql.SQL("SELECT * FROM {}(%s::integer)").format(name)
             self._fresh = [row[0] for row in self._connection.execute(query, [_KEYS_AT_ONCE])]
             if not self._fresh:
                 raise HarnessError(
@@ -405,7 +408,9 @@ class _Explorer:
                     "same_end_when_repeated",
                     "A schedule that is repeated ends the same: the function is deterministic.",
                     Truth.UNDECIDED if self._unsteady else Truth.HELD,
-                    f"not so: {', '.join(self._unsteady[:5])}" if self._unsteady else "all that were repeated",
+                    f"not so: {', '.join(self._unsteady[:5])}"
+                    if self._unsteady
+                    else f"{self._repeated or self._plan.times} repeated",
                     remedy="Look for what the function decides by the clock, by random() or by what other keys left."
                     if self._unsteady
                     else "",

@@ -10,9 +10,11 @@ import pytest
 from harness import contracts
 from harness.contracts.contract import Contract
 from harness.environment.database import Database, Template
+from harness.environment.embedded import EmbeddedServer
 from harness.schedules import Exploration, Plan, explore
 from harness.verdict import invariants
 from harness.verdict.findings import Truth
+from tests.inventory import INVENTORY
 
 FUNCTIONS = Path(__file__).parent / "functions"
 SCAN: Contract = contracts.load("scan_ticket")
@@ -188,3 +190,15 @@ def test_a_replay_ends_the_same_20_times_of_20(tried: Explore, name: str, plan: 
     assert again.replayed is not None
     assert again.replayed.moves == found.moves
     assert [call.label for call in again.replayed.calls] == [call.label for call in found.calls]
+
+
+def test_a_contract_of_another_shape_is_explored(server: EmbeddedServer) -> None:
+    """The inventory's function holds in every order; the one that reads its stock first is found."""
+    folder = Path(__file__).parent.parent / "inventory"
+    truths = []
+    for more in ((), (folder / "oversells.sql",)):
+        with Template(server, [folder / "migrations", *more], [folder / "seed"]) as built, built.clone() as database:
+            found = explore(database.dsn, INVENTORY, Plan(keys=(1,)), invariants.load([INVENTORY.invariants]))
+            truths.append(finding(found, "linearizable"))
+            assert found.exhausted
+    assert truths == [Truth.HELD, Truth.BROKEN]
