@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import secrets
+import warnings
 import time
 from typing import TYPE_CHECKING
 
@@ -95,6 +97,17 @@ def _container(image: str) -> PostgresContainer:
 
 def why_not(image: str) -> str | None:
     """Why a container of `image` cannot be had here; None when it can. Pulls images where that is needed."""
+    with warnings.catch_warnings():
+        # docker-py leaves the socket of a failed connection to the garbage collector: in a suite that makes errors of
+        # warnings, somebody's test would fail for it.
+        warnings.simplefilter("ignore", ResourceWarning)
+        reason = _why_not(image)
+        if reason is not None:
+            gc.collect()
+    return reason
+
+
+def _why_not(image: str) -> str | None:
     try:
         import docker
         from docker.errors import DockerException, ImageNotFound

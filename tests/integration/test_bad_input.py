@@ -3,36 +3,45 @@
 from __future__ import annotations
 
 import subprocess
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from harness.cli import main
 from harness.environment.embedded import EmbeddedServer
 from harness.environment.servers import connect
 from harness.errors import ExitStatus
-from tests.conftest import MIGRATIONS, SEED, Sandbox
+from tests.conftest import MIGRATIONS, ROOT, SEED, Sandbox
 
 Databases = Callable[[], set[str]]
 QUICK = ("--pattern", "rescan", "--clients", "3")
 
 
 @pytest.fixture
-def harness_run(server: EmbeddedServer, sandbox: Sandbox, databases: Databases) -> Iterator[Callable[..., str]]:
-    """Runs `harness run` on the session's server; gives its words on stderr, and checks that nothing is left."""
+def harness_run(
+    server: EmbeddedServer, databases: Databases, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[..., str]]:
+    """Runs `harness run` on the session's server; gives its words on stderr, and checks that nothing is left.
+
+    In this process: that of the command itself is under test in tests/acceptance.
+    """
     before = databases()
+    monkeypatch.chdir(ROOT)
 
     def run(*words: str | Path, status: ExitStatus, server: str = server.dsn, **variables: str) -> str:
-        done = sandbox.run("harness", "run", "--server", server, *words, **variables)
-        assert done.returncode == status, done.stdout + done.stderr
-        assert "Traceback" not in done.stderr
+        done = CliRunner().invoke(main, ["run", "--server", server, *map(str, words)], env=variables)
+        assert done.exit_code == status, done.output
+        assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
         if status in (ExitStatus.USAGE, ExitStatus.ENVIRONMENT):
             assert "error: " in done.stderr.lower()
         return done.stderr if status in (ExitStatus.USAGE, ExitStatus.ENVIRONMENT) else done.stdout
 
     yield run
     assert databases() == before
-    assert sandbox.left_behind() == []
+    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("client-")]
 
 
 @pytest.fixture
@@ -290,7 +299,8 @@ def test_another_signature_is_said_as_expected_and_found(
         (
             (
                 "CREATE SCHEMA harness; CREATE FUNCTION harness.new_tickets(count integer) RETURNS SETOF uuid\n"
-                "LANGUAGE sql AS $$ SELECT '00000000-0000-0000-0001-000000000001'::uuid FROM generate_series(1, count) $$"
+                "LANGUAGE sql AS $$ SELECT '00000000-0000-0000-0001-000000000001'::uuid\n"
+                "FROM generate_series(1, count) $$"
             ),
             "harness.new_tickets(3) returned 1 distinct keys",
         ),

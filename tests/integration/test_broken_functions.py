@@ -23,6 +23,11 @@ def race(harness: Harness) -> Result:
     return harness.race(clients=6, rounds=36)
 
 
+def long_race(harness: Harness) -> Result:
+    """For what shows only where plain calls overlap: on a busy machine most of a short race's do not."""
+    return harness.race(clients=10, rounds=120)
+
+
 def burst(harness: Harness) -> Result:
     return harness.burst(clients=4, calls=50)
 
@@ -50,7 +55,7 @@ BROKEN = [
     ("lock_after_check", race, {"at_most_one_accepted", "linearizable"}, {"no_unhandled_error"}),
     ("no_guard", race, {"at_most_one_accepted", "invariant.one_log_per_accepted"}, {"no_unhandled_error"}),
     ("no_guard", rescan, {"at_most_one_accepted", "invariant.one_log_per_accepted"}, {"no_unhandled_error"}),
-    ("event_lock", race, {"at_least_one_accepted"}, {"at_most_one_accepted", "invariant.ticket_agrees_with_log"}),
+    ("event_lock", long_race, {"at_least_one_accepted"}, {"at_most_one_accepted", "invariant.ticket_agrees_with_log"}),
     ("event_lock", burst, {"busy_only_while_in_flight", "at_least_one_accepted"}, {"at_most_one_accepted"}),
     ("error_escapes", race, {"losers_are_refused", "no_unhandled_error"}, {"at_most_one_accepted", "linearizable"}),
     ("wrong_winner", rescan, {"true_winner", "linearizable"}, {"at_most_one_accepted", "no_unhandled_error"}),

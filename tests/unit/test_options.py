@@ -23,6 +23,10 @@ SAMPLES = {
     "pool_size": ("4", 4),
     "timeout": ("0.5", 0.5),
     "record": ("r.json", Path("r.json")),
+    "http": ("yes", True),
+    "postgrest": ("bin/postgrest", "bin/postgrest"),
+    "postgrest_image": ("postgrest:1", "postgrest:1"),
+    "db_pool": ("4", 4),
 }
 REPEATABLE = [option.name for option in OPTIONS if option.repeatable]
 
@@ -89,6 +93,8 @@ def test_a_repeatable_option_holds_several_paths(name: str) -> None:
         ("pool_size", "0"),
         ("timeout", "0"),
         ("profile", "fast"),
+        ("http", "perhaps"),
+        ("db_pool", "0"),
     ],
 )
 def test_a_value_that_cannot_be_meant_names_its_source(name: str, text: str) -> None:
