@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 import uuid
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
 from typing import Any
@@ -322,7 +323,12 @@ def test_a_run_whose_server_dies_accuses_nobody(
         helper.start()
         result = harness.run(Burst(3, duration=2, pause=0.01), "http")
         helper.join()
-    broken = {f.id for f in result.record.findings if f.truth is Truth.BROKEN}
-    assert not {name for name in broken if not name.startswith("threshold.")}
+    # A request may have waited for a connection until the pool gave up; that one is known to have had no effect.
+    failed = Counter(
+        (o.outcome.code, o.outcome.detail)
+        for o in result.history.operations()
+        if o.outcome.effect is Effect.FAILED and o.outcome.code != "PGRST003"
+    )
+    assert not failed
     assert any(o.outcome.effect is Effect.IN_DOUBT for o in result.history.operations())
     assert result.record.server_lost is (killed == "server")
