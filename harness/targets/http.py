@@ -65,7 +65,8 @@ NOT_JSON = "not_json"
 # The database's side of the connection was lost, or is gone altogether: PGRST000 to 002 are PostgREST without a
 # database, 57P01 to 57P05 a server that ends the session or takes none, 08 a broken connection. Most of these calls
 # cannot have taken effect, but none has an answer of the function, and so none may be held against it.
-_DOUBTFUL = re.compile(r"PGRST00[012]|57P..|08...")
+# 12.0.2 gives an empty code for a connection that died under the call.
+_DOUBTFUL = re.compile(r"PGRST00[012]|57P..|08...|")
 _GATEWAY_STATUSES = frozenset({502, 504, 520, 521, 522, 524})
 """Without a code of PostgREST's own these come from a gateway, whose upstream may go on with the call."""
 
@@ -497,7 +498,8 @@ class _Reader:
     def _error(self, answer: Mapping[str, Any]) -> Answer:
         code = answer["code"]
         detail = "; ".join(str(answer[part]) for part in ("message", "details", "hint") if answer.get(part))
-        return self.failed(code, detail, Effect.IN_DOUBT if _DOUBTFUL.fullmatch(code) else Effect.FAILED)
+        effect = Effect.IN_DOUBT if _DOUBTFUL.fullmatch(code) else Effect.FAILED
+        return self.failed(code or "no_code", detail or "an error without a code", effect)
 
     def _remember(self, key: tuple[Any, ...], outcome: Outcome) -> Outcome:
         if len(self._known) < _MOST_KNOWN:

@@ -194,6 +194,7 @@ def error(code: str, message: str = "it went wrong") -> str:
         (answer(error("40P01"), "500 Internal Server Error"), "failed", "40P01"),
         (answer(error("P0001"), "400 Bad Request"), "failed", "P0001"),
         (answer(error("PGRST003"), "504 Gateway Timeout"), "failed", "PGRST003"),
+        (answer(error("", ""), "500 Internal Server Error"), "in_doubt", "no_code"),
         (answer(error("PGRST000"), "503 Service Unavailable"), "in_doubt", "PGRST000"),
         (answer(error("PGRST001"), "503 Service Unavailable"), "in_doubt", "PGRST001"),
         (answer(error("57P01"), "503 Service Unavailable"), "in_doubt", "57P01"),
