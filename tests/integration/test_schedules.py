@@ -137,6 +137,11 @@ END $$;
 """
 
 
+LOCKING_READ = """
+    RETURN QUERY SELECT true, false, now(), p_scanned_by, NULL::text FROM tickets WHERE id = p_ticket_id FOR UPDATE;
+"""
+
+
 def test_hand_counted_schedules_of_a_tiny_function(tried: Explore) -> None:
     """One locking read: three steps a call (start, read, commit), counted by hand.
 
@@ -148,13 +153,21 @@ def test_hand_counted_schedules_of_a_tiny_function(tried: Explore) -> None:
     with the names exchanged. Reduced, only the order of the two reads and that of the second read and the first commit
     count: two, and two more.
     """
-    body = """
-        RETURN QUERY SELECT true, false, now(), p_scanned_by, NULL::text FROM tickets WHERE id = p_ticket_id FOR UPDATE;
-    """
-    tiny = TINY.format(body=body)
+    tiny = TINY.format(body=LOCKING_READ)
     assert tried(tiny, reduction=False).schedules == 14
     reduced = tried(tiny)
     assert (reduced.schedules, reduced.before_reduction) == (4, 14)
+
+
+def test_three_calls_that_queue_for_a_lock_are_counted_right(tried: Explore) -> None:
+    """With two calls waiting for a third, and then for each other, the reduced search still stands for every order."""
+    tiny = TINY.format(body=LOCKING_READ)
+    reduced = tried(tiny, calls=3)
+    whole = tried(tiny, calls=3, reduction=False)
+    assert reduced.before_reduction == whole.schedules
+    assert reduced.schedules < whole.schedules
+    assert reduced.exhausted
+    assert whole.exhausted
 
 
 def outcomes(exploration: Exploration) -> set[str]:

@@ -285,3 +285,10 @@ def test_a_role_that_is_no_superuser_can_explore(database: Database, plain_role:
     assert found.truth is Truth.HELD
     assert found.exhausted
     assert outcomes(found) == {"accepted, already_scanned", "already_scanned, accepted"}
+
+
+def test_a_function_that_is_not_deterministic_is_said_to_be(database: Database) -> None:
+    """A function that tosses a coin is explored without an end that could be trusted, and the report says so."""
+    found = tried(database, scan("IF random() < 0.5 THEN PERFORM 1 FROM events; END IF;"), max_schedules=400)
+    assert truths(found)["same_end_when_repeated"] is Truth.UNDECIDED
+    assert found.truth is Truth.UNDECIDED
