@@ -6,6 +6,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Set
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -118,6 +119,48 @@ def run(
 
 
 @main.command()
+@click.option("--pairs", type=click.IntRange(min=1), default=8, show_default=True, help="pairs of blocks")
+@click.option(
+    "--seconds", type=click.FloatRange(min=0, min_open=True), default=1.0, show_default=True, help="of each block"
+)
+@partial(_options, without=_OF_A_LOAD - {"clients", "rounds", "timeout"} | {"http"})
+def compare(pairs: int, seconds: float, **given: Any) -> None:
+    """Measure what PostgREST adds: blocks by SQL and by HTTP in turn, then races by both doors."""
+    with _guarded():
+        options = resolve(given | {"http": "yes"}, {})
+        from harness.experiments.compare import compare
+        from harness.run import open_harness
+
+        plan = _given(options, "clients", "rounds")
+        with open_harness(options) as opened:
+            _report(opened.environment)
+            _make(opened, options, lambda it: compare(it, it.http_options, pairs=pairs, seconds=seconds, **plan))
+
+
+@main.command()
+@click.option(
+    "--pool-timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    default=1.0,
+    show_default=True,
+    help="seconds that PostgREST lets a request wait for a connection",
+)
+@partial(_options, without=_OF_A_LOAD - {"clients", "rounds", "timeout"} | {"http"})
+def overload(pool_timeout: float, **given: Any) -> None:
+    """Race more clients than PostgREST has connections, and ask the database what became of every call."""
+    with _guarded():
+        options = resolve(given | {"http": "yes"}, {})
+        from harness.experiments.overload import overload
+        from harness.run import open_harness
+
+        plan = _given(options, "clients", "rounds")
+        with open_harness(options) as opened:
+            _report(opened.environment)
+            http = replace(opened.http_options, pool_timeout=pool_timeout)
+            _make(opened, options, lambda it: overload(it, http, **plan))
+
+
+@main.command()
 @click.option("--calls", type=click.IntRange(1, 4), default=2, show_default=True, help="concurrent calls")
 @click.option(
     "--search",
@@ -134,10 +177,12 @@ def run(
 @click.option("--random-seed", type=int, default=0, show_default=True, help="of a random or pct search")
 @click.option("--crash", is_flag=True, help="let one call die at each step")
 @click.option("--replay", metavar="TEXT", help="carry out this schedule, such as AABBA, and no other")
+@click.option("--times", type=click.IntRange(min=1), default=1, show_default=True, help="carry a replay out so often")
+@click.option("--variant", "variants", multiple=True, metavar="NAME", help="only this argument variant; repeatable")
 @partial(_options, without=_OF_A_LOAD)
 def explore(random_seed: int, **given: Any) -> None:
     """Try every interleaving of the statements inside concurrent calls."""
-    names = ("calls", "search", "max_schedules", "max_preemptions", "seconds", "crash", "replay")
+    names = ("calls", "search", "max_schedules", "max_preemptions", "seconds", "crash", "replay", "times", "variants")
     plan = {name: given.pop(name) for name in names}
     with _guarded():
         options = resolve(given, {})
@@ -156,11 +201,18 @@ def _staging(http_url: str | None, tickets: Path | None, options: Options, *, ye
     staging = read_staging(http_url, tickets)
     contract = contracts.load(options.contract)
     confirm(staging, yes=yes, ask=input if sys.stdin.isatty() else None)
-    given = {name: value for name in ("clients", "pause") if (value := getattr(options, name)) is not None}
+    given = _given(options, "clients", "pause")
     command = command_line(["harness", *sys.argv[1:]])
     record = run_staging(staging, contract, command=command, timeout=options.timeout, **given)
     _finish(record, options)
+    if record.interrupted:
+        raise KeyboardInterrupt
     sys.exit(record.exit_status)
+
+
+def _given(options: Options, *names: str) -> dict[str, Any]:
+    """Those of the options that were given: where they were not, the callee has defaults of its own."""
+    return {name: value for name in names if (value := getattr(options, name)) is not None}
 
 
 def _finish(record: Record, options: Options) -> None:
@@ -174,7 +226,7 @@ def _finish(record: Record, options: Options) -> None:
     terminal.print_record(record, Console(highlight=False, width=None if sys.stdout.isatty() else 160))
 
 
-def _make(opened: Any, options: Options, runs: Callable[[Any], None]) -> NoReturn:
+def _make(opened: Any, options: Options, runs: Callable[[Any], object]) -> NoReturn:
     """Make the runs, write and print the record whatever happens, and end with its exit status."""
     from harness.environment.servers import command_line
 

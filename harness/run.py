@@ -204,17 +204,31 @@ class Harness:
         seed: int = 0,
         crash: bool = False,
         replay: str | None = None,
+        times: int = 1,
+        variants: Sequence[str] = (),
     ) -> Explored:
         """Every interleaving of the statements inside `calls` concurrent calls, in every argument variant.
 
         `search` is exhaustive, random or pct (with `seed`); `seconds` bounds the whole; `crash` lets one call die at
-        each step; `replay` carries out one schedule and no other. Raises UsageError for what cannot be explored.
+        each step; `replay` carries out one schedule and no other, so many `times`; `variants` names the argument
+        variants to take, of which none means each. Raises UsageError for what cannot be explored.
         """
         from harness.schedules import Plan, explore
 
-        plan = Plan(calls, search, max_schedules, max_preemptions, seconds, seed, crash, replay)
         words = ["harness", "explore"] + (["--crash"] if crash else []) + self._given()
-        plan = dataclasses.replace(plan, command=shlex.join(words))
+        plan = Plan(
+            calls,
+            search,
+            max_schedules,
+            max_preemptions,
+            seconds,
+            seed,
+            crash,
+            replay,
+            times,
+            tuple(variants) or None,
+            command=shlex.join(words),
+        )
         with self.template.clone() as database:
             exploration = explore(database.dsn, self.contract, plan, self.invariants)
         record = RunRecord(

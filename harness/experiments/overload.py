@@ -9,10 +9,8 @@ from __future__ import annotations
 from contextlib import closing
 from dataclasses import asdict
 
-from harness.contracts.contract import Operation
 from harness.errors import UsageError
 from harness.firing import Crew
-from harness.history import History
 from harness.patterns import LATE, Keys, Race
 from harness.record import RunRecord
 from harness.run import Harness
@@ -46,21 +44,19 @@ def overload(harness: Harness, options: HttpOptions, *, clients: int = 50, round
             crew.fire(race.prepare(crew, crew.clients, contract, keys), race.independent)
         finally:
             crew.close()
-        whole = crew.history(())
-        reached = _Reached(whole)
-        metrics = measure(whole, contract, race.expected(contract), LATE)
-        measured = overlap.measure(reached.operations(), crew.spans())
+        history = crew.history(())
+        metrics = measure(history, contract, race.expected(contract), LATE)
+        measured = overlap.measure(history.operations(), crew.spans())
         findings = [
-            *judge_history(reached, contract),
+            *judge_history(history, contract),
             *([] if measured is None else [overlap.judge(measured)]),
-            *invariants.judge(harness.invariants, whole.operations(), database.connect),
+            *invariants.judge(harness.invariants, history.operations(), database.connect),
         ]
         details = target.details()
-    through = len(reached.operations())
-    turned_away = len(whole) - through
+    turned_away = sum(o.outcome.code == EXHAUSTED for o in history.operations())
     note = (
-        f"{clients} clients on a pool of {options.pool}: {through} calls got through, {turned_away} were turned away "
-        f"with 504 {EXHAUSTED} after waiting {options.pool_timeout:g} s for a connection"
+        f"{clients} clients on a pool of {options.pool}: {len(history) - turned_away} calls got through, {turned_away} "
+        f"were turned away with 504 {EXHAUSTED} after waiting {options.pool_timeout:g} s for a connection"
     )
     record = RunRecord(
         pattern="overload",
@@ -75,15 +71,3 @@ def overload(harness: Harness, options: HttpOptions, *, clients: int = 50, round
     )
     harness.runs.append(record)
     return record
-
-
-class _Reached(History):
-    """The calls that reached the function."""
-
-    def __init__(self, whole: History) -> None:
-        super().__init__(whole.logs, whole.zero)
-        self._operations = tuple(o for o in whole.operations() if not _turned_away(o))
-
-
-def _turned_away(operation: Operation) -> bool:
-    return operation.outcome.code == EXHAUSTED

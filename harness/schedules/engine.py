@@ -32,7 +32,7 @@ from harness.schedules.result import Case, Exploration
 from harness.schedules.rewrite import rewrite
 from harness.schedules.scheduler import Scheduler
 from harness.schedules.trace import Choice, Kind, read_replay
-from harness.targets.sql import SqlTarget, _Reader
+from harness.targets.sql import Reader, SqlTarget
 from harness.verdict.findings import Finding, Truth
 from harness.verdict.invariants import Invariant
 
@@ -56,6 +56,8 @@ _NOT_COVERED = (
     "what happens between the rows of one SQL statement, and inside the server",
     "the order in which calls read the clock",
     "functions called by column defaults, CHECK constraints and row-level policies are not split",
+    "the rows that a FOR loop over a query fetches after the first belong to the step before",
+    f"which of two calls woken at once goes first is the server's to decide: it is tried {_RACE_ATTEMPTS} times for both",
 )
 
 
@@ -174,8 +176,8 @@ class _Explorer:
         self._plan = plan
         self._choices = choices
         self._target = SqlTarget(dsn, contract)
-        self._codec = self._target._codec
-        self._reader = _Reader(contract, self._codec, overlap=False)
+        self._codec = self._target.codec
+        self._reader = Reader(contract, self._codec, overlap=False)
         self._connection = self._connect()
         self._fresh: list[Hashable] = []
         self._carried: list[Carried] = []
@@ -189,7 +191,7 @@ class _Explorer:
             self._controller = Controller(
                 self._connect,
                 plan.calls,
-                Prepared(self._target._plain, self._codec.parameter_oids, self._codec.formats),
+                Prepared(self._target.statement, self._codec.parameter_oids, self._codec.formats),
                 self._rewritten,
                 space,
                 seconds=plan.schedule_seconds,
@@ -333,7 +335,7 @@ class _Explorer:
         parameters = self._codec.encode(arguments)
         parameters[self._codec.key_at] = self._codec.encode_key(key)
         result = self._connection.pgconn.exec_params(
-            self._target._plain, parameters, self._codec.parameter_oids, self._codec.formats, 1
+            self._target.statement, parameters, self._codec.parameter_oids, self._codec.formats, 1
         )
         return Answer(result, position, position)
 

@@ -55,10 +55,10 @@ class SqlTarget:
         self._timeout = timeout
         with connect(dsn) as connection:
             schema = _check_function(connection, contract.function)
-            self._codec = _Codec(connection, contract.function)
+            self.codec = Codec(connection, contract.function)
             call = _call(schema, contract.function)
-            self._plain = _statement(connection, call, self._codec.order, overlap=False)
-            self._overlap = _statement(connection, call, self._codec.order, overlap=True)
+            self.statement = _statement(connection, call, self.codec.order, overlap=False)
+            self._overlap = _statement(connection, call, self.codec.order, overlap=True)
         self._pools: dict[bool, ConnectionPool[psycopg.Connection[Any]]] = {}
         self._pool_size = pool_size
         self._opening = threading.Lock()
@@ -66,11 +66,11 @@ class SqlTarget:
     def connect(
         self, client: int, arguments: Sequence[Mapping[str, Any]], *, overlap: bool, warm_up: Hashable
     ) -> Caller:
-        reader = _Reader(self.contract, self._codec, overlap=overlap)
-        parameters = [self._codec.encode(values) for values in arguments]
+        reader = Reader(self.contract, self.codec, overlap=overlap)
+        parameters = [self.codec.encode(values) for values in arguments]
         caller: _SqlCaller | _PooledCaller
         if self._pool_size is not None:
-            caller = _PooledCaller(self._pool(overlap), self._dsn, self._timeout, self._codec, reader, parameters)
+            caller = _PooledCaller(self._pool(overlap), self._dsn, self._timeout, self.codec, reader, parameters)
         else:
             caller = self._opened(reader, parameters, overlap=overlap)
         self._warm(caller, self.encode_key(warm_up))
@@ -80,14 +80,14 @@ class SqlTarget:
         reader.forget_spans()
         return caller
 
-    def _opened(self, reader: _Reader, parameters: Sequence[list[Any]], *, overlap: bool) -> _SqlCaller:
+    def _opened(self, reader: Reader, parameters: Sequence[list[Any]], *, overlap: bool) -> _SqlCaller:
         connection = connect(self._dsn)
         try:
             self._prepare(connection, overlap=overlap)
         except BaseException:
             connection.close()
             raise
-        return _SqlCaller(connection, self._codec, reader, parameters)
+        return _SqlCaller(connection, self.codec, reader, parameters)
 
     def _warm(self, caller: _SqlCaller | _PooledCaller, key: bytes) -> None:
         """Without this, the first call of each connection would pay for filling its plan caches."""
@@ -107,13 +107,13 @@ class SqlTarget:
             cut.cancel()
 
     def encode_key(self, key: Hashable) -> bytes:
-        return self._codec.encode_key(key)
+        return self.codec.encode_key(key)
 
     def decode_key(self, raw: Any) -> Hashable:
-        return self._codec.decode_key(raw)
+        return self.codec.decode_key(raw)
 
     def decode_evidence(self, raw: Sequence[Any]) -> Sequence[Any]:
-        return self._codec.decode_evidence(raw)
+        return self.codec.decode_evidence(raw)
 
     def details(self) -> dict[str, Any]:
         return {}
@@ -124,8 +124,8 @@ class SqlTarget:
             pool.close()
 
     def _prepare(self, connection: psycopg.Connection[Any], *, overlap: bool) -> None:
-        text = self._overlap if overlap else self._plain
-        result = connection.pgconn.prepare(_STATEMENT, text, self._codec.parameter_oids)
+        text = self._overlap if overlap else self.statement
+        result = connection.pgconn.prepare(_STATEMENT, text, self.codec.parameter_oids)
         if result.status != ExecStatus.COMMAND_OK:
             raise HarnessError(
                 "The call cannot be prepared.",
@@ -155,8 +155,8 @@ class _SqlCaller:
     def __init__(
         self,
         connection: psycopg.Connection[Any],
-        codec: _Codec,
-        reader: _Reader,
+        codec: Codec,
+        reader: Reader,
         parameters: Sequence[list[Any]],
     ) -> None:
         self._connection = connection
@@ -248,8 +248,8 @@ class _PooledCaller:
         pool: ConnectionPool[psycopg.Connection[Any]],
         dsn: str,
         timeout: float,
-        codec: _Codec,
-        reader: _Reader,
+        codec: Codec,
+        reader: Reader,
         parameters: Sequence[list[Any]],
     ) -> None:
         self._pool = pool
@@ -326,10 +326,10 @@ class _PooledCaller:
         """The pool belongs to the target."""
 
 
-class _Reader:
+class Reader:
     """Turns a result into an outcome; each distinct answer is classified once per connection."""
 
-    def __init__(self, contract: Contract, codec: _Codec, *, overlap: bool) -> None:
+    def __init__(self, contract: Contract, codec: Codec, *, overlap: bool) -> None:
         self._contract = contract
         self._codec = codec
         self._known: dict[_Raw | tuple[str, str], Outcome] = {}
@@ -396,7 +396,7 @@ class _Reader:
         return self.failed(code or BROKEN_ANSWER, message or f"unexpected result {ExecStatus(result.status).name}")
 
 
-class _Codec:
+class Codec:
     """Binary forms of the function's parameters and columns, as psycopg's adapters make and read them."""
 
     def __init__(self, connection: psycopg.Connection[Any], function: Function) -> None:

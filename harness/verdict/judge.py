@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import islice
 
-from harness.contracts.contract import Claim, Contract, Effect, KeyHistory, Operation, Violation
+from harness.contracts.contract import NOT_REACHED, Claim, Contract, Effect, KeyHistory, Operation, Violation
 from harness.history import History
 from harness.verdict import linearizability
 from harness.verdict.findings import SHOWN, SHOWN_OPERATIONS, Finding, Truth, shown
@@ -61,7 +61,8 @@ def _no_deadlock(operations: Sequence[Operation]) -> Finding:
 
 
 def _no_unhandled_error(operations: Sequence[Operation]) -> Finding:
-    failed = [o for o in operations if o.outcome.effect is Effect.FAILED and o.outcome.code != DEADLOCK]
+    others = NOT_REACHED | {DEADLOCK}
+    failed = [o for o in operations if o.outcome.effect is Effect.FAILED and o.outcome.code not in others]
     finding = _errors(
         "no_unhandled_error",
         "No call ends with an error that the function should have handled.",
