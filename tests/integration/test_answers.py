@@ -159,10 +159,10 @@ def test_a_server_that_is_killed_leaves_calls_in_doubt(
         seen = Seen()
         harness._progress = seen
         runs: dict[str, Callable[[], object]] = {
-            "burst": lambda: harness.burst(clients=4, duration=20, pause=0.001),
-            "race": lambda: harness.race(clients=4, rounds=4000),
-            "arrivals": lambda: harness.arrivals(clients=4, rate=500, duration=20),
-            "rescan": lambda: harness.rescan(clients=4, calls=2500),
+            "burst": lambda: harness.burst(clients=4, duration=5, pause=0.002),
+            "race": lambda: harness.race(clients=4, rounds=3000),
+            "arrivals": lambda: harness.arrivals(clients=4, rate=500, duration=5),
+            "rescan": lambda: harness.rescan(clients=4, calls=1500),
         }
         began = time.monotonic()
         with meanwhile(own._process.kill if own._process else lambda: None, lambda: seen.calls > 50):

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from psycopg.conninfo import make_conninfo
 
 from harness.environment.embedded import EmbeddedServer
 from harness.environment.servers import connect
@@ -21,25 +22,30 @@ from tests.conftest import ROOT, Sandbox
 STATUS = {signal.SIGINT: ExitStatus.INTERRUPTED, signal.SIGTERM: ExitStatus.TERMINATED}
 
 
-def await_calls(dsn: Callable[[], str | None], process: subprocess.Popen[str]) -> None:
-    """Wait until calls have been made in a scratch database of that server."""
+def await_calls(dsn: Callable[[], str | None], process: subprocess.Popen[str], run: int = 1) -> None:
+    """Wait until calls of the command's run with that number have let people in."""
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         assert process.poll() is None, process.communicate()
         address = dsn()
-        if address is not None:
-            try:
-                with psycopg.connect(address, autocommit=True, connect_timeout=2) as connection:
-                    row = connection.execute(
-                        "SELECT count(*) FROM pg_stat_activity WHERE datname ~ '^harness_.*_[0-9]+$'"
-                        " AND query LIKE '%scan_ticket_atomic%'"
-                    ).fetchone()
-                if row is not None and row[0] >= 3:
-                    return
-            except psycopg.OperationalError:
-                pass  # it is still booting
+        if address is not None and _let_in(address, run) >= 20:
+            return
         time.sleep(0.05)
     raise AssertionError("no call was made")
+
+
+def _let_in(address: str, run: int) -> int:
+    try:
+        with psycopg.connect(address, autocommit=True, connect_timeout=2) as connection:
+            query = "SELECT datname FROM pg_database WHERE datname ~ %s"
+            found = connection.execute(query, [f"^harness_.*_{run}$"]).fetchone()
+        if found is None:
+            return 0
+        with psycopg.connect(make_conninfo(address, dbname=found[0]), autocommit=True) as connection:
+            row = connection.execute("SELECT count(*) FROM scan_logs").fetchone()
+            return int(row[0]) if row else 0
+    except psycopg.Error:
+        return 0  # it is still booting
 
 
 def ended(process: subprocess.Popen[str]) -> tuple[str, str]:
@@ -54,7 +60,7 @@ def test_a_command_that_is_ended_keeps_its_record_and_leaves_nothing(
     before, record = databases(), sandbox.tmp / "record.json"
     words = ("--pattern", "rescan", "--pattern", "burst", "--duration", "60", "--pause", "0.01", "--clients", "4")
     process = sandbox.start("harness", "run", "--server", server.dsn, "--record", record, *words)
-    await_calls(lambda: server.dsn, process)
+    await_calls(lambda: server.dsn, process, run=2)
     process.send_signal(number)
     out, err = ended(process)
     assert process.returncode == STATUS[number], err
@@ -132,10 +138,7 @@ def test_pytest_that_is_ended_keeps_its_record_and_leaves_nothing(
         "--harness-migrations", ROOT / "sql/migrations", "--harness-seed", ROOT / "sql/seed", cwd=sandbox.tmp,
     )  # fmt: skip
 
-    def second_run() -> str | None:
-        return server.dsn if len(databases() - before) >= 2 else None
-
-    await_calls(second_run, process)
+    await_calls(lambda: server.dsn, process, run=2)
     process.send_signal(number)
     out, err = ended(process)
     assert process.returncode == pytest.ExitCode.INTERRUPTED, out + err
