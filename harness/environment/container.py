@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import gc
 import secrets
-import warnings
 import time
+import warnings
 from typing import TYPE_CHECKING
 
 import psycopg
