@@ -7,7 +7,8 @@ import resource
 import statistics
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+import uuid
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,12 +47,12 @@ def cpu_seconds(who: int = resource.RUSAGE_SELF) -> float:
     return usage.ru_utime + usage.ru_stime
 
 
-def fire(database: Database, pattern: Pattern, keys: int) -> tuple[Crew, float, float]:
+def fire(database: Database, pattern: Pattern, keys: Sequence[Hashable]) -> tuple[Crew, float, float]:
     """Fire a pattern without judging it; the crew, its wall seconds and its CPU seconds."""
     target = SqlTarget(database.dsn, SCAN_TICKET)
     crew = Crew(SCAN_TICKET, lambda client: target, pattern.clients, timeout=10, overlap=pattern.overlap)
-    crew.open(_new(database, pattern.clients))
-    jobs = pattern.prepare(crew, crew.clients, SCAN_TICKET, Keys(_new(database, keys)))
+    crew.open(new(database, pattern.clients))
+    jobs = pattern.prepare(crew, crew.clients, SCAN_TICKET, Keys(keys))
     _checkpoint(database)
     before = cpu_seconds()
     crew.fire(jobs, pattern.independent)
@@ -64,7 +65,9 @@ def fire(database: Database, pattern: Pattern, keys: int) -> tuple[Crew, float, 
 def harness_burst(found: harness.run.Harness, pattern: Pattern, keys: int) -> Measured:
     """A burst through the firing loop; every answer is classified."""
     with found.template.clone() as database:
-        crew, seconds, cpu = fire(database, pattern, keys)
+        # In the order in which pgbench's clients come to them: random ids would cost the server more.
+        mine = [f"00000000-0000-0000-0002-{id_}" for id_ in _ids(database, pattern.clients, keys)]
+        crew, seconds, cpu = fire(database, pattern, [uuid.UUID(id_) for id_ in mine])
     took = sorted(r - c for client in crew.clients for c, r in zip(client.log.called, client.log.returned, strict=True))
     assert all(o.label == "accepted" for client in crew.clients for o in client.log.outcomes)
     return Measured(len(took) / seconds, cpu / len(took) * 1e6, took[int(len(took) * 0.95)] / 1e6)
@@ -81,14 +84,7 @@ def pgbench(found: harness.run.Harness, seconds: float, clients: int, keys: int,
     if pause_ms:
         script += f"\\sleep {pause_ms} ms\n"
     with found.template.clone() as database, tempfile.TemporaryDirectory() as folder:
-        with database.connect() as connection:
-            connection.execute(
-                "INSERT INTO tickets (id, event_id, ticket_type) "
-                "SELECT ('00000000-0000-0000-0002-' || (100000000000 + c * 1000000000 + n))::uuid, "
-                "       '00000000-0000-0000-0000-000000000001', 'GA' "
-                "  FROM generate_series(0, %s::bigint - 1) c, generate_series(1, %s::bigint) n",
-                [clients, keys // clients],
-            )
+        _ids(database, clients, keys)
         _checkpoint(database)
         path = Path(folder, "call.sql")
         path.write_text(script)
@@ -142,7 +138,22 @@ def median(values: Sequence[float]) -> float:
     return statistics.median(values)
 
 
-def _new(database: Database, count: int) -> list[object]:
+def _ids(database: Database, clients: int, count: int) -> list[str]:
+    """Make tickets whose ids a pgbench script can count through; the last group of each id, client after client."""
+    with database.connect() as connection:
+        connection.execute(
+            "INSERT INTO tickets (id, event_id, ticket_type) "
+            "SELECT ('00000000-0000-0000-0002-' || (100000000000 + c * 1000000000 + n))::uuid, "
+            "       '00000000-0000-0000-0000-000000000001', 'GA' "
+            "  FROM generate_series(1, %s::bigint) n, generate_series(0, %s::bigint - 1) c",
+            [count // clients, clients],
+        )
+    return [
+        str(100_000_000_000 + c * 1_000_000_000 + n) for n in range(1, count // clients + 1) for c in range(clients)
+    ]
+
+
+def new(database: Database, count: int) -> list[Hashable]:
     with database.connect() as connection:
         return [row[0] for row in connection.execute("SELECT * FROM harness.new_tickets(%s)", [count]).fetchall()]
 

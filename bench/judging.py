@@ -37,8 +37,7 @@ def _history(target: SqlTarget) -> History:
         for turn, outcome in enumerate((ACCEPTED, REFUSED)):
             log = logs[(winner + turn) % CLIENTS]
             called = (number * 2 + turn + 1) * 1000
-            log.called.append(called)
-            log.write(called + 900, called, key, 0, 0, outcome, _copied((at, scanners[winner])))
+            log.write(called, called + 900, called, key, 0, 0, outcome, _copied((at, scanners[winner])))
     return History(logs)
 
 

@@ -1,6 +1,6 @@
 """Race of 10 clients: plain rounds per second, and how far apart the calls of a round start."""
 
-from bench._support import fire, median, opened
+from bench._support import fire, median, new, opened
 from harness.patterns import Race
 from harness.verdict import overlap
 
@@ -13,7 +13,7 @@ def main() -> None:
         rates, spreads, shares = [], [], []
         for _ in range(RUNS):
             with found.template.clone() as database:
-                crew, seconds, _ = fire(database, Race(10, ROUNDS, mixed=False), ROUNDS)
+                crew, seconds, _ = fire(database, Race(10, ROUNDS, mixed=False), new(database, ROUNDS))
                 measured = overlap.measure(crew.history(()).operations(), crew.spans())
             assert measured is not None
             rates.append(ROUNDS / seconds)

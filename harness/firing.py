@@ -31,10 +31,6 @@ _TICK = 0.1
 _GRACE = 2.0
 """Seconds a cancelled call gets to come back before its connection is cut."""
 
-_DRIVERS = 1
-"""Threads that share the clients that need not wait for one another, as `pgbench -j 2` does."""
-
-
 INTERRUPTED = "interrupted"
 """Code of a call that was given up because the run was ended by Ctrl-C or SIGTERM."""
 
@@ -45,75 +41,86 @@ def fire(client: Client, jobs: Iterator[Job]) -> None:
     For one client on a thread of its own: its jobs may wait for the clock, or for what other clients do.
     """
     caller, in_doubt = client.opened, Effect.IN_DOUBT
-    call, started, write = caller.call, client.log.called.append, client.log.write
+    call, write = caller.call, client.log.write
     for due, key, variant, phase in jobs:
-        called = clock()
-        started(called)
+        client.since = called = clock()
         outcome, evidence = call(key, variant)
-        write(clock(), due, key, variant, phase, outcome, evidence)
+        write(called, clock(), due, key, variant, phase, outcome, evidence)
+        client.since = 0
         if outcome.effect is in_doubt and not caller.alive:
             return
 
 
-def fire_side_by_side(clients: Sequence[tuple[Client, Iterator[Job]]]) -> None:
+def fire_side_by_side(clients: Sequence[tuple[Client, Iterator[Job]]], shared: Log) -> None:
     """The same for several clients on one thread, each with one call in flight; their jobs never wait.
 
     A group commit answers many clients in the same instant. With a thread for each, they would spend more on handing
-    the interpreter's lock around than on their calls; here one look at the sockets serves them all.
+    the interpreter's lock around than on their calls; here one look at the sockets serves them all. They write into one
+    `shared` log, whose few columns stay in the processor's cache, and it is dealt out to theirs at the end.
     """
-    in_doubt = Effect.IN_DOUBT
+    in_doubt, write = Effect.IN_DOUBT, shared.write
+    # poll, not epoll: it goes by the number, and a caller that connects again keeps its own.
     sockets = select.poll()
     lanes: dict[int, _Lane] = {}
+    owners: list[_Lane] = []
+    first = clients[0][0].opened
     for client, jobs in clients:
         lane = _Lane(client, jobs)
+        lane.caller.beside(first)
         if lane.start():
             lanes[lane.number] = lane
             sockets.register(lane.number, select.POLLIN)
-    while lanes:
-        for number, _ in sockets.poll():
-            lane = lanes[number]
-            answer = lane.receive()
-            if answer is None:
-                continue  # only a part of it is there
-            returned = clock()
-            outcome, evidence = answer
-            due, key, variant, phase = lane.job
-            lane.write(returned, due, key, variant, phase, outcome, evidence)
-            if (outcome.effect is in_doubt and not lane.caller.alive) or not lane.start():
-                sockets.unregister(number)
-                del lanes[number]
+    try:
+        while lanes:
+            for number, _ in sockets.poll():
+                lane = lanes[number]
+                answer = lane.receive()
+                if answer is None:
+                    continue  # only a part of it is there
+                returned, called = clock(), lane.client.since
+                outcome, evidence = answer
+                due, key, variant, phase = lane.job
+                # The next call goes out before this one is written down, while the server has something to do.
+                if (outcome.effect is in_doubt and not lane.caller.alive) or not lane.start():
+                    sockets.unregister(number)
+                    del lanes[number]
+                    lane.client.since = 0
+                write(called, returned, due, key, variant, phase, outcome, evidence)
+                owners.append(lane)
+    finally:
+        for lane, row in zip(owners, shared.rows(), strict=True):
+            lane.client.log.write(*row)
 
 
 class _Lane:
     """One client of the loop above: what it needs of it, looked up once."""
 
-    __slots__ = ("called", "caller", "job", "jobs", "number", "receive", "write")
+    __slots__ = ("caller", "client", "job", "next_job", "number", "receive", "send")
 
     job: Job
 
     def __init__(self, client: Client, jobs: Iterator[Job]) -> None:
         assert isinstance(client.caller, Duplex)
+        self.client = client
         self.caller = client.caller
         self.number = client.caller.fileno()
-        self.receive = client.caller.receive
-        self.jobs = jobs
-        self.called, self.write = client.log.called, client.log.write
+        self.send, self.receive = client.caller.send, client.caller.receive
+        self.next_job = jobs.__next__
 
     def start(self) -> bool:
         """Send the next call; False when there is none."""
-        job = next(self.jobs, None)
-        if job is None:
+        try:
+            self.job = job = self.next_job()
+        except StopIteration:
             return False
-        self.job = job
-        self.called.append(clock())
-        self.caller.send(job[1], job[2])
+        self.client.since = clock()
+        self.send(job[1], job[2])
         return True
 
 
 @contextmanager
 def without_collections() -> Iterator[None]:
     """Put the garbage collector off: it would stop all clients at once, and neither firing nor judging makes cycles."""
-    gc.collect()
     gc.disable()
     try:
         yield
@@ -124,10 +131,12 @@ def without_collections() -> Iterator[None]:
 class Client:
     """One simulated client: its connection, its log, and the thread that fires its calls."""
 
-    __slots__ = ("caller", "log", "number", "target")
+    __slots__ = ("caller", "log", "number", "since", "target")
 
     def __init__(self, number: int, target: Target, log: Log) -> None:
         self.number = number
+        self.since = 0
+        """The clock's reading when its call in flight started; 0: none is."""
         self.target = target
         self.log = log
         self.caller: Caller | None = None
@@ -160,6 +169,8 @@ class Crew:
         self.timeout = timeout
         self.overlap = overlap
         self.stopped = threading.Event()
+        self.stopping = False
+        """The same as `stopped`, for generators that look at it before every call."""
         self.started = 0
         """The clock's reading when the clients were last let go."""
         self.timeouts = 0
@@ -173,7 +184,8 @@ class Crew:
             log = Log(number, target.name, arguments, evidence, target.decode_key, target.decode_evidence)
             self.clients.append(Client(number, target, log))
         self._error: BaseException | None = None
-        self._cancelled: dict[int, tuple[int, int]] = {}
+        self._cancelled: dict[int, int] = {}
+        self._shared: list[Log] = []
 
     def open(self, warm_up_keys: Sequence[Hashable]) -> None:
         """Connect and warm every client, side by side. Raises the first error."""
@@ -209,7 +221,9 @@ class Crew:
                 if len(mine) == 1:
                     fire(*mine[0])
                 else:
-                    fire_side_by_side(mine)
+                    shared = crew[0].log.like()
+                    self._shared.append(shared)
+                    fire_side_by_side(mine, shared)
 
         with without_collections():
             threads = self._start_threads(run, crews)
@@ -217,6 +231,7 @@ class Crew:
             self.started = clock()
             start.set()
             self._await(threads, watch=True)
+        self._shared.clear()
 
     def history(self, unknown_keys: Sequence[Hashable]) -> History:
         return History([c.log for c in self.clients], self.started, unknown_keys)
@@ -240,7 +255,8 @@ class Crew:
         """Which clients each thread drives."""
         shared = [c for c in self.clients if independent(c.number) and isinstance(c.caller, Duplex)]
         own = [[c] for c in self.clients if c not in shared]
-        return own + [found for found in (shared[driver::_DRIVERS] for driver in range(_DRIVERS)) if found]
+        # One thread for all of them: a second one would contend with it for the interpreter.
+        return [*own, shared] if shared else own
 
     def _start_threads(
         self, work: Callable[[Sequence[Client]], None], crews: Sequence[Sequence[Client]]
@@ -250,7 +266,7 @@ class Crew:
                 work(crew)
             except BaseException as error:
                 self._error = self._error or error
-                self.stopped.set()
+                self._stop()
 
         threads = [
             threading.Thread(target=guarded, args=(crew,), name=f"client-{crew[0].number}", daemon=True)
@@ -270,47 +286,44 @@ class Crew:
                         self._watch()
         except BaseException:
             # Ctrl-C: no new call, and those in flight are given up.
-            self.stopped.set()
+            self._stop()
             self._give_up(threads)
             raise
         if self._error is not None:
             raise self._error
 
+    def _stop(self) -> None:
+        self.stopping = True
+        self.stopped.set()
+
     def _watch(self) -> None:
         now, limit = clock(), int(self.timeout * 1e9)
         for client in self.clients:
-            in_flight = self._in_flight(client)
-            if in_flight is None or now - in_flight[1] < limit:
+            since = client.since
+            if not since or now - since < limit:
                 continue
-            assert client.caller is not None
-            if self._cancelled.get(client.number) != in_flight:
-                self._cancelled[client.number] = in_flight
+            if self._cancelled.get(client.number) != since:
+                self._cancelled[client.number] = since
                 self.timeouts += 1
-                client.caller.cancel()
-            elif now - in_flight[1] > limit + int(_GRACE * 1e9):
-                client.caller.abort()
+                client.opened.cancel()
+            elif now - since > limit + int(_GRACE * 1e9):
+                client.opened.abort()
         if self._progress is not None:
-            self._progress(sum(len(client.log) for client in self.clients))
-
-    @staticmethod
-    def _in_flight(client: Client) -> tuple[int, int] | None:
-        """Number and start of the call that a client is waiting for."""
-        calls = len(client.log.called)
-        return (calls, client.log.called[calls - 1]) if calls > len(client.log.returned) else None
+            self._progress(sum(len(log) for log in (*(client.log for client in self.clients), *self._shared)))
 
     def _give_up(self, threads: Sequence[threading.Thread]) -> None:
-        in_flight = [(c, call) for c in self.clients if c.caller is not None and (call := self._in_flight(c))]
+        in_flight = [(client, client.since) for client in self.clients if client.since]
         for client, _ in in_flight:
             client.opened.cancel()
         if not _joined(threads):
             for client, _ in in_flight:
                 client.opened.abort()
             _joined(threads)
-        for client, (number, _) in in_flight:
-            outcomes = client.log.outcomes
-            if len(outcomes) >= number and outcomes[number - 1].effect is Effect.FAILED:
+        for client, since in in_flight:
+            log = client.log
+            if log.called and log.called[-1] == since and log.outcomes[-1].effect is Effect.FAILED:
                 # Our cancellation is no fault of the function's.
-                outcomes[number - 1] = Outcome(IN_DOUBT, Effect.IN_DOUBT, INTERRUPTED, "given up by the harness")
+                log.outcomes[-1] = Outcome(IN_DOUBT, Effect.IN_DOUBT, INTERRUPTED, "given up by the harness")
 
 
 def _joined(threads: Sequence[threading.Thread]) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from itertools import repeat
 from operator import itemgetter
 from typing import Any
 
@@ -24,7 +25,7 @@ NEVER = 2**62
 """`returned` of a call whose answer never came."""
 
 
-Write = Callable[[int, int, Any, int, int, Outcome, Sequence[Any]], None]
+Write = Callable[[int, int, int, Any, int, int, Outcome, Sequence[Any]], None]
 
 
 class Log:
@@ -84,15 +85,36 @@ class Log:
     def __len__(self) -> int:
         return len(self.returned)
 
+    def like(self) -> Log:
+        """An empty log of the same kind."""
+        return Log(self.client, self.target, self.arguments, self.evidence_names, self.decode_key, self.decode_evidence)
+
+    def rows(self) -> Iterator[tuple[Any, ...]]:
+        """Each call as `write` takes it."""
+        stride = len(self.evidence_names)
+        evidence = zip(*[iter(self.evidence)] * stride, strict=True) if stride else repeat(())
+        return zip(
+            self.called, self.returned, self.due or repeat(0), self.keys, self.variants, self.phases, self.outcomes,
+            evidence, strict=False,
+        )  # fmt: skip
+
     def _writer(self) -> Write:
-        due_append, returned_append = self.due.append, self.returned.append
+        called_append, returned_append, due_append = self.called.append, self.returned.append, self.due.append
         key_append, variant_append, phase_append = self.keys.append, self.variants.append, self.phases.append
         outcome_append, evidence_extend = self.outcomes.append, self.evidence.extend
 
         def write(
-            returned: int, due: int, key: Any, variant: int, phase: int, outcome: Outcome, evidence: Sequence[Any]
+            called: int,
+            returned: int,
+            due: int,
+            key: Any,
+            variant: int,
+            phase: int,
+            outcome: Outcome,
+            evidence: Sequence[Any],
         ) -> None:
-            """Write down a call whose start stands in `called` already."""
+            """Write down a call; `due` is 0 in a closed loop."""
+            called_append(called)
             if due:
                 due_append(due)
             key_append(key)
@@ -100,7 +122,7 @@ class Log:
             phase_append(phase)
             outcome_append(outcome)
             evidence_extend(evidence)
-            # Last: whoever looks from another thread takes the call as made once this is there.
+            # Last: whoever looks from another thread counts the call once this is there.
             returned_append(returned)
 
         return write

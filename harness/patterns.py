@@ -26,6 +26,9 @@ CALIBRATION_CALLS = 60
 KEYS_MARGIN = 1.6
 """Fresh keys made per key that the calibrated rate would use up."""
 
+_NEVER = 2**62
+"""A clock reading that does not come."""
+
 LATE = 0.01
 """Seconds after its due time from which an arrival counts as not started in time."""
 
@@ -125,23 +128,24 @@ class Burst:
         return frozenset({contract.accepted})
 
     def prepare(self, crew: Crew, clients: Sequence[Client], contract: Contract, keys: Keys) -> Jobs:
-        variants = len(contract.variants)
+        variants = list(range(len(contract.variants)))
         (target,) = _targets(clients)
         shared = iter([target.encode_key(key) for key in keys.fresh])
 
         def jobs(client: Client) -> Generator[Job, None, None]:
             # next() on a list iterator is one step under the interpreter's lock: clients draw without a lock of ours.
-            deadline = None if self.duration is None else crew.started + int(self.duration * 1e9)
-            numbers = itertools.count() if self.calls is None else range(self.calls)
-            for number in numbers:
-                if crew.stopped.is_set() or (deadline is not None and clock() >= deadline):
+            deadline = _NEVER if self.duration is None else crew.started + int(self.duration * 1e9)
+            phase, pause = self.phase, self.pause
+            turn = client.number % len(variants)
+            for variant in itertools.islice(itertools.cycle(variants[turn:] + variants[:turn]), self.calls):
+                if crew.stopping or clock() >= deadline:
                     return
                 key = next(shared, None)
                 if key is None:
                     return
-                yield 0, key, (client.number + number) % variants, self.phase
-                if self.pause:
-                    crew.stopped.wait(self.pause)
+                yield 0, key, variant, phase
+                if pause:
+                    crew.stopped.wait(pause)
 
         return jobs
 

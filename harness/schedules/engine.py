@@ -57,7 +57,7 @@ _NOT_COVERED = (
     "the order in which calls read the clock",
     "functions called by column defaults, CHECK constraints and row-level policies are not split",
     "the rows that a FOR loop over a query fetches after the first belong to the step before",
-    f"which of two calls woken at once goes first is the server's to decide: it is tried {_RACE_ATTEMPTS} times for both",
+    f"which of two calls woken at once goes first is up to the server: it is tried {_RACE_ATTEMPTS} times for both",
 )
 
 

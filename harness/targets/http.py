@@ -303,6 +303,9 @@ class HttpCaller:
             answer = self.receive()
         return answer
 
+    def beside(self, first: Caller) -> None:
+        """Each connection counts for itself."""
+
     def fileno(self) -> int:
         return self._wire.fileno()
 

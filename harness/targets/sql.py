@@ -180,6 +180,10 @@ class _SqlCaller:
             return self._reader.lost(str(error))
         return self._read(result, self._pgconn)
 
+    def beside(self, first: Caller) -> None:
+        if isinstance(first, _SqlCaller):
+            self._reader, self._read = first._reader, first._read
+
     def fileno(self) -> int:
         return self._pgconn.socket
 

@@ -64,6 +64,10 @@ Answer = tuple[Outcome, Sequence[Any]]
 class Duplex(Caller, Protocol):
     """A caller whose call can be sent and its answer received apart, so that one thread can serve several."""
 
+    def beside(self, first: Caller) -> None:
+        """From now on one thread serves both, so what reads the answers may be shared: it stays in the cache."""
+        ...
+
     def fileno(self) -> int:
         """Of the socket that becomes readable when an answer, or the end of the connection, is there."""
         ...
