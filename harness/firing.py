@@ -236,13 +236,13 @@ class Crew:
     def history(self, unknown_keys: Sequence[Hashable]) -> History:
         return History([c.log for c in self.clients], self.started, unknown_keys)
 
-    def spans(self) -> list[tuple[int, Span]]:
-        """(phase, span) of every call whose time on the server is known."""
+    def spans(self) -> list[tuple[int, Hashable, Span]]:
+        """(phase, key, span) of every call whose time on the server is known."""
         return [
-            (phase, span)
+            (phase, client.target.decode_key(key), span)
             for client in self.clients
             if client.caller is not None
-            for phase, span in zip(client.log.phases, client.caller.spans, strict=False)
+            for phase, key, span in zip(client.log.phases, client.log.keys, client.caller.spans, strict=False)
             if span is not None
         ]
 

@@ -6,7 +6,7 @@ A race whose calls ran one after the other proves nothing, whatever its answers 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 
 from harness.contracts.contract import Operation
@@ -63,35 +63,41 @@ def most_at_once(spans: Iterable[Span]) -> int:
     return most
 
 
-def measure(operations: Sequence[Operation], spans: Sequence[tuple[int, Span]]) -> Overlap | None:
-    """The overlap of a race's rounds; None when no call was timed on the server."""
+def measure(operations: Sequence[Operation], spans: Sequence[tuple[int, Hashable, Span]]) -> Overlap | None:
+    """The overlap of a race's rounds; None when no call was timed on the server.
+
+    Calls of a round overlap where two on the same key do. A held round counts when another call on its first caller's
+    key was made before that transaction ended.
+    """
     if not spans:
         return None
-    timed: dict[int, list[Span]] = {}
-    for phase, span in spans:
-        timed.setdefault(phase, []).append(span)
-    starts: dict[int, list[int]] = {}
-    held: set[int] = set()
+    timed: dict[int, dict[Hashable, list[Span]]] = {}
+    for phase, key, span in spans:
+        timed.setdefault(phase, {}).setdefault(key, []).append(span)
+    calls: dict[int, list[Operation]] = {}
     for operation in operations:
         if operation.phase in timed:
-            starts.setdefault(operation.phase, []).append(operation.called)
-            if operation.held:
-                held.add(operation.phase)
-    rounds = tuple(
-        RoundOverlap(phase, len(called), (max(called) - min(called)) / 1e3, most_at_once(timed[phase]))
-        for phase, called in sorted(starts.items())
-        if phase not in held
-    )
+            calls.setdefault(operation.phase, []).append(operation)
+    rounds: list[RoundOverlap] = []
+    held = 0
+    for phase, mine in sorted(calls.items()):
+        holder = next((o for o in mine if o.held), None)
+        if holder is not None:
+            held += any(o is not holder and o.key == holder.key and o.called < holder.returned for o in mine)
+            continue
+        starts = [o.called for o in mine]
+        at_once = max(most_at_once(each) for each in timed[phase].values())
+        rounds.append(RoundOverlap(phase, len(mine), (max(starts) - min(starts)) / 1e3, at_once))
     overlapped = sum(r.at_once >= 2 for r in rounds)
     spreads = sorted(r.spread_us for r in rounds)
     return Overlap(
-        rounds,
+        tuple(rounds),
         overlapped,
-        len(held),
+        held,
         percentile(spreads, 0.5),
         percentile(spreads, 0.95),
         percentile(sorted(float(r.at_once) for r in rounds), 0.5),
-        escape_bound(overlapped + len(held)),
+        escape_bound(overlapped + held),
     )
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import uuid
+
 import pytest
 
 from harness.targets.target import Span
 from harness.verdict import overlap
 from harness.verdict.findings import Truth
-from tests.histories import call
+from tests.histories import TICKET, call
+
+OTHER = uuid.UUID(int=2)
 
 
 @pytest.mark.parametrize(
@@ -45,13 +49,13 @@ def race(*rounds: bool, held: int = 0) -> overlap.Overlap:
             call("accepted", phase, phase + 0.3, phase=phase),
             call("busy", phase + 0.1, phase + 0.4, phase=phase),
         ]
-        spans += [(phase, Span(0, 10)), (phase, Span(5, 15) if overlapped else Span(20, 30))]
+        spans += [(phase, TICKET, Span(0, 10)), (phase, TICKET, Span(5, 15) if overlapped else Span(20, 30))]
     for phase in range(len(rounds) + 1, len(rounds) + 1 + held):
         operations += [
             call("accepted", phase, phase + 1, phase=phase, held=True),
             call("busy", phase, phase, phase=phase),
         ]
-        spans += [(phase, Span(0, 1)), (phase, Span(2, 3))]
+        spans += [(phase, TICKET, Span(0, 1)), (phase, TICKET, Span(2, 3))]
     found = overlap.measure(operations, spans)
     assert found is not None
     return found
@@ -90,3 +94,19 @@ def test_start_spread_is_between_the_first_and_the_last_call_of_a_round() -> Non
 def test_calls_that_were_not_timed_on_the_server_say_nothing() -> None:
     """Without the server's clock there is no overlap to report."""
     assert overlap.measure([call("accepted", 0, 1)], []) is None
+
+
+def test_calls_on_two_tickets_do_not_overlap_each_other() -> None:
+    """Only calls on the same key contend, so two at once on different keys prove nothing."""
+    operations = [call("accepted", 1, 2, phase=1), call("accepted", 1, 2, phase=1, key=OTHER)]
+    measured = overlap.measure(operations, [(1, TICKET, Span(0, 10)), (1, OTHER, Span(0, 10))])
+    assert measured is not None
+    assert (measured.overlapped, measured.rounds[0].at_once) == (0, 1)
+
+
+def test_a_held_round_whose_others_came_too_late_proves_nothing() -> None:
+    """A transaction that had ended before another call was made was held open for nobody."""
+    operations = [call("accepted", 1, 2, phase=1, held=True), call("already_scanned", 3, 4, phase=1)]
+    measured = overlap.measure(operations, [(1, TICKET, Span(0, 1)), (1, TICKET, Span(2, 3))])
+    assert measured is not None
+    assert (measured.held_rounds, overlap.judge(measured).truth) == (0, Truth.UNDECIDED)
