@@ -149,3 +149,25 @@ def test_a_wrong_token_is_an_environment_that_failed(
     assert done.returncode == ExitStatus.ENVIRONMENT, done.stdout + done.stderr
     assert "JWT expired" in done.stderr
     assert token not in done.stdout + done.stderr
+
+
+def test_compare_says_what_http_adds(server: EmbeddedServer, sandbox: Sandbox, binary: Path) -> None:
+    """The comparison alone is a command of its own; as few pairs as an interval needs."""
+    words = ("--pairs", "5", "--seconds", "0.2", "--clients", "4", "--rounds", "24")
+    done = sandbox.run("harness", "compare", "--server", server.dsn, "--postgrest", binary, *words)
+    assert done.returncode in (ExitStatus.HELD, ExitStatus.UNDECIDED), done.stdout + done.stderr
+    assert "HTTP adds" in done.stdout
+    done = sandbox.run("harness", "compare", "--server", server.dsn, "--postgrest", binary, "--pairs", "2")
+    assert done.returncode == ExitStatus.USAGE
+    assert "2 pairs of blocks are too few" in done.stderr
+
+
+def test_overload_counts_every_call(server: EmbeddedServer, sandbox: Sandbox, binary: Path) -> None:
+    """More clients than connections: what got through and what was turned away, with the pool's size."""
+    words = ("--clients", "12", "--rounds", "12", "--db-pool", "3")
+    done = sandbox.run("harness", "overload", "--server", server.dsn, "--postgrest", binary, *words)
+    assert done.returncode in (ExitStatus.HELD, ExitStatus.UNDECIDED), done.stdout + done.stderr
+    assert "12 clients on a pool of 3" in done.stdout
+    done = sandbox.run("harness", "overload", "--server", server.dsn, "--postgrest", binary, "--clients", "5")
+    assert done.returncode == ExitStatus.USAGE
+    assert left_on(server) == []
