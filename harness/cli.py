@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Set
 from contextlib import contextmanager
 from dataclasses import replace
@@ -264,6 +265,11 @@ def _guarded() -> Iterator[None]:
     except HarnessError as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(error.exit_status)
+    except Exception:
+        # Status 1 would say that a claim is broken.
+        traceback.print_exc()
+        click.echo("error: a defect of the harness or of the contract; nothing was judged", err=True)
+        sys.exit(ExitStatus.ENVIRONMENT)
     except _TerminatedError:
         click.echo("terminated; everything that was started has been removed", err=True)
         sys.exit(ExitStatus.TERMINATED)

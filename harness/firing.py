@@ -28,6 +28,9 @@ clock = time.perf_counter_ns
 _TICK = 0.1
 """Seconds between two looks of the main thread at its clients."""
 
+_READY_TIMEOUT = 60.0
+"""Seconds for all client threads to come up; after Ctrl-C in that time the others must not wait for ever."""
+
 _GRACE = 2.0
 """Seconds a cancelled call gets to come back before its connection is cut."""
 
@@ -198,7 +201,13 @@ class Crew:
                 warm_up=warm_up_keys[client.number],
             )
 
-        self._await(self._start_threads(lambda crew: connect(*crew), [[c] for c in self.clients]), watch=False)
+        threads = self._start_threads(lambda crew: connect(*crew), [[c] for c in self.clients])
+        try:
+            self._join(threads, watch=False)
+        except BaseException:
+            self._stop()
+            self._give_up(threads)
+            raise
 
     def fire(
         self,
@@ -214,7 +223,7 @@ class Crew:
         start = threading.Event()
 
         def run(crew: Sequence[Client]) -> None:
-            ready.wait()
+            ready.wait(_READY_TIMEOUT)
             start.wait()
             with ExitStack() as stack:
                 mine = [(client, stack.enter_context(closing(jobs(client)))) for client in crew]
@@ -227,24 +236,35 @@ class Crew:
 
         with without_collections():
             threads = self._start_threads(run, crews)
-            ready.wait()
-            self.started = clock()
-            start.set()
-            self._await(threads, watch=True)
+            try:
+                ready.wait(_READY_TIMEOUT)
+                self.started = clock()
+                start.set()
+                self._join(threads, watch=True)
+            except BaseException:
+                # Ctrl-C, at whatever moment: no new call, and those in flight are given up.
+                self._stop()
+                start.set()
+                self._give_up(threads)
+                raise
         self._shared.clear()
 
     def history(self, unknown_keys: Sequence[Hashable]) -> History:
         return History([c.log for c in self.clients], self.started, unknown_keys)
 
     def spans(self) -> list[tuple[int, Hashable, Span]]:
-        """(phase, key, span) of every call whose time on the server is known."""
-        return [
-            (phase, client.target.decode_key(key), span)
-            for client in self.clients
-            if client.caller is not None
-            for phase, key, span in zip(client.log.phases, client.log.keys, client.caller.spans, strict=False)
-            if span is not None
-        ]
+        """(phase, key, span) of every call whose time on the server is known.
+
+        The span of a held call goes on for as long as its transaction was held open after the answer.
+        """
+        found: list[tuple[int, Hashable, Span]] = []
+        for client in self.clients:
+            log, spans = client.log, () if client.caller is None else client.caller.spans
+            for position, (phase, key, span) in enumerate(zip(log.phases, log.keys, spans, strict=False)):
+                if span is not None:
+                    longer = Span(span.started, span.ended + log.open_for.get(position, 0) // 1000)
+                    found.append((phase, client.target.decode_key(key), longer))
+        return found
 
     def close(self) -> None:
         for client in self.clients:
@@ -260,35 +280,35 @@ class Crew:
 
     def _start_threads(
         self, work: Callable[[Sequence[Client]], None], crews: Sequence[Sequence[Client]]
-    ) -> list[threading.Thread]:
-        def guarded(crew: Sequence[Client]) -> None:
-            try:
-                work(crew)
-            except BaseException as error:
-                self._error = self._error or error
-                self._stop()
+    ) -> list[threading.Event]:
+        """Start a thread for each crew; the events are set when they end.
 
-        threads = [
-            threading.Thread(target=guarded, args=(crew,), name=f"client-{crew[0].number}", daemon=True)
-            for crew in crews
-        ]
-        for thread in threads:
-            thread.start()
-        return threads
+        Their ends are awaited by events of our own: a join that Ctrl-C interrupts takes its thread for ended
+        (CPython 3.11, `Thread._wait_for_tstate_lock`).
+        """
+        ends = []
+        for crew in crews:
+            ended = threading.Event()
+            ends.append(ended)
 
-    def _await(self, threads: Sequence[threading.Thread], *, watch: bool) -> None:
-        """Join the threads; meanwhile cancel calls that outlast the timeout and show progress."""
-        try:
-            for thread in threads:
-                while thread.is_alive():
-                    thread.join(_TICK)
-                    if watch:
-                        self._watch()
-        except BaseException:
-            # Ctrl-C: no new call, and those in flight are given up.
-            self._stop()
-            self._give_up(threads)
-            raise
+            def guarded(crew: Sequence[Client] = crew, ended: threading.Event = ended) -> None:
+                try:
+                    work(crew)
+                except BaseException as error:
+                    self._error = self._error or error
+                    self._stop()
+                finally:
+                    ended.set()
+
+            threading.Thread(target=guarded, name=f"client-{crew[0].number}", daemon=True).start()
+        return ends
+
+    def _join(self, threads: Sequence[threading.Event], *, watch: bool) -> None:
+        """Await the threads' ends; meanwhile cancel calls that outlast the timeout and show progress."""
+        for ended in threads:
+            while not ended.wait(_TICK):
+                if watch:
+                    self._watch()
         if self._error is not None:
             raise self._error
 
@@ -311,7 +331,7 @@ class Crew:
         if self._progress is not None:
             self._progress(sum(len(log) for log in (*(client.log for client in self.clients), *self._shared)))
 
-    def _give_up(self, threads: Sequence[threading.Thread]) -> None:
+    def _give_up(self, threads: Sequence[threading.Event]) -> None:
         in_flight = [(client, client.since) for client in self.clients if client.since]
         for client, _ in in_flight:
             client.opened.cancel()
@@ -326,9 +346,7 @@ class Crew:
                 log.outcomes[-1] = Outcome(IN_DOUBT, Effect.IN_DOUBT, INTERRUPTED, "given up by the harness")
 
 
-def _joined(threads: Sequence[threading.Thread]) -> bool:
+def _joined(threads: Sequence[threading.Event]) -> bool:
     """Whether all threads ended within the grace."""
     deadline = time.monotonic() + _GRACE
-    for thread in threads:
-        thread.join(max(0.0, deadline - time.monotonic()))
-    return not any(thread.is_alive() for thread in threads)
+    return all(ended.wait(max(0.0, deadline - time.monotonic())) for ended in threads)

@@ -42,6 +42,7 @@ class Log:
         "evidence",
         "evidence_names",
         "keys",
+        "open_for",
         "outcomes",
         "phases",
         "returned",
@@ -78,6 +79,8 @@ class Log:
         """The evidence columns of all calls, one call after the other; None where a call had no answer."""
         self.amended: dict[int, tuple[int, bool]] = {}
         """Position -> (end of its transaction, rolled back), for calls whose transaction was held open."""
+        self.open_for: dict[int, int] = {}
+        """Position -> nanoseconds from its answer to the moment its transaction was told to end."""
 
         # Made here once: the firing loop writes a call with one function call.
         self.write = self._writer()
@@ -127,9 +130,10 @@ class Log:
 
         return write
 
-    def amend_last(self, ended: int, *, rolled_back: bool) -> None:
-        """Say of the last call that its transaction was held open and ended at `ended`."""
+    def amend_last(self, ended: int, *, rolled_back: bool, open_for: int = 0) -> None:
+        """Say of the last call that its transaction was held open `open_for` nanoseconds, and ended at `ended`."""
         self.amended[len(self.returned) - 1] = (ended, rolled_back)
+        self.open_for[len(self.returned) - 1] = open_for
 
 
 class History:

@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
-from harness.contracts.contract import IN_DOUBT, Contract, Effect, Outcome
+from harness.contracts.contract import FAILED, IN_DOUBT, Contract, Effect, Outcome
 from harness.errors import UsageError
 from harness.firing import Client, Crew, Job, clock
 from harness.targets.target import Target
@@ -281,10 +281,14 @@ class Race:
         if not opened:
             return
         gates.await_answers(number, self.hold)
-        committed = caller.end(commit=each.hold == "commit") and each.hold == "commit"
+        log, open_for = client.log, clock() - client.log.returned[-1]
+        ended = caller.end(commit=each.hold == "commit")
+        committed = ended and each.hold == "commit"
         if not caller.alive:
-            client.log.outcomes[-1] = Outcome(IN_DOUBT, Effect.IN_DOUBT, "connection_lost", "lost while held open")
-        client.log.amend_last(clock(), rolled_back=not committed)
+            log.outcomes[-1] = Outcome(IN_DOUBT, Effect.IN_DOUBT, "connection_lost", "lost while held open")
+        elif not ended and log.outcomes[-1].effect is Effect.APPLIED:
+            log.outcomes[-1] = Outcome(FAILED, Effect.FAILED, "commit_failed", "COMMIT ended in a rollback")
+        log.amend_last(clock(), rolled_back=not committed, open_for=open_for)
         if not committed:
             # The winner went away: the ticket must be scannable, or scanned by one of the others.
             yield job

@@ -88,7 +88,10 @@ class _Session:
             path = self.options.record
             # Under pytest-xdist each worker has a server, and so a record, of its own.
             path = path if worker is None else path.with_name(f"{path.stem}.{worker}{path.suffix}")
-            self._harness.record(command_line(["pytest", *sys.argv[1:]])).write(path)
+            try:
+                self._harness.record(command_line(["pytest", *sys.argv[1:]])).write(path)
+            finally:
+                self._stack.close()
         self._stack.close()
 
 
@@ -159,7 +162,9 @@ def _open(session: _Session) -> Harness:
     try:
         return session.harness()
     except HarnessError as error:
-        pytest.fail(str(error), pytrace=False)
+        message = str(error)
+    # Outside of the handler: pytest would print the same error once for each link of the chain.
+    pytest.fail(message, pytrace=False)
 
 
 def _summary(run: RunRecord) -> dict[str, Any]:

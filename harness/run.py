@@ -263,11 +263,18 @@ class Harness:
         return tuple(patterns)
 
     def pattern(self, name: str) -> Pattern:
-        """One pattern of a profile by its name. Raises UsageError when there is none."""
-        for pattern in (*self.profile(), Arrivals(_first(self.options.clients, 10)), Rescan(), Unknown()):
-            if pattern.name == name:
-                return pattern
-        raise UsageError(f"There is no pattern {name!r}.", next_step="burst, race, arrivals, rescan or unknown")
+        """One pattern by its name, as the options have it. Raises UsageError when there is none."""
+        clients = _first(self.options.clients, 10)
+        patterns: dict[str, Callable[[], Pattern]] = {
+            "burst": lambda: self._burst(None, None, None, None),
+            "race": lambda: self._race(None, None, None),
+            "arrivals": lambda: Arrivals(clients),
+            "rescan": lambda: Rescan(clients),
+            "unknown": lambda: Unknown(clients),
+        }
+        if name not in patterns:
+            raise UsageError(f"There is no pattern {name!r}.", next_step=f"one of {', '.join(patterns)}")
+        return patterns[name]()
 
     def _burst(self, clients: int | None, duration: float | None, calls: int | None, pause: float | None) -> Burst:
         seed = self.options.profile == "seed"

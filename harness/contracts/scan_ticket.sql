@@ -3,7 +3,7 @@
 
 -- name: one_log_per_accepted
 -- claim: Every accepted call left exactly one successful scan_logs row for its ticket.
-SELECT o.key AS ticket_id, count(l.id) AS successful_logs
+SELECT o.key AS ticket_id, count(DISTINCT l.id) AS successful_logs
   FROM harness.operations o
   LEFT JOIN public.scan_logs l ON l.ticket_id = o.key::uuid AND l.scan_success
  WHERE o.label = 'accepted' AND NOT o.rolled_back

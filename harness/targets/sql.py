@@ -289,7 +289,10 @@ class _PooledCaller:
         except PoolTimeout:
             return False
         self._held = (connection, _SqlCaller(connection, self._codec, self._reader, self._parameters))
-        return self._held[1].begin(command)
+        if not self._held[1].begin(command):
+            self.end(commit=False)
+            return False
+        return True
 
     def end(self, *, commit: bool) -> bool:
         if self._held is None:

@@ -136,7 +136,7 @@ def _judged(connection: psycopg.Connection[Any], invariant: Invariant) -> Findin
         f"{len(rows)} rows violate it",
         "0 rows",
         evidence,
-        f"Run the query of {invariant.path.name}:{invariant.line} on the database after a run.",
+        f"The rows are those of the query at {invariant.path.name}:{invariant.line}; look at who writes these tables.",
     )
 
 

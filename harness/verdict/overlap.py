@@ -32,7 +32,7 @@ class RoundOverlap:
 
 @dataclass(frozen=True, slots=True)
 class Overlap:
-    """Start spread and overlap of a race. Held rounds overlap by construction and are counted apart."""
+    """Start spread and overlap of a race. Held rounds that overlapped are counted apart."""
 
     rounds: tuple[RoundOverlap, ...]
     overlapped: int
@@ -66,8 +66,8 @@ def most_at_once(spans: Iterable[Span]) -> int:
 def measure(operations: Sequence[Operation], spans: Sequence[tuple[int, Hashable, Span]]) -> Overlap | None:
     """The overlap of a race's rounds; None when no call was timed on the server.
 
-    Calls of a round overlap where two on the same key do. A held round counts when another call on its first caller's
-    key was made before that transaction ended.
+    Calls of a round overlap where two on the same key ran at once by the server's clock. A held round counts when
+    another call ran on the key while the transaction was open.
     """
     if not spans:
         return None
@@ -81,12 +81,11 @@ def measure(operations: Sequence[Operation], spans: Sequence[tuple[int, Hashable
     rounds: list[RoundOverlap] = []
     held = 0
     for phase, mine in sorted(calls.items()):
-        holder = next((o for o in mine if o.held), None)
-        if holder is not None:
-            held += any(o is not holder and o.key == holder.key and o.called < holder.returned for o in mine)
+        at_once = max(most_at_once(each) for each in timed[phase].values())
+        if any(o.held for o in mine):
+            held += at_once >= 2
             continue
         starts = [o.called for o in mine]
-        at_once = max(most_at_once(each) for each in timed[phase].values())
         rounds.append(RoundOverlap(phase, len(mine), (max(starts) - min(starts)) / 1e3, at_once))
     overlapped = sum(r.at_once >= 2 for r in rounds)
     spreads = sorted(r.spread_us for r in rounds)

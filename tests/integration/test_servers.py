@@ -18,6 +18,7 @@ from harness.environment.servers import ExternalServer, Server, connect
 from harness.errors import ExitStatus, HarnessError
 from harness.options import Options
 from harness.run import open_harness
+from harness.verdict.findings import Truth
 from tests.conftest import MIGRATIONS, ROOT, SEED, MakeHarness, Sandbox
 
 IMAGE = os.environ.get("HARNESS_POSTGRES_IMAGE", "postgres:17")
@@ -238,6 +239,14 @@ def test_a_pool_stands_between_clients_and_server(pool: int, make_harness: MakeH
     result = harness.burst(clients=8, calls=20)
     assert result.verdict.held, result.verdict
     assert result.record.plan["pool_size"] == pool
+
+
+def test_a_race_through_one_connection_proves_nothing(make_harness: MakeHarness) -> None:
+    """Calls that wait for one another in the pool never meet on the server: undecided, held rounds included."""
+    result = make_harness(pool_size=1).race(clients=4, rounds=24)
+    assert result.verdict["race_overlapped"].truth is Truth.UNDECIDED, result.verdict
+    assert result.record.overlap is not None
+    assert (result.record.overlap.overlapped, result.record.overlap.held_rounds) == (0, 0)
 
 
 def test_a_race_through_a_pool_holds_or_is_undecided(make_harness: MakeHarness) -> None:

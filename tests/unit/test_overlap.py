@@ -55,7 +55,7 @@ def race(*rounds: bool, held: int = 0) -> overlap.Overlap:
             call("accepted", phase, phase + 1, phase=phase, held=True),
             call("busy", phase, phase, phase=phase),
         ]
-        spans += [(phase, TICKET, Span(0, 1)), (phase, TICKET, Span(2, 3))]
+        spans += [(phase, TICKET, Span(0, 5)), (phase, TICKET, Span(2, 3))]
     found = overlap.measure(operations, spans)
     assert found is not None
     return found
@@ -105,8 +105,8 @@ def test_calls_on_two_tickets_do_not_overlap_each_other() -> None:
 
 
 def test_a_held_round_whose_others_came_too_late_proves_nothing() -> None:
-    """A transaction that had ended before another call was made was held open for nobody."""
-    operations = [call("accepted", 1, 2, phase=1, held=True), call("already_scanned", 3, 4, phase=1)]
+    """A transaction that had ended on the server before another call ran there was held open for nobody."""
+    operations = [call("accepted", 1, 5, phase=1, held=True), call("already_scanned", 3, 6, phase=1)]
     measured = overlap.measure(operations, [(1, TICKET, Span(0, 1)), (1, TICKET, Span(2, 3))])
     assert measured is not None
     assert (measured.held_rounds, overlap.judge(measured).truth) == (0, Truth.UNDECIDED)

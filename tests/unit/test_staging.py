@@ -174,4 +174,4 @@ def test_ctrl_c_leaves_a_record_of_what_was_scanned(tmp_path: Path) -> None:
     (burst,) = record.runs
     assert burst.metrics is not None
     assert burst.metrics.counts["successful_scans"] == 1
-    assert burst.metrics.counts["in_doubt"] == 1
+    assert burst.metrics.counts.get("in_doubt") == 1, (burst.metrics.counts, server.requests, burst.notes)
