@@ -52,12 +52,11 @@ def fire(database: Database, pattern: Pattern, keys: Sequence[Hashable]) -> tupl
     target = SqlTarget(database.dsn, SCAN_TICKET)
     crew = Crew(SCAN_TICKET, lambda client: target, pattern.clients, timeout=10, overlap=pattern.overlap)
     crew.open(new(database, pattern.clients))
-    jobs = pattern.prepare(crew, crew.clients, SCAN_TICKET, Keys(keys))
     _checkpoint(database)
     before = cpu_seconds()
-    crew.fire(jobs, pattern.independent)
+    crew.fire(pattern, Keys(keys))
     after = cpu_seconds()
-    last = max(log.returned[-1] for log in (c.log for c in crew.clients))
+    last = max(log.returned[-1] for log in crew.logs)
     crew.close()
     return crew, (last - crew.started) / 1e9, after - before
 
@@ -68,8 +67,8 @@ def harness_burst(found: harness.run.Harness, pattern: Pattern, keys: int) -> Me
         # In the order in which pgbench's clients come to them: random ids would cost the server more.
         mine = [f"00000000-0000-0000-0002-{id_}" for id_ in _ids(database, pattern.clients, keys)]
         crew, seconds, cpu = fire(database, pattern, [uuid.UUID(id_) for id_ in mine])
-    took = sorted(r - c for client in crew.clients for c, r in zip(client.log.called, client.log.returned, strict=True))
-    assert all(o.label == "accepted" for client in crew.clients for o in client.log.outcomes)
+    took = sorted(r - c for log in crew.logs for c, r in zip(log.called, log.returned, strict=True))
+    assert all(o.label == "accepted" for log in crew.logs for o in log.outcomes)
     return Measured(len(took) / seconds, cpu / len(took) * 1e6, took[int(len(took) * 0.95)] / 1e6)
 
 

@@ -117,12 +117,11 @@ def _with_harness(target: HttpTarget) -> Block:
         crew = Crew(SCAN_TICKET, lambda _: target, CLIENTS, timeout=10, overlap=burst.overlap)
         crew.open([next(tickets) for _ in range(CLIENTS)])
         keys = Keys(list(itertools.islice(tickets, int(MOST * SECONDS))))
-        jobs = burst.prepare(crew, crew.clients, SCAN_TICKET, keys)
         cpu, started = time.process_time(), time.perf_counter()
-        crew.fire(jobs, burst.independent)
+        crew.fire(burst, keys)
         cpu, seconds = time.process_time() - cpu, time.perf_counter() - started
         crew.close()
-        outcomes = [outcome for client in crew.clients for outcome in client.log.outcomes]
+        outcomes = [outcome for log in crew.logs for outcome in log.outcomes]
         assert all(outcome.effect is Effect.APPLIED for outcome in outcomes)
         return len(outcomes) / seconds, cpu / len(outcomes) * 1e6
 

@@ -25,20 +25,17 @@ REFUSED = Outcome("already_scanned", Effect.REFUSED)
 
 def _history(target: SqlTarget) -> History:
     """Tickets scanned by one client and again by the next, as raw as the sql target leaves them."""
-    logs: list[Log] = []
+    arguments = {n: [dict(variant.arguments(n)) for variant in SCAN_TICKET.variants] for n in range(CLIENTS)}
     evidence = [c.name for c in SCAN_TICKET.function.columns if c.evidence]
-    for client in range(CLIENTS):
-        arguments = [dict(variant.arguments(client)) for variant in SCAN_TICKET.variants]
-        logs.append(Log(client, "sql", arguments, evidence, target.decode_key, target.decode_evidence))
-    scanners = [log.arguments[0]["p_scanned_by"].bytes for log in logs]
+    log = Log("sql", arguments, evidence, target.decode_key, target.decode_evidence)
+    scanners = [arguments[client][0]["p_scanned_by"].bytes for client in range(CLIENTS)]
     for number in range(OPERATIONS // 2):
         key, at = uuid.uuid4().bytes, number.to_bytes(8)
         winner = number % CLIENTS
         for turn, outcome in enumerate((ACCEPTED, REFUSED)):
-            log = logs[(winner + turn) % CLIENTS]
-            called = (number * 2 + turn + 1) * 1000
-            log.write(called, called + 900, called, key, 0, 0, outcome, _copied((at, scanners[winner])))
-    return History(logs)
+            client, called = (winner + turn) % CLIENTS, (number * 2 + turn + 1) * 1000
+            log.write(client, called, called + 900, called, key, 0, 0, outcome, _copied((at, scanners[winner])))
+    return History([log])
 
 
 def _copied(values: Sequence[bytes]) -> tuple[Any, ...]:

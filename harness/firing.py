@@ -1,27 +1,68 @@
 """The firing loop, and the crew of client threads that run it. The hot path; `make bench` measures it.
 
 A pattern's generator decides when the next call is made and with what; the loop makes it and writes it down. It has two
-forms: one client on a thread of its own, whose jobs may wait, and several clients side by side, whose jobs never do.
-Nothing in either formats, logs or takes a lock; what watches them (timeouts, progress) only reads the columns from the
-main thread.
+forms: one client on a thread of its own, whose jobs may wait for the clock, and several clients side by side, whose
+jobs wait for one another at most. Nothing in either formats, logs or takes a lock; what watches them (timeouts,
+progress) only reads the columns from the main thread.
 """
 
 from __future__ import annotations
 
 import gc
+import queue
 import select
+import socket
 import threading
 import time
-from collections.abc import Callable, Generator, Hashable, Iterator, Sequence
+from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from typing import Any
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, Protocol
 
-from harness.contracts.contract import IN_DOUBT, Contract, Effect, Outcome
+from harness.contracts.contract import FAILED, IN_DOUBT, TIMEOUT, Contract, Effect, Outcome
 from harness.history import History, Log
-from harness.targets.target import Caller, Duplex, Span, Target
+from harness.targets.target import Answer, Caller, Duplex, Span, Target
 
 Job = tuple[int, Any, int, int]
 """When the call was due (clock reading; 0: now), its encoded key, its argument variant, its phase."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """What a generator yields in place of a job, to be asked again when no call beside it is in flight any more."""
+
+    longest: float | None = None
+    """Seconds after which it is asked all the same. Those that wait without end are asked together, after the rest."""
+
+
+TOGETHER = Wait()
+"""To go on together with all the others."""
+
+Step = Job | Wait
+
+
+class Waits(Enum):
+    """What a client's jobs wait for, which decides the thread that fires them."""
+
+    CLOCK = "the clock"
+    """On a thread of its own."""
+    NOTHING = "nothing"
+    """Side by side with its like on one thread, where its connection can be polled."""
+    OTHERS = "the other clients"
+    """Side by side with its like on one thread: then released together means by one hand, one send after the other."""
+
+
+class Plan(Protocol):
+    """What a crew fires: the part of a pattern that it needs."""
+
+    def waits(self, client: int) -> Waits: ...
+
+    def prepare(self, crew: Crew, clients: Sequence[Client], keys: Any) -> Jobs: ...
+
+
+Jobs = Callable[["Client"], Generator[Step, None, None]]
+"""Gives each client its jobs."""
 
 clock = time.perf_counter_ns
 
@@ -38,87 +79,193 @@ INTERRUPTED = "interrupted"
 """Code of a call that was given up because the run was ended by Ctrl-C or SIGTERM."""
 
 
-def fire(client: Client, jobs: Iterator[Job]) -> None:
+def fire(client: Client, jobs: Iterator[Step]) -> None:
     """Make each job's call and append it to the client's log, until the jobs or the connection end.
 
-    For one client on a thread of its own: its jobs may wait for the clock, or for what other clients do.
+    For one client on a thread of its own: its jobs may wait for the clock.
     """
-    caller, in_doubt = client.opened, Effect.IN_DOUBT
+    caller, number, in_doubt = client.opened, client.number, Effect.IN_DOUBT
     call, write = caller.call, client.log.write
-    for due, key, variant, phase in jobs:
+    for job in jobs:
+        assert type(job) is tuple, "a client on its own has nobody to wait for"
+        due, key, variant, phase = job
         client.since = called = clock()
         outcome, evidence = call(key, variant)
-        write(called, clock(), due, key, variant, phase, outcome, evidence)
+        write(number, called, clock(), due, key, variant, phase, outcome, evidence)
         client.since = 0
         if outcome.effect is in_doubt and not caller.alive:
+            client.lost = True
             return
 
 
-def fire_side_by_side(clients: Sequence[tuple[Client, Iterator[Job]]], shared: Log) -> None:
-    """The same for several clients on one thread, each with one call in flight; their jobs never wait.
+def fire_side_by_side(clients: Sequence[tuple[Client, Iterator[Step]]]) -> None:
+    """The same for several clients on one thread, each with one call in flight; their jobs may wait for one another.
 
-    A group commit answers many clients in the same instant. With a thread for each, they would spend more on handing
-    the interpreter's lock around than on their calls; here one look at the sockets serves them all. They write into one
-    `shared` log, whose few columns stay in the processor's cache, and it is dealt out to theirs at the end.
+    A group commit answers many clients in the same instant, and a race lets them all go at once. With a thread for
+    each, they would spend more on handing the interpreter's lock around than on their calls; here one look at the
+    sockets serves them all. What came is read and written down once the next calls are on their way, while the server
+    has something to do.
     """
-    in_doubt, write = Effect.IN_DOUBT, shared.write
-    # poll, not epoll: it goes by the number, and a caller that connects again keeps its own.
-    sockets = select.poll()
-    lanes: dict[int, _Lane] = {}
-    owners: list[_Lane] = []
-    first = clients[0][0].opened
-    for client, jobs in clients:
-        lane = _Lane(client, jobs)
-        lane.caller.beside(first)
-        if lane.start():
-            lanes[lane.number] = lane
-            sockets.register(lane.number, select.POLLIN)
-    try:
-        while lanes:
-            for number, _ in sockets.poll():
-                lane = lanes[number]
-                answer = lane.receive()
-                if answer is None:
-                    continue  # only a part of it is there
-                returned, called = clock(), lane.client.since
-                outcome, evidence = answer
-                due, key, variant, phase = lane.job
-                # The next call goes out before this one is written down, while the server has something to do.
-                if (outcome.effect is in_doubt and not lane.caller.alive) or not lane.start():
-                    sockets.unregister(number)
-                    del lanes[number]
-                    lane.client.since = 0
-                write(called, returned, due, key, variant, phase, outcome, evidence)
-                owners.append(lane)
-    finally:
-        for lane, row in zip(owners, shared.rows(), strict=True):
-            lane.client.log.write(*row)
+    with ExitStack() as stack:
+        _Ring([_Lane(client, jobs, stack) for client, jobs in clients]).fire()
+
+
+class _Ring:
+    """The state of that loop: each lane is in flight, waits in one of two ways, or is done."""
+
+    def __init__(self, lanes: list[_Lane]) -> None:
+        for lane in lanes:
+            lane.caller.beside(lanes[0].caller)
+        self._in_flight: dict[int, _Lane] = {}
+        self._waiting: list[_Lane] = []
+        self._together = lanes
+        # poll, not epoll: it goes by the number, and a caller that connects again keeps its own.
+        self._sockets = select.poll()
+        self._came: list[tuple[_Lane, int, int, Job, Any]] = []
+
+    def fire(self) -> None:
+        in_flight, poll, came = self._in_flight, self._sockets.poll, self._came
+        try:
+            while in_flight or self._waiting or self._together:
+                if self._waiting or not in_flight:
+                    self._let_go()
+                    if not in_flight:
+                        continue
+                for number, _ in poll(self._patience() if self._waiting else None):
+                    lane = in_flight[number]
+                    received = lane.receive()
+                    if received is None:
+                        continue  # only a part of it is there
+                    client = lane.client
+                    came.append((lane, client.since, clock(), lane.job, received))
+                    step = next(lane.jobs, None)
+                    if type(step) is tuple:
+                        lane.job = step
+                        client.since = clock()
+                        if lane.send(step[1], step[2]):
+                            continue
+                        client.lost = True
+                        step = None
+                    client.since = 0
+                    self._sockets.unregister(number)
+                    del in_flight[number]
+                    self._park(lane, step)
+                self._write_down()
+        finally:
+            self._write_down()
+
+    def _let_go(self) -> None:
+        """Ask those whose wait is over for their next step, and send what they have, one right after the other."""
+        if self._in_flight:
+            now = time.monotonic()
+            asked = [lane for lane in self._waiting if lane.asked_at <= now]
+            self._waiting = [lane for lane in self._waiting if lane.asked_at > now]
+        elif self._waiting:
+            asked, self._waiting = self._waiting, []
+        else:
+            asked, self._together = self._together, []
+        sent: list[int] = []
+        for lane, step in [(lane, next(lane.jobs, None)) for lane in asked]:
+            if type(step) is not tuple:
+                self._park(lane, step)
+                continue
+            lane.job = step
+            lane.client.since = clock()
+            if lane.send(step[1], step[2]):
+                self._in_flight[lane.number] = lane
+                sent.append(lane.number)
+            else:
+                lane.client.since = 0
+                lane.client.lost = True
+        for number in sent:
+            self._sockets.register(number, select.POLLIN)
+
+    def _park(self, lane: _Lane, step: Step | None) -> None:
+        """Keep a lane that waits; one that has no next step is done."""
+        if not isinstance(step, Wait):
+            return
+        if step.longest is None:
+            self._together.append(lane)
+        else:
+            lane.asked_at = time.monotonic() + step.longest
+            self._waiting.append(lane)
+
+    def _patience(self) -> float:
+        """Milliseconds until the first wait is over."""
+        return max(0.0, min(lane.asked_at for lane in self._waiting) - time.monotonic()) * 1000
+
+    def _write_down(self) -> None:
+        for lane, called, returned, (due, key, variant, phase), received in self._came:
+            outcome, evidence = lane.read(received)
+            lane.write(lane.client.number, called, returned, due, key, variant, phase, outcome, evidence)
+        self._came.clear()
 
 
 class _Lane:
     """One client of the loop above: what it needs of it, looked up once."""
 
-    __slots__ = ("caller", "client", "job", "next_job", "number", "receive", "send")
+    __slots__ = ("asked_at", "caller", "client", "job", "jobs", "number", "read", "receive", "send", "write")
 
     job: Job
+    asked_at: float
+    """When its wait is over."""
 
-    def __init__(self, client: Client, jobs: Iterator[Job]) -> None:
-        assert isinstance(client.caller, Duplex)
+    def __init__(self, client: Client, jobs: Iterator[Step], stack: ExitStack) -> None:
+        caller = client.opened
         self.client = client
-        self.caller = client.caller
-        self.number = client.caller.fileno()
-        self.send, self.receive = client.caller.send, client.caller.receive
-        self.next_job = jobs.__next__
+        self.jobs = jobs
+        self.caller: Duplex = caller if isinstance(caller, Duplex) else stack.enter_context(closing(_OnThread(caller)))
+        self.number = self.caller.fileno()
+        self.send, self.receive, self.read = self.caller.send, self.caller.receive, self.caller.read
+        self.write = client.log.write
 
-    def start(self) -> bool:
-        """Send the next call; False when there is none."""
-        try:
-            self.job = job = self.next_job()
-        except StopIteration:
+
+class _OnThread:
+    """A caller that can only wait for its answer, on a thread of its own, so that it can be fired beside others."""
+
+    def __init__(self, caller: Caller) -> None:
+        self._caller = caller
+        self._jobs: queue.SimpleQueue[tuple[Any, int] | None] = queue.SimpleQueue()
+        self._answers: queue.SimpleQueue[Answer | BaseException] = queue.SimpleQueue()
+        self._here, self._there = socket.socketpair()
+        self._lost = False
+        threading.Thread(target=self._serve, name="client-call", daemon=True).start()
+
+    def _serve(self) -> None:
+        with self._there:
+            while (job := self._jobs.get()) is not None:
+                try:
+                    self._answers.put(self._caller.call(*job))
+                except BaseException as error:
+                    self._answers.put(error)
+                self._there.send(b".")
+
+    def beside(self, first: Duplex) -> None:
+        """Its answers are read on its own thread."""
+
+    def fileno(self) -> int:
+        return self._here.fileno()
+
+    def send(self, key: Any, variant: int) -> bool:
+        if self._lost:
             return False
-        self.client.since = clock()
-        self.send(job[1], job[2])
+        self._jobs.put((key, variant))
         return True
+
+    def receive(self) -> Answer:
+        self._here.recv(1)
+        answer = self._answers.get()
+        if isinstance(answer, BaseException):
+            raise answer
+        self._lost = answer[0].effect is Effect.IN_DOUBT and not self._caller.alive
+        return answer
+
+    def read(self, received: Answer) -> Answer:
+        return received
+
+    def close(self) -> None:
+        self._jobs.put(None)
+        self._here.close()
 
 
 @contextmanager
@@ -132,17 +279,23 @@ def without_collections() -> Iterator[None]:
 
 
 class Client:
-    """One simulated client: its connection, its log, and the thread that fires its calls."""
+    """One simulated client: its connection, the log it writes in, and its call in flight."""
 
-    __slots__ = ("caller", "log", "number", "since", "target")
+    __slots__ = ("arguments", "caller", "log", "lost", "number", "since", "target")
 
-    def __init__(self, number: int, target: Target, log: Log) -> None:
+    log: Log
+    """That of the last firing, which others may write in, too."""
+
+    def __init__(self, number: int, target: Target, arguments: Sequence[Mapping[str, Any]]) -> None:
         self.number = number
         self.since = 0
         """The clock's reading when its call in flight started; 0: none is."""
         self.target = target
-        self.log = log
+        self.arguments = arguments
+        """Of each variant, without the key."""
         self.caller: Caller | None = None
+        self.lost = False
+        """Whether its connection is gone, and it made no more calls."""
 
     @property
     def opened(self) -> Caller:
@@ -180,15 +333,13 @@ class Crew:
         """Calls that outlasted the timeout and were cancelled."""
         self._progress = progress
         self.clients: list[Client] = []
-        evidence = [c.name for c in contract.function.columns if c.evidence]
         for number in range(clients):
-            target = target_of(number)
             arguments = [dict(variant.arguments(number)) for variant in contract.variants]
-            log = Log(number, target.name, arguments, evidence, target.decode_key, target.decode_evidence)
-            self.clients.append(Client(number, target, log))
+            self.clients.append(Client(number, target_of(number), arguments))
+        self.logs: list[Log] = []
+        """Of all firings."""
         self._error: BaseException | None = None
         self._cancelled: dict[int, int] = {}
-        self._shared: list[Log] = []
 
     def open(self, warm_up_keys: Sequence[Hashable]) -> None:
         """Connect and warm every client, side by side. Raises the first error."""
@@ -196,7 +347,7 @@ class Crew:
         def connect(client: Client) -> None:
             client.caller = client.target.connect(
                 client.number,
-                client.log.arguments,
+                client.arguments,
                 overlap=self.overlap(client.number),
                 warm_up=warm_up_keys[client.number],
             )
@@ -209,16 +360,12 @@ class Crew:
             self._give_up(threads)
             raise
 
-    def fire(
-        self,
-        jobs: Callable[[Client], Generator[Job, None, None]],
-        independent: Callable[[int], bool] = lambda client: False,  # noqa: ARG005
-    ) -> None:
-        """Fire every client's jobs; they start together, after all threads are up.
-
-        `independent` says which clients' jobs never wait, so that they may share threads.
-        """
-        crews = self._shared_out(independent)
+    def fire(self, plan: Plan, keys: Any) -> list[Log]:
+        """Fire the jobs of every client, all let go together once their threads are up; what they wrote."""
+        jobs = plan.prepare(self, self.clients, keys)
+        crews = self._shared_out(plan)
+        logs = [log for crew in crews for log in self._new_logs(crew)]
+        self.logs += logs
         ready = threading.Barrier(len(crews) + 1)
         start = threading.Event()
 
@@ -227,12 +374,10 @@ class Crew:
             start.wait()
             with ExitStack() as stack:
                 mine = [(client, stack.enter_context(closing(jobs(client)))) for client in crew]
-                if len(mine) == 1:
+                if _alone(crew[0], plan):
                     fire(*mine[0])
                 else:
-                    shared = crew[0].log.like()
-                    self._shared.append(shared)
-                    fire_side_by_side(mine, shared)
+                    fire_side_by_side(mine)
 
         with without_collections():
             threads = self._start_threads(run, crews)
@@ -247,36 +392,61 @@ class Crew:
                 start.set()
                 self._give_up(threads)
                 raise
-        self._shared.clear()
+        self._tell_timeouts()
+        return logs
 
     def history(self, unknown_keys: Sequence[Hashable]) -> History:
-        return History([c.log for c in self.clients], self.started, unknown_keys)
+        return History(self.logs, self.started, unknown_keys)
+
+    @property
+    def lost(self) -> bool:
+        """Whether a client's connection was lost."""
+        return any(client.lost for client in self.clients)
 
     def spans(self) -> list[tuple[int, Hashable, Span]]:
-        """(phase, key, span) of every call whose time on the server is known.
-
-        The span of a held call goes on for as long as its transaction was held open after the answer.
-        """
-        found: list[tuple[int, Hashable, Span]] = []
-        for client in self.clients:
-            log, spans = client.log, () if client.caller is None else client.caller.spans
-            for position, (phase, key, span) in enumerate(zip(log.phases, log.keys, spans, strict=False)):
-                if span is not None:
-                    longer = Span(span.started, span.ended + log.open_for.get(position, 0) // 1000)
-                    found.append((phase, client.target.decode_key(key), longer))
-        return found
+        """(phase, key, span) of every call whose time on the server is known."""
+        targets = {client.target.name: client.target for client in self.clients}
+        return [
+            (phase, log.decode_key(key), targets[log.target].span(timing))
+            for log in self.logs
+            for phase, key, timing in log.timings()
+        ]
 
     def close(self) -> None:
         for client in self.clients:
             if client.caller is not None:
                 client.caller.close()
 
-    def _shared_out(self, independent: Callable[[int], bool]) -> list[list[Client]]:
+    def _shared_out(self, plan: Plan) -> list[list[Client]]:
         """Which clients each thread drives."""
-        shared = [c for c in self.clients if independent(c.number) and isinstance(c.caller, Duplex)]
-        own = [[c] for c in self.clients if c not in shared]
+        crews: list[list[Client]] = []
+        shared: dict[Waits, list[Client]] = {}
+        for client in self.clients:
+            if _alone(client, plan):
+                crews.append([client])
+            else:
+                shared.setdefault(plan.waits(client.number), []).append(client)
         # One thread for all of them: a second one would contend with it for the interpreter.
-        return [*own, shared] if shared else own
+        return [*crews, *shared.values()]
+
+    def _new_logs(self, crew: Sequence[Client]) -> Iterable[Log]:
+        """Give the clients of one thread their log, one for each target."""
+        evidence = [c.name for c in self.contract.function.columns if c.evidence]
+        logs: dict[tuple[str, bool], Log] = {}
+        for client in crew:
+            target, overlap = client.target, self.overlap(client.number)
+            log = logs.get((target.name, overlap))
+            if log is None:
+                log = logs[target.name, overlap] = Log(
+                    target.name,
+                    {each.number: each.arguments for each in crew},
+                    evidence,
+                    target.decode_key,
+                    target.decode_evidence,
+                    timing=target.timing if overlap else 0,
+                )
+            client.log = log
+        return logs.values()
 
     def _start_threads(
         self, work: Callable[[Sequence[Client]], None], crews: Sequence[Sequence[Client]]
@@ -324,12 +494,11 @@ class Crew:
                 continue
             if self._cancelled.get(client.number) != since:
                 self._cancelled[client.number] = since
-                self.timeouts += 1
                 client.opened.cancel()
             elif now - since > limit + int(_GRACE * 1e9):
                 client.opened.abort()
         if self._progress is not None:
-            self._progress(sum(len(log) for log in (*(client.log for client in self.clients), *self._shared)))
+            self._progress(sum(map(len, self.logs)))
 
     def _give_up(self, threads: Sequence[threading.Event]) -> None:
         in_flight = [(client, client.since) for client in self.clients if client.since]
@@ -339,11 +508,34 @@ class Crew:
             for client, _ in in_flight:
                 client.opened.abort()
             _joined(threads)
+        # Our cancellation is no fault of the function's.
+        given_up = Outcome(IN_DOUBT, Effect.IN_DOUBT, INTERRUPTED, "given up by the harness")
         for client, since in in_flight:
-            log = client.log
-            if log.called and log.called[-1] == since and log.outcomes[-1].effect is Effect.FAILED:
-                # Our cancellation is no fault of the function's.
-                log.outcomes[-1] = Outcome(IN_DOUBT, Effect.IN_DOUBT, INTERRUPTED, "given up by the harness")
+            _correct(client, since, given_up)
+
+    def _tell_timeouts(self) -> None:
+        """Name the calls that were cancelled; one that ended well before its cancellation came is none."""
+        timed_out = Outcome(FAILED, Effect.FAILED, TIMEOUT, f"no answer within {self.timeout:g} s")
+        for client in self.clients:
+            if client.number in self._cancelled:
+                effect = _correct(client, self._cancelled[client.number], timed_out)
+                self.timeouts += effect in (Effect.FAILED, Effect.IN_DOUBT)
+
+
+def _alone(client: Client, plan: Plan) -> bool:
+    waits = plan.waits(client.number)
+    return waits is Waits.CLOCK or (waits is Waits.NOTHING and not isinstance(client.caller, Duplex))
+
+
+def _correct(client: Client, called: int, outcome: Outcome) -> Effect | None:
+    """Give the client's call of that moment another outcome, if it failed; what its effect was."""
+    position = client.log.last(client.number, called)
+    if position is None:
+        return None
+    effect = client.log.outcomes[position].effect
+    if effect is Effect.FAILED:
+        client.log.outcomes[position] = outcome
+    return effect
 
 
 def _joined(threads: Sequence[threading.Event]) -> bool:

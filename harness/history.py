@@ -1,6 +1,6 @@
 """The history: every call of a run with its outcome and its times, the raw evidence that all judgement reads.
 
-While calls are fired each client appends to its own `Log`, a handful of flat columns: no object is built, formatted or
+While calls are fired each thread appends to its own `Log`, a handful of flat columns: no object is built, formatted or
 locked per call, and an operation costs well under 200 bytes. `History` puts the logs together afterwards and yields
 `Operation` values, decoded as they are asked for.
 """
@@ -8,8 +8,8 @@ locked per call, and an operation costs well under 200 bytes. `History` puts the
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from itertools import repeat
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain, repeat
 from operator import itemgetter
 from typing import Any
 
@@ -19,33 +19,36 @@ WARM_UP = -1
 """Phase of calls made before the start; they are judged like any other and left out of the metrics."""
 
 _CALLED = itemgetter(4)
-"""Where `called` stands in an operation without its number."""
+"""Where `called` stands in a row."""
 
 NEVER = 2**62
 """`returned` of a call whose answer never came."""
 
 
-Write = Callable[[int, int, int, Any, int, int, Outcome, Sequence[Any]], None]
+Write = Callable[[int, int, int, int, Any, int, int, Outcome, Sequence[Any]], None]
 
 
 class Log:
-    """What one client did, in columns. `key` and `evidence` are kept as the target gave them and decoded later."""
+    """What clients of one target did, in columns. Keys and evidence are kept as the target gave them, decoded later.
+
+    The clients that one thread fires write into one log: its few columns stay in the processor's cache.
+    """
 
     __slots__ = (
         "amended",
         "arguments",
         "called",
-        "client",
+        "clients",
         "decode_evidence",
         "decode_key",
         "due",
         "evidence",
         "evidence_names",
         "keys",
-        "open_for",
         "outcomes",
         "phases",
         "returned",
+        "stride",
         "target",
         "variants",
         "write",
@@ -53,20 +56,23 @@ class Log:
 
     def __init__(
         self,
-        client: int,
         target: str,
-        arguments: Sequence[Mapping[str, Any]],
+        arguments: Mapping[int, Sequence[Mapping[str, Any]]],
         evidence_names: Sequence[str],
         decode_key: Callable[[Any], Hashable],
-        decode_evidence: Callable[[Sequence[Any]], Sequence[Any]],
+        decode_evidence: Callable[[int, Sequence[Any]], Sequence[Any]],
+        *,
+        timing: int = 0,
     ) -> None:
-        self.client = client
+        """`timing`: how many columns follow the evidence of each call that say when it ran on the server."""
         self.target = target
         self.arguments = arguments
-        """The client's arguments in each variant, without the key."""
+        """Each client's arguments in each variant, without the key."""
         self.evidence_names = tuple(evidence_names)
         self.decode_key = decode_key
         self.decode_evidence = decode_evidence
+        self.stride = len(self.evidence_names) + timing
+        self.clients = array("H")
         self.keys: list[Any] = []
         self.variants = array("B")
         self.phases = array("i")
@@ -76,11 +82,9 @@ class Log:
         self.returned = array("q")
         self.outcomes: list[Outcome] = []
         self.evidence: list[Any] = []
-        """The evidence columns of all calls, one call after the other; None where a call had no answer."""
+        """The evidence and timing columns of all calls, one call after the other; None where a call had no answer."""
         self.amended: dict[int, tuple[int, bool]] = {}
         """Position -> (end of its transaction, rolled back), for calls whose transaction was held open."""
-        self.open_for: dict[int, int] = {}
-        """Position -> nanoseconds from its answer to the moment its transaction was told to end."""
 
         # Made here once: the firing loop writes a call with one function call.
         self.write = self._writer()
@@ -88,25 +92,29 @@ class Log:
     def __len__(self) -> int:
         return len(self.returned)
 
-    def like(self) -> Log:
-        """An empty log of the same kind."""
-        return Log(self.client, self.target, self.arguments, self.evidence_names, self.decode_key, self.decode_evidence)
+    def last(self, client: int, called: int | None = None) -> int | None:
+        """Position of the client's last call, or of the one it made then; None where there is none."""
+        for position in range(len(self) - 1, -1, -1):
+            if self.clients[position] == client and called in (None, self.called[position]):
+                return position
+        return None
 
-    def rows(self) -> Iterator[tuple[Any, ...]]:
-        """Each call as `write` takes it."""
-        stride = len(self.evidence_names)
-        evidence = zip(*[iter(self.evidence)] * stride, strict=True) if stride else repeat(())
-        return zip(
-            self.called, self.returned, self.due or repeat(0), self.keys, self.variants, self.phases, self.outcomes,
-            evidence, strict=False,
-        )  # fmt: skip
+    def timings(self) -> Iterator[tuple[int, Any, Sequence[Any]]]:
+        """(phase, key, timing columns) of every call whose time on the server is known."""
+        stride, names = self.stride, len(self.evidence_names)
+        for position, (phase, key) in enumerate(zip(self.phases, self.keys, strict=True)):
+            timing = self.evidence[position * stride + names : (position + 1) * stride]
+            if timing and timing[0] is not None:
+                yield phase, key, timing
 
     def _writer(self) -> Write:
+        client_append = self.clients.append
         called_append, returned_append, due_append = self.called.append, self.returned.append, self.due.append
         key_append, variant_append, phase_append = self.keys.append, self.variants.append, self.phases.append
         outcome_append, evidence_extend = self.outcomes.append, self.evidence.extend
 
         def write(
+            client: int,
             called: int,
             returned: int,
             due: int,
@@ -117,6 +125,7 @@ class Log:
             evidence: Sequence[Any],
         ) -> None:
             """Write down a call; `due` is 0 in a closed loop."""
+            client_append(client)
             called_append(called)
             if due:
                 due_append(due)
@@ -130,10 +139,9 @@ class Log:
 
         return write
 
-    def amend_last(self, ended: int, *, rolled_back: bool, open_for: int = 0) -> None:
-        """Say of the last call that its transaction was held open `open_for` nanoseconds, and ended at `ended`."""
-        self.amended[len(self.returned) - 1] = (ended, rolled_back)
-        self.open_for[len(self.returned) - 1] = open_for
+    def amend(self, position: int, ended: int, *, rolled_back: bool) -> None:
+        """Say of a call that its transaction was held open, and ended at `ended`."""
+        self.amended[position] = (ended, rolled_back)
 
 
 class History:
@@ -152,11 +160,44 @@ class History:
     def operations(self) -> tuple[Operation, ...]:
         """Every operation, decoded; worked out once."""
         if self._operations is None:
-            rows = [row for log in self.logs for row in self._decoded(log)]
-            rows.sort(key=_CALLED)
-            # The plain tuple's constructor: there may be a million of them.
-            new = tuple.__new__
-            self._operations = tuple([new(Operation, (number, *row)) for number, row in enumerate(rows)])
+            rows = sorted(chain.from_iterable(map(_rows, self.logs)), key=_CALLED)
+            zero, in_doubt, new = self.zero, Effect.IN_DOUBT, tuple.__new__
+            # One expression and the plain tuple's constructor: there may be a million of them.
+            self._operations = tuple(
+                [
+                    new(
+                        Operation,
+                        (
+                            number,
+                            client,
+                            key,
+                            arguments,
+                            due - zero,
+                            called - zero,
+                            NEVER if outcome.effect is in_doubt else (amended[0] if amended else returned) - zero,
+                            outcome,
+                            answer,
+                            phase,
+                            amended is not None,
+                            amended is not None and amended[1],
+                            target,
+                        ),
+                    )
+                    for number, (
+                        client,
+                        key,
+                        arguments,
+                        due,
+                        called,
+                        returned,
+                        outcome,
+                        answer,
+                        phase,
+                        amended,
+                        target,
+                    ) in enumerate(rows)
+                ]
+            )
         return self._operations
 
     def by_key(self) -> Iterator[KeyHistory]:
@@ -167,29 +208,32 @@ class History:
         for key, operations in keys.items():
             yield KeyHistory(key, key not in self.unknown_keys, operations)
 
-    def _decoded(self, log: Log) -> Iterator[tuple[Any, ...]]:
-        """The log's operations, without their numbers."""
-        zero, names, stride, evidence = self.zero, log.evidence_names, len(log.evidence_names), log.evidence
-        decode_key, decode_evidence, amended = log.decode_key, log.decode_evidence, log.amended
-        client, target, arguments, in_doubt = log.client, log.target, log.arguments, Effect.IN_DOUBT
-        no_answer: dict[str, Any] = {}
-        dues = log.due or log.called
-        assert len(dues) >= len(log), "a log is of one loop, closed or open"
-        columns = zip(log.keys, log.variants, dues, log.called, log.returned, log.outcomes, log.phases, strict=False)
-        for position, (key, variant, due, called, returned, outcome, phase) in enumerate(columns):
-            ended, rolled_back = amended.get(position, (returned, False))
-            raw = evidence[position * stride : (position + 1) * stride]
-            yield (
-                client,
-                decode_key(key),
-                arguments[variant],
-                due - zero,
-                called - zero,
-                NEVER if outcome.effect is in_doubt else ended - zero,
-                outcome,
-                no_answer if raw.count(None) == stride else dict(zip(names, decode_evidence(raw), strict=True)),
-                phase,
-                position in amended,
-                rolled_back,
-                target,
-            )
+
+def _rows(log: Log) -> Iterator[tuple[Any, ...]]:
+    """The log's calls with keys, arguments and answers decoded, column by column."""
+    assert not log.due or len(log.due) == len(log), "a log is of one loop, closed or open"
+    amended = log.amended
+    return zip(
+        log.clients,
+        map(log.decode_key, log.keys),
+        [log.arguments[client][variant] for client, variant in zip(log.clients, log.variants, strict=True)],
+        log.due or log.called,
+        log.called,
+        log.returned,
+        log.outcomes,
+        _answers(log),
+        log.phases,
+        [amended.get(position) for position in range(len(log))] if amended else repeat(None),
+        repeat(log.target),
+        strict=False,
+    )
+
+
+def _answers(log: Log) -> Iterable[dict[str, Any]]:
+    """The evidence columns of each call by name; empty where no answer came."""
+    names = log.evidence_names
+    nothing = (None,) * len(names)
+    columns = [log.decode_evidence(at, log.evidence[at :: log.stride]) for at in range(len(names))]
+    if not columns:
+        return repeat({})
+    return [{} if row == nothing else dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]

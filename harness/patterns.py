@@ -9,15 +9,13 @@ from __future__ import annotations
 import itertools
 import math
 import random
-import threading
-from collections.abc import Callable, Generator, Hashable, Sequence
-from contextlib import suppress
+from collections.abc import Generator, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
 from harness.contracts.contract import FAILED, IN_DOUBT, Contract, Effect, Outcome
 from harness.errors import UsageError
-from harness.firing import Client, Crew, Job, clock
+from harness.firing import TOGETHER, Client, Crew, Job, Jobs, Step, Wait, Waits, clock
 from harness.targets.target import Target
 
 CALIBRATION_CALLS = 60
@@ -53,8 +51,8 @@ class Pattern(Protocol):
         """Whether this client's calls are timed on the server, too."""
         ...
 
-    def independent(self, client: int) -> bool:
-        """Whether this client's jobs never wait, neither for the clock nor for another client."""
+    def waits(self, client: int) -> Waits:
+        """What this client's jobs wait for."""
         ...
 
     def fresh_keys(self, rate: float | None) -> int | None:
@@ -68,11 +66,7 @@ class Pattern(Protocol):
         """The labels that a call of this pattern should end with."""
         ...
 
-    def prepare(self, crew: Crew, clients: Sequence[Client], contract: Contract, keys: Keys) -> Jobs: ...
-
-
-Jobs = Callable[[Client], Generator[Job, None, None]]
-"""Gives each client its jobs."""
+    def prepare(self, crew: Crew, clients: Sequence[Client], keys: Keys) -> Jobs: ...
 
 
 def _targets(clients: Sequence[Client]) -> tuple[Target, ...]:
@@ -121,18 +115,18 @@ class Burst:
     def overlap(self, client: int) -> bool:
         return False
 
-    def independent(self, client: int) -> bool:
-        return self.pause == 0
+    def waits(self, client: int) -> Waits:
+        return Waits.CLOCK if self.pause else Waits.NOTHING
 
     def expected(self, contract: Contract) -> frozenset[str]:
         return frozenset({contract.accepted})
 
-    def prepare(self, crew: Crew, clients: Sequence[Client], contract: Contract, keys: Keys) -> Jobs:
-        variants = list(range(len(contract.variants)))
+    def prepare(self, crew: Crew, clients: Sequence[Client], keys: Keys) -> Jobs:
+        variants = list(range(len(crew.contract.variants)))
         (target,) = _targets(clients)
         shared = iter([target.encode_key(key) for key in keys.fresh])
 
-        def jobs(client: Client) -> Generator[Job, None, None]:
+        def jobs(client: Client) -> Generator[Step, None, None]:
             # next() on a list iterator is one step under the interpreter's lock: clients draw without a lock of ours.
             deadline = _NEVER if self.duration is None else crew.started + int(self.duration * 1e9)
             phase, pause = self.phase, self.pause
@@ -229,150 +223,65 @@ class Race:
     def overlap(self, client: int) -> bool:
         return True
 
-    def independent(self, client: int) -> bool:
-        return False
+    def waits(self, client: int) -> Waits:
+        return Waits.OTHERS
 
     def expected(self, contract: Contract) -> frozenset[str]:
         return frozenset(contract.labels) - {contract.missing}
 
-    def prepare(self, crew: Crew, clients: Sequence[Client], contract: Contract, keys: Keys) -> Jobs:
-        rounds = self.plan(len(contract.variants))
+    def prepare(self, crew: Crew, clients: Sequence[Client], keys: Keys) -> Jobs:
+        rounds = self.plan(len(crew.contract.variants))
         places = {client.number: place for place, client in enumerate(clients)}
         fresh = iter(keys.fresh)
         encoded: list[dict[str, list[Any]]] = []
         for each in rounds:
             mine = list(itertools.islice(fresh, each.distinct_keys))
             encoded.append({t.name: [t.encode_key(k) for k in mine] for t in _targets(clients)})
-        gates = _Gates(rounds, self.clients, crew)
 
-        def jobs(client: Client) -> Generator[Job, None, None]:
+        def jobs(client: Client) -> Generator[Step, None, None]:
             me = places[client.number]
-            last = -1
-            try:
-                for number, each in enumerate(rounds):
-                    if crew.stopped.is_set():
-                        return
-                    last = number
-                    if not gates.arrive(number, me):
-                        continue
+            for number, each in enumerate(rounds):
+                if self.pace and number and me == each.callers[0]:
+                    crew.stopped.wait(self.pace)  # no call is in flight now
+                if crew.stopping:
+                    return
+                if me in each.callers:
                     key = encoded[number][client.target.name][each.keys[each.callers.index(me)]]
-                    phase = number + 1
-                    if each.hold is not None and me == each.callers[0]:
-                        yield from self._held(client, gates, number, each, (0, key, each.variant, phase))
+                    job = (0, key, each.variant, number + 1)
+                    if each.hold is None:
+                        yield job
+                    elif me == each.callers[0]:
+                        yield from self._held(client, job, commit=each.hold == "commit")
                     else:
-                        yield 0, key, each.variant, phase
-                        gates.answered(number)
-                    if self.pace and me == each.callers[0]:
-                        crew.stopped.wait(self.pace)
-            finally:
-                # Also when this client's connection died: nobody may wait for it.
-                gates.leave(last, me)
+                        yield TOGETHER  # once the first has its answer
+                        yield job
+                elif each.hold is not None:
+                    yield TOGETHER
+                yield TOGETHER
 
         return jobs
 
-    def _held(self, client: Client, gates: _Gates, number: int, each: Round, job: Job) -> Generator[Job, None, None]:
-        caller = client.caller
-        assert caller is not None
+    def _held(self, client: Client, job: Job, *, commit: bool) -> Generator[Step, None, None]:
+        caller, log = client.opened, client.log
         opened = caller.begin()
-        try:
-            yield job
-        finally:
-            gates.release_others(number)
+        yield job
+        yield TOGETHER
         if not opened:
             return
-        gates.await_answers(number, self.hold)
-        log, open_for = client.log, clock() - client.log.returned[-1]
-        ended = caller.end(commit=each.hold == "commit")
-        committed = ended and each.hold == "commit"
+        yield Wait(self.hold)  # while the others call
+        at = log.last(client.number)
+        ended = caller.end(commit=commit)
+        if at is None:
+            return
         if not caller.alive:
-            log.outcomes[-1] = Outcome(IN_DOUBT, Effect.IN_DOUBT, "connection_lost", "lost while held open")
-        elif not ended and log.outcomes[-1].effect is Effect.APPLIED:
-            log.outcomes[-1] = Outcome(FAILED, Effect.FAILED, "commit_failed", "COMMIT ended in a rollback")
-        log.amend_last(clock(), rolled_back=not committed, open_for=open_for)
+            log.outcomes[at] = Outcome(IN_DOUBT, Effect.IN_DOUBT, "connection_lost", "lost while held open")
+        elif not ended and log.outcomes[at].effect is Effect.APPLIED:
+            log.outcomes[at] = Outcome(FAILED, Effect.FAILED, "commit_failed", "COMMIT ended in a rollback")
+        committed = ended and commit
+        log.amend(at, clock(), rolled_back=not committed)
         if not committed:
             # The winner went away: the ticket must be scannable, or scanned by one of the others.
             yield job
-
-
-class _Gates:
-    """Releases each round's callers together: the last to arrive opens the others' gates.
-
-    A gate is a lock that its client waits on. Arrivals are counted with itertools.count, one step under the
-    interpreter's lock. A round starts when its callers are there and the callers of the round before are back.
-    """
-
-    def __init__(self, rounds: Sequence[Round], clients: int, crew: Crew) -> None:
-        self._rounds = rounds
-        self._crew = crew
-        self._gates = [threading.Lock() for _ in range(clients)]
-        for gate in self._gates:
-            gate.acquire()
-        self._gone: set[int] = set()
-        before: frozenset[int] = frozenset()
-        self._awaited: list[frozenset[int]] = []
-        for each in rounds:
-            self._awaited.append(frozenset(each.callers) | before)
-            before = frozenset(each.callers)
-        self._arrivals = [itertools.count(1) for _ in rounds]
-        self._answers = [itertools.count(1) for _ in rounds]
-        self._answered = [threading.Lock() if each.hold else None for each in rounds]
-        for lock in self._answered:
-            if lock is not None:
-                lock.acquire()
-
-    def arrive(self, number: int, me: int) -> bool:
-        """Wait for the round's release; False when `me` has no part in it, or the run was stopped."""
-        if me not in self._awaited[number]:
-            return False
-        each = self._rounds[number]
-        self._count(number, me)
-        if me not in each.callers:
-            return False
-        gate = self._gates[me]
-        while not gate.acquire(timeout=0.5):
-            if self._crew.stopped.is_set():
-                return False
-        return True
-
-    def release_others(self, number: int) -> None:
-        for other in self._rounds[number].callers[1:]:
-            self._open(other)
-
-    def answered(self, number: int) -> None:
-        """One of the callers of a held round, other than the first, has its answer."""
-        lock = self._answered[number]
-        if lock is not None and next(self._answers[number]) == len(self._rounds[number].callers) - 1:
-            lock.release()
-
-    def await_answers(self, number: int, longest: float) -> None:
-        lock = self._answered[number]
-        assert lock is not None
-        lock.acquire(timeout=longest)
-
-    def leave(self, last: int, me: int) -> None:
-        """Arrive at every round that is left, without waiting."""
-        self._gone.add(me)
-        for number in range(last + 1, len(self._rounds)):
-            if me in self._awaited[number]:
-                self._count(number, me)
-
-    def _count(self, number: int, me: int) -> None:
-        if next(self._arrivals[number]) < len(self._awaited[number]):
-            return
-        each = self._rounds[number]
-        if each.hold is not None and each.callers[0] not in self._gone:
-            self._open(each.callers[0])
-            return
-        for caller in each.callers:
-            if caller != me:
-                self._open(caller)
-        if me in each.callers:
-            self._open(me)
-
-    def _open(self, client: int) -> None:
-        # A client that is gone does not pass its gate, so the next round finds it open.
-        with suppress(RuntimeError):
-            self._gates[client].release()
 
 
 @dataclass(frozen=True, slots=True)
@@ -424,21 +333,21 @@ class Arrivals:
     def overlap(self, client: int) -> bool:
         return False
 
-    def independent(self, client: int) -> bool:
-        return False
+    def waits(self, client: int) -> Waits:
+        return Waits.CLOCK
 
     def expected(self, contract: Contract) -> frozenset[str]:
         if self.duplicates:
             return frozenset(contract.labels) - {contract.missing}
         return frozenset({contract.accepted})
 
-    def prepare(self, crew: Crew, clients: Sequence[Client], contract: Contract, keys: Keys) -> Jobs:
-        variants = len(contract.variants)
+    def prepare(self, crew: Crew, clients: Sequence[Client], keys: Keys) -> Jobs:
+        variants = len(crew.contract.variants)
         (target,) = _targets(clients)
         encoded = [target.encode_key(key) for key in keys.fresh]
         shared = iter([(int(due * 1e9), encoded[key], at % variants) for at, (due, key) in enumerate(self.schedule())])
 
-        def jobs(client: Client) -> Generator[Job, None, None]:  # noqa: ARG001
+        def jobs(client: Client) -> Generator[Step, None, None]:  # noqa: ARG001
             for due, key, variant in shared:
                 due_at = crew.started + due
                 ahead = due_at - clock()
@@ -471,35 +380,26 @@ class Rescan:
     def overlap(self, client: int) -> bool:
         return False
 
-    def independent(self, client: int) -> bool:
-        return False
+    def waits(self, client: int) -> Waits:
+        return Waits.OTHERS
 
     def expected(self, contract: Contract) -> frozenset[str]:
         return frozenset({contract.accepted, contract.repeated})
 
-    def prepare(self, crew: Crew, clients: Sequence[Client], contract: Contract, keys: Keys) -> Jobs:
-        variants = len(contract.variants)
+    def prepare(self, crew: Crew, clients: Sequence[Client], keys: Keys) -> Jobs:
+        variants = len(crew.contract.variants)
         (target,) = _targets(clients)
         encoded = [target.encode_key(key) for key in keys.fresh]
-        turn = threading.Barrier(self.clients)
 
-        def jobs(client: Client) -> Generator[Job, None, None]:
-            done = False
-            try:
-                for phase in range(contract.capacity + 1):
-                    # The same keys in every pass, each time from the next client.
-                    whose = (client.number + phase) % self.clients
-                    for number, key in enumerate(encoded[whose * self.calls : (whose + 1) * self.calls]):
-                        if crew.stopped.is_set():
-                            return
-                        yield 0, key, number % variants, phase
-                    turn.wait()
-                done = True
-            except threading.BrokenBarrierError:
-                return
-            finally:
-                if not done:  # stopped, or this client's connection died: nobody may wait for it
-                    turn.abort()
+        def jobs(client: Client) -> Generator[Step, None, None]:
+            for phase in range(crew.contract.capacity + 1):
+                # The same keys in every pass, each time from the next client.
+                whose = (client.number + phase) % self.clients
+                for number, key in enumerate(encoded[whose * self.calls : (whose + 1) * self.calls]):
+                    if crew.stopping:
+                        return
+                    yield 0, key, number % variants, phase
+                yield TOGETHER
 
         return jobs
 
@@ -526,18 +426,18 @@ class Unknown:
     def overlap(self, client: int) -> bool:
         return False
 
-    def independent(self, client: int) -> bool:
-        return True
+    def waits(self, client: int) -> Waits:
+        return Waits.NOTHING
 
     def expected(self, contract: Contract) -> frozenset[str]:
         return frozenset({contract.missing})
 
-    def prepare(self, crew: Crew, clients: Sequence[Client], contract: Contract, keys: Keys) -> Jobs:
-        variants = len(contract.variants)
+    def prepare(self, crew: Crew, clients: Sequence[Client], keys: Keys) -> Jobs:
+        variants = len(crew.contract.variants)
         (target,) = _targets(clients)
         encoded = [target.encode_key(key) for key in keys.unknown]
 
-        def jobs(client: Client) -> Generator[Job, None, None]:
+        def jobs(client: Client) -> Generator[Step, None, None]:
             mine = encoded[client.number * self.calls : (client.number + 1) * self.calls]
             for number, key in enumerate(mine):
                 if crew.stopped.is_set():
@@ -567,9 +467,9 @@ class Together:
         part, place = self._part(client)
         return part.overlap(place)
 
-    def independent(self, client: int) -> bool:
+    def waits(self, client: int) -> Waits:
         part, place = self._part(client)
-        return part.independent(place)
+        return part.waits(place)
 
     def _part(self, client: int) -> tuple[Burst | Race, int]:
         for part in self.parts:
@@ -586,13 +486,13 @@ class Together:
     def expected(self, contract: Contract) -> frozenset[str]:
         return frozenset().union(*(part.expected(contract) for part in self.parts))
 
-    def prepare(self, crew: Crew, clients: Sequence[Client], contract: Contract, keys: Keys) -> Jobs:
+    def prepare(self, crew: Crew, clients: Sequence[Client], keys: Keys) -> Jobs:
         jobs_of: dict[int, Jobs] = {}
         fresh, first = iter(keys.fresh), 0
         for part in self.parts:
             mine = clients[first : first + part.clients]
             share = list(itertools.islice(fresh, part.fresh_keys(None)))
-            jobs = part.prepare(crew, mine, contract, Keys(share))
+            jobs = part.prepare(crew, mine, Keys(share))
             jobs_of.update((client.number, jobs) for client in mine)
             first += part.clients
         return lambda client: jobs_of[client.number](client)

@@ -369,8 +369,8 @@ class Harness:
             wanted = self._calibrated(pattern, crew, database)
             unknown = [self.contract.unknown_key() for _ in range(pattern.unknown_keys)]
             keys = Keys(self.new_keys(database, wanted), unknown)
-            crew.fire(pattern.prepare(crew, crew.clients, self.contract, keys), pattern.independent)
-            if isinstance(pattern, Burst) and seconds is not None and not _dead(crew):
+            crew.fire(pattern, keys)
+            if isinstance(pattern, Burst) and seconds is not None and not crew.lost:
                 took = (clock() - crew.started) / 1e9
                 if took < 0.9 * seconds:
                     notes.append(f"all {wanted} fresh keys were used up after {took:.1f} s")
@@ -391,8 +391,7 @@ class Harness:
             return wanted
         probe = Burst(pattern.clients, calls=CALIBRATION_CALLS, phase=WARM_UP)
         keys = Keys(self.new_keys(database, pattern.clients * CALIBRATION_CALLS))
-        crew.fire(probe.prepare(crew, crew.clients, self.contract, keys), probe.independent)
-        calls = sum(len(client.log) for client in crew.clients)
+        calls = sum(map(len, crew.fire(probe, keys)))
         wanted = pattern.fresh_keys(calls / ((clock() - crew.started) / 1e9))
         assert wanted is not None
         return wanted
@@ -420,7 +419,7 @@ class Harness:
         server_lost = False
         if database is not None:
             stored = invariants.judge(self.invariants, history.operations(), database.connect)
-            server_lost = bool(_dead(crew)) and not _answers(database)
+            server_lost = crew.lost and not _answers(database)
             findings += stored
         replay = self._replay(pattern, target.name)
         told = target.details()
@@ -542,10 +541,6 @@ def _without_password(server: Any) -> str:
     if "=" not in text and "://" not in text:
         return text
     return address(text)
-
-
-def _dead(crew: Crew) -> list[int]:
-    return [c.number for c in crew.clients if c.log.outcomes and c.log.outcomes[-1].effect is Effect.IN_DOUBT]
 
 
 def _answers(database: Database) -> bool:

@@ -144,7 +144,7 @@ def _run(
     try:
         # No warm-up calls here: they could not be rolled back.
         crew.open([contract.unknown_key() for _ in range(pattern.clients)])
-        crew.fire(pattern.prepare(crew, crew.clients, contract, Keys(tickets)), pattern.independent)
+        crew.fire(pattern, Keys(tickets))
     except KeyboardInterrupt:
         # Tickets are used up by now: which ones must not be lost.
         interrupted = True
@@ -206,7 +206,7 @@ def _says_nothing(key: KeyHistory, contract: Contract) -> str | None:
 def _not_timed(history: History) -> Finding:
     return Finding(
         "race_overlapped",
-        "The calls of a race ran at the same time on the server.",
+        "The calls of a race were in progress at the same time on the server.",
         Truth.UNDECIDED,
         f"{len(history.operations())} calls on one ticket; when they ran cannot be seen through the API",
     )

@@ -86,7 +86,7 @@ def play(pattern: Pattern, function: Function, contract: Contract = SCAN_TICKET)
     keys = Keys([uuid.uuid4() for _ in range(pattern.fresh_keys(None) or 0)], unknown)
     crew.open([uuid.uuid4() for _ in range(pattern.clients)])
     try:
-        crew.fire(pattern.prepare(crew, crew.clients, contract, keys))
+        crew.fire(pattern, keys)
     finally:
         crew.close()
     return crew.history(unknown)

@@ -43,6 +43,9 @@ IN_DOUBT = "in_doubt"
 NOT_REACHED = frozenset({"pool_timeout", "PGRST003"})
 """Codes of failed calls that never reached the function: no connection was free in time, in a pool or in PostgREST."""
 
+TIMEOUT = "timeout"
+"""Code of a call that was cancelled because its answer did not come within the limit for one call."""
+
 BROKEN_ANSWER = "broken_answer"
 """Code of an outcome whose answer came and could not be read (no row, two rows, NULL where a value is due)."""
 

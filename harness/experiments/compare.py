@@ -239,7 +239,7 @@ class _Bench:
                 try:
                     crew.open(harness.new_keys(self._database, plan.clients))
                     keys = Keys(harness.new_keys(self._database, plan.fresh_keys(None)))
-                    crew.fire(plan.prepare(crew, crew.clients, harness.contract, keys), plan.independent)
+                    crew.fire(plan, keys)
                 finally:
                     crew.close()
                 history = crew.history(())
@@ -269,7 +269,7 @@ class _Bench:
         probe = Burst(clients, calls=CALIBRATION_CALLS, phase=WARM_UP)
         keys = Keys(self._harness.new_keys(self._database, clients * CALIBRATION_CALLS))
         started = time.perf_counter()
-        crew.fire(probe.prepare(crew, crew.clients, self._harness.contract, keys), probe.independent)
+        crew.fire(probe, keys)
         return clients * CALIBRATION_CALLS / (time.perf_counter() - started)
 
     def _keys(self, rate: float, plan: Burst, blocks: int) -> Iterator[Keys]:
@@ -280,18 +280,12 @@ class _Bench:
         return iter([Keys(keys[at * each : (at + 1) * each]) for at in range(blocks)])
 
     def _block(self, plan: Burst, crew: Crew, keys: Keys, postgrest: PostgREST) -> Block:
-        before = [len(client.log) for client in crew.clients]
-        jobs = plan.prepare(crew, crew.clients, self._harness.contract, keys)
         client_cpu, postgrest_cpu = time.process_time(), _cpu(postgrest.pid)
-        crew.fire(jobs, plan.independent)
+        (log,) = crew.fire(plan, keys)
         client_cpu = time.process_time() - client_cpu
         ended_cpu = _cpu(postgrest.pid)
-        durations: list[float] = []
-        last = crew.started
-        for client, at in zip(crew.clients, before, strict=True):
-            log = client.log
-            last = max(last, *log.returned[at:], crew.started)
-            durations += [(log.returned[n] - log.called[n]) / 1e6 for n in range(at, len(log))]
+        durations = [(returned - called) / 1e6 for called, returned in zip(log.called, log.returned, strict=True)]
+        last = max(log.returned, default=crew.started)
         return Block(
             crew.clients[0].target.name,
             len(durations),

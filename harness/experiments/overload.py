@@ -41,7 +41,7 @@ def overload(harness: Harness, options: HttpOptions, *, clients: int = 50, round
         try:
             crew.open(harness.new_keys(database, clients))
             keys = Keys(harness.new_keys(database, race.fresh_keys(None)))
-            crew.fire(race.prepare(crew, crew.clients, contract, keys), race.independent)
+            crew.fire(race, keys)
         finally:
             crew.close()
         history = crew.history(())

@@ -348,7 +348,7 @@ class _Explorer:
             else:
                 outcome, raw = self._reader.read(answer.result, self._connection.pgconn)
             names = self._codec.order[self._codec.labels :]
-            values = self._codec.decode_evidence(raw)
+            values = [self._codec.decode_evidence(column, [value])[0] for column, value in enumerate(raw)]
             evidence = dict(zip(names, values, strict=True)) if any(v is not None for v in values) else {}
             yield Operation(
                 number=number,

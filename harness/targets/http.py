@@ -39,7 +39,7 @@ from harness.environment.servers import Server, connect
 from harness.errors import HarnessError
 from harness.targets import http_wire
 from harness.targets.http_wire import Head, LostError, NotSentError, Wire, address_of
-from harness.targets.target import Answer, Caller, Span
+from harness.targets.target import Answer, Caller, Duplex, Span
 
 CHECKS = ("status is 200", "has body", "response time under 200 ms", "valid JSON")
 """The checks of the original load test, which are metrics here."""
@@ -58,6 +58,8 @@ _PAUSES = (0.05, 0.15)
 
 _MOST_KNOWN = 10_000
 _OVERLAP_SUFFIX = "_overlap"
+_TIMING = ("ended", "transaction", "started", "seen")
+"""The columns that overlap.sql adds, in its order."""
 
 NOT_JSON = "not_json"
 """Code of an outcome whose body is no JSON, so somebody else than PostgREST may have given it."""
@@ -167,8 +169,23 @@ class HttpTarget:
         key: Hashable = self._codec.decode_key(json.loads(raw))
         return key
 
-    def decode_evidence(self, raw: Sequence[Any]) -> Sequence[Any]:
-        return self._codec.decode_evidence(raw)
+    def decode_evidence(self, column: int, raw: Sequence[Any]) -> Sequence[Any]:
+        return self._codec.decode_evidence(column, raw)
+
+    @property
+    def timing(self) -> int:
+        return len(_TIMING) if self._overlap else 0
+
+    def span(self, timing: Sequence[Any]) -> Span:
+        ended, transaction, started, seen = timing
+        _, next_transaction, running = seen.split(":")
+        return Span(
+            _microseconds(started),
+            _microseconds(ended),
+            None if transaction is None else int(transaction),
+            frozenset(map(int, running.split(","))) if running else frozenset(),
+            int(next_transaction),
+        )
 
     def probe(self) -> Outcome:
         """Call once with a key that does not exist, and say what is wrong where that shows a mistake of set-up.
@@ -297,19 +314,22 @@ class HttpCaller:
         self._counters = Counters()
 
     def call(self, key: Any, variant: int) -> Answer:
-        self.send(key, variant)
-        answer = self.receive()
-        while answer is None:
-            answer = self.receive()
-        return answer
+        if not self.send(key, variant):
+            return self._reader.failed("connection_lost", "the connection was closed", Effect.IN_DOUBT)
+        received = self.receive()
+        while received is None:
+            received = self.receive()
+        return self.read(received)
 
-    def beside(self, first: Caller) -> None:
+    def beside(self, first: Duplex) -> None:
         """Each connection counts for itself."""
 
     def fileno(self) -> int:
         return self._wire.fileno()
 
-    def send(self, key: Any, variant: int) -> None:
+    def send(self, key: Any, variant: int) -> bool:
+        if self._closed:
+            return False
         before, after = self._bodies[variant]
         self._counters.calls += 1
         self._gave_up = False
@@ -321,24 +341,28 @@ class HttpCaller:
         except HarnessError as error:
             self._closed = True
             self._failure = self._reader.failed("connection_refused", error.tried, Effect.IN_DOUBT)
+        return True
 
-    def receive(self) -> Answer | None:
+    def receive(self) -> http_wire.Answer | Answer | None:
         counters = self._counters
         if self._failure is not None:
             failure, self._failure = self._failure, None
             counters.without_answer()
             return failure
         try:
-            answer = self._wire.receive()
+            received = self._wire.receive()
         except LostError as error:
             counters.without_answer()
             code = "timeout" if self._gave_up else "connection_lost"
             return self._reader.failed(code, str(error), Effect.IN_DOUBT)
-        if answer is None:
-            return None
-        if time.monotonic() - self._started >= _SLOW:
+        if received is not None and time.monotonic() - self._started >= _SLOW:
             counters.slow += 1
-        return self._reader.read(answer, counters)
+        return received
+
+    def read(self, received: http_wire.Answer | Answer) -> Answer:
+        if isinstance(received, http_wire.Answer):
+            return self._reader.read(received, self._counters)
+        return received
 
     def begin(self) -> bool:
         """False: each HTTP call is a transaction of its own."""
@@ -351,10 +375,6 @@ class HttpCaller:
     def alive(self) -> bool:
         """A cut connection is opened again by the next call, as an application would; one that is refused ends it."""
         return not self._closed
-
-    @property
-    def spans(self) -> Sequence[Span | None]:
-        return self._reader.spans
 
     def cancel(self) -> None:
         """Give up the answer: HTTP knows no other way. The server may go on, so the call ends in doubt."""
@@ -378,7 +398,7 @@ class HttpCaller:
                 break
         self._head = mine
         self._counters = Counters()
-        self._reader.forget()
+        self._reader.timing.clear()
 
     def take(self) -> Counters:
         """The counters since the last time this was asked."""
@@ -413,13 +433,11 @@ class _Reader:
     def __init__(self, contract: Contract, codec: _Codec, token: Token, *, timed: bool) -> None:
         self._contract = contract
         self._labels = codec.label_names
-        self._evidence = codec.evidence_names
+        self._evidence = codec.evidence_names + (_TIMING if timed else ())
         self._columns = codec.label_names + codec.evidence_names
-        self._no_evidence = (None,) * len(codec.evidence_names)
+        self._no_evidence = (None,) * len(self._evidence)
         self._known: dict[tuple[Any, ...], Outcome] = {}
         self._token = token
-        self._timed = timed
-        self._spans: list[tuple[str, str] | None] = []
         self.timing = bytearray()
         self.last_status = 0
 
@@ -441,22 +459,9 @@ class _Reader:
         if outcome is None:
             labels = {name: row[name] for name in self._labels}
             outcome = self._remember(tuple(labels.values()), self._contract.outcome(labels))
-        if self._timed:
-            self._spans.append((row["started"], row["ended"]))
         return outcome, evidence
 
-    def forget(self) -> None:
-        """Forget the spans and timings so far: they were of the warm-up."""
-        self._spans.clear()
-        self.timing.clear()
-
-    @property
-    def spans(self) -> Sequence[Span | None]:
-        return [None if s is None else Span(_microseconds(s[0]), _microseconds(s[1])) for s in self._spans]
-
     def failed(self, code: str, detail: str, effect: Effect = Effect.FAILED) -> Answer:
-        if self._timed:
-            self._spans.append(None)
         detail = self._token.redact(" ".join(detail.split()))
         known = self._known.get((code, detail, effect))
         if known is None:
@@ -530,8 +535,9 @@ class _Codec:
         before = b"{%s:" % _json(self._key)
         return before, b"}" if others == b"{}" else b"," + others[1:]
 
-    def decode_evidence(self, raw: Sequence[Any]) -> Sequence[Any]:
-        return [None if v is None else decode(v) for decode, v in zip(self._evidence_decoders, raw, strict=True)]
+    def decode_evidence(self, column: int, raw: Sequence[Any]) -> Sequence[Any]:
+        decode = self._evidence_decoders[column]
+        return [None if value is None else decode(value) for value in raw]
 
 
 @dataclass(frozen=True, slots=True)

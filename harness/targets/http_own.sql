@@ -1,9 +1,10 @@
 -- What the harness adds to a scratch database for PostgREST to call, where SQL would send a statement of its own:
--- the function between two readings of the server's clock, and a pause of known length.
+-- the function as overlap.sql times it, and a pause of known length.
 CREATE SCHEMA IF NOT EXISTS harness;
 
-CREATE OR REPLACE FUNCTION harness.{overlap}({parameters}) RETURNS TABLE ({columns}, ended timestamptz, started timestamptz)
-LANGUAGE sql AS {body};
+CREATE OR REPLACE FUNCTION harness.{overlap}({parameters}) RETURNS TABLE (
+    {columns}, ended timestamptz, transaction xid8, started timestamptz, seen pg_snapshot
+) LANGUAGE sql AS {body};
 
 CREATE OR REPLACE FUNCTION harness.pause(seconds float8) RETURNS boolean
 LANGUAGE sql AS 'SELECT pg_sleep(seconds) IS NOT NULL';

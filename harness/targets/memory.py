@@ -50,8 +50,14 @@ class MemoryTarget:
         key: Hashable = raw
         return key
 
-    def decode_evidence(self, raw: Sequence[Any]) -> Sequence[Any]:
+    def decode_evidence(self, column: int, raw: Sequence[Any]) -> Sequence[Any]:
         return raw
+
+    timing = 0
+
+    def span(self, timing: Sequence[Any]) -> Span:
+        """Nothing is timed: there is no server."""
+        raise NotImplementedError
 
     def details(self) -> dict[str, Any]:
         return {}
@@ -62,7 +68,6 @@ class MemoryTarget:
 
 class _MemoryCaller:
     alive = True
-    spans: Sequence[Span | None] = ()
 
     def __init__(self, target: MemoryTarget, arguments: Sequence[Mapping[str, Any]]) -> None:
         self._target = target

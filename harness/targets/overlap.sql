@@ -1,7 +1,9 @@
--- The call between two readings of the server's clock. OFFSET 0 and the reference to b.started keep the planner from
--- calling the function first: the reading before it is an input of the subquery that calls it.
-SELECT f.*, b.started
-  FROM (SELECT clock_timestamp() AS started OFFSET 0) AS b
+-- The call between two readings of the server's clock, with its transaction's id and its snapshot of who else was in
+-- progress. OFFSET 0 and the reference to b.started keep the planner from calling the function first: the reading before
+-- it is an input of the subquery that calls it.
+SELECT f.*, b.started, b.seen
+  FROM (SELECT clock_timestamp() AS started, pg_current_snapshot() AS seen OFFSET 0) AS b
  CROSS JOIN LATERAL (
-       SELECT {columns}, clock_timestamp() AS ended FROM {call} AS g WHERE b.started IS NOT NULL OFFSET 0
+       SELECT {columns}, clock_timestamp() AS ended, pg_current_xact_id_if_assigned() AS transaction
+         FROM {call} AS g WHERE b.started IS NOT NULL OFFSET 0
  ) AS f

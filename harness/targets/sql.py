@@ -8,9 +8,11 @@ from __future__ import annotations
 import math
 import os
 import socket
+import struct
 import threading
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
@@ -23,9 +25,9 @@ from psycopg_pool import ConnectionPool, PoolTimeout
 from harness.contracts.contract import BROKEN_ANSWER, FAILED, IN_DOUBT, Contract, Effect, Function, Outcome
 from harness.environment.servers import connect
 from harness.errors import HarnessError
-from harness.targets.target import Answer, Caller, Span
+from harness.targets.target import Answer, Caller, Duplex, Span
 
-_STATEMENT = b"harness_call"
+_PLAIN_STATEMENT, _TIMED_STATEMENT = b"harness_call", b"harness_timed_call"
 _WARM_UPS = 6
 """PL/pgSQL plans a statement anew five times before it may keep a generic plan (manual, "Plan Caching")."""
 
@@ -34,6 +36,9 @@ _GRACE = 2.0
 
 _MOST_KNOWN = 10_000
 """Distinct answers remembered per connection; messages that hold an id would grow without end."""
+
+_TIMING = ("ended", "transaction", "started", "seen")
+"""The columns that overlap.sql adds, in its order."""
 
 _BYTEA = psycopg.adapters.types["bytea"].oid
 _TUPLES_OK = int(ExecStatus.TUPLES_OK)
@@ -58,36 +63,40 @@ class SqlTarget:
             self.codec = Codec(connection, contract.function)
             call = _call(schema, contract.function)
             self.statement = _statement(connection, call, self.codec.order, overlap=False)
-            self._overlap = _statement(connection, call, self.codec.order, overlap=True)
-        self._pools: dict[bool, ConnectionPool[psycopg.Connection[Any]]] = {}
+            self._timed = _statement(connection, call, self.codec.order, overlap=True)
         self._pool_size = pool_size
+        self._pool: ConnectionPool[psycopg.Connection[Any]] | None = None
         self._opening = threading.Lock()
 
     def connect(
         self, client: int, arguments: Sequence[Mapping[str, Any]], *, overlap: bool, warm_up: Hashable
     ) -> Caller:
-        reader = Reader(self.contract, self.codec, overlap=overlap)
-        parameters = [self.codec.encode(values) for values in arguments]
+        call = _Call(
+            _TIMED_STATEMENT if overlap else _PLAIN_STATEMENT,
+            self.codec,
+            Reader(self.contract, self.codec, overlap=overlap),
+            [self.codec.encode(values) for values in arguments],
+        )
         caller: _SqlCaller | _PooledCaller
-        if self._pool_size is not None:
-            caller = _PooledCaller(self._pool(overlap), self._dsn, self._timeout, self.codec, reader, parameters)
-        else:
-            caller = self._opened(reader, parameters, overlap=overlap)
+        caller = (
+            self._opened(call)
+            if self._pool_size is None
+            else _PooledCaller(self._opened_pool(), self._dsn, self._timeout, call)
+        )
         self._warm(caller, self.encode_key(warm_up))
         if not caller.alive:
             caller.close()
-            caller = self._opened(reader, parameters, overlap=overlap)
-        reader.forget_spans()
+            caller = self._opened(call)
         return caller
 
-    def _opened(self, reader: Reader, parameters: Sequence[list[Any]], *, overlap: bool) -> _SqlCaller:
+    def _opened(self, call: _Call) -> _SqlCaller:
         connection = connect(self._dsn)
         try:
-            self._prepare(connection, overlap=overlap)
+            self._prepare(connection)
         except BaseException:
             connection.close()
             raise
-        return _SqlCaller(connection, self.codec, reader, parameters)
+        return _SqlCaller(connection, call)
 
     def _warm(self, caller: _SqlCaller | _PooledCaller, key: bytes) -> None:
         """Without this, the first call of each connection would pay for filling its plan caches."""
@@ -112,103 +121,135 @@ class SqlTarget:
     def decode_key(self, raw: Any) -> Hashable:
         return self.codec.decode_key(raw)
 
-    def decode_evidence(self, raw: Sequence[Any]) -> Sequence[Any]:
-        return self.codec.decode_evidence(raw)
+    def decode_evidence(self, column: int, raw: Sequence[Any]) -> Sequence[Any]:
+        return self.codec.decode_evidence(column, raw)
+
+    timing = len(_TIMING)
+
+    def span(self, timing: Sequence[Any]) -> Span:
+        """Binary timestamps are microseconds, so they can be compared as they are."""
+        ended, transaction, started, seen = timing
+        # Binary pg_snapshot: count of ids, xmin, xmax, the ids (pg_snapshot_send).
+        _, _, next_transaction, *running = struct.unpack(f"!iqq{(len(seen) - 20) // 8}q", seen)
+        return Span(
+            int.from_bytes(started, signed=True),
+            int.from_bytes(ended, signed=True),
+            None if transaction is None else int.from_bytes(transaction),
+            frozenset(running),
+            next_transaction,
+        )
 
     def details(self) -> dict[str, Any]:
         return {}
 
     def close(self) -> None:
         """Close the pool, where there is one."""
-        for pool in self._pools.values():
-            pool.close()
+        if self._pool is not None:
+            self._pool.close()
 
-    def _prepare(self, connection: psycopg.Connection[Any], *, overlap: bool) -> None:
-        text = self._overlap if overlap else self.statement
-        result = connection.pgconn.prepare(_STATEMENT, text, self.codec.parameter_oids)
-        if result.status != ExecStatus.COMMAND_OK:
-            raise HarnessError(
-                "The call cannot be prepared.",
-                tried=f"{text.decode()}\n    {result.get_error_message()}",
-                next_step="check the contract's function against the migrations",
-            )
+    def _prepare(self, connection: psycopg.Connection[Any]) -> None:
+        for name, text in ((_PLAIN_STATEMENT, self.statement), (_TIMED_STATEMENT, self._timed)):
+            result = connection.pgconn.prepare(name, text, self.codec.parameter_oids)
+            if result.status != ExecStatus.COMMAND_OK:
+                raise HarnessError(
+                    "The call cannot be prepared.",
+                    tried=f"{text.decode()}\n    {result.get_error_message()}",
+                    next_step="check the contract's function against the migrations",
+                )
 
-    def _pool(self, overlap: bool) -> ConnectionPool[psycopg.Connection[Any]]:
+    def _opened_pool(self) -> ConnectionPool[psycopg.Connection[Any]]:
         with self._opening:
-            if overlap not in self._pools:
+            if self._pool is None:
                 assert self._pool_size is not None
-                self._pools[overlap] = pool = ConnectionPool(
+                self._pool = ConnectionPool(
                     self._dsn,
                     min_size=self._pool_size,
                     max_size=self._pool_size,
                     kwargs={"autocommit": True},
-                    configure=lambda connection: self._prepare(connection, overlap=overlap),
+                    configure=self._prepare,
                     open=False,
                 )
-                pool.open(wait=True)
-            return self._pools[overlap]
+                try:
+                    self._pool.open(wait=True, timeout=self._timeout)
+                except PoolTimeout as error:
+                    raise HarnessError(
+                        f"The pool's {self._pool_size} connections were not there within {self._timeout:g} s.",
+                        tried=str(error),
+                        next_step="give a smaller --pool-size, or a longer --timeout",
+                    ) from error
+            return self._pool
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """What one client calls, on whatever connection."""
+
+    statement: bytes
+    codec: Codec
+    reader: Reader
+    parameters: Sequence[list[Any]]
+    """Of each variant; the key's place is filled for each call."""
 
 
 class _SqlCaller:
     """One client on its own connection. `call` is the hot path."""
 
-    def __init__(
-        self,
-        connection: psycopg.Connection[Any],
-        codec: Codec,
-        reader: Reader,
-        parameters: Sequence[list[Any]],
-    ) -> None:
+    def __init__(self, connection: psycopg.Connection[Any], call: _Call) -> None:
         self._connection = connection
         self._pgconn = connection.pgconn
         self._execute = self._pgconn.exec_prepared
         self._send = self._pgconn.send_query_prepared
         self._consume, self._is_busy = self._pgconn.consume_input, self._pgconn.is_busy
         self._get_result = self._pgconn.get_result
-        self._key_at = codec.key_at
-        self._formats = codec.formats
-        self._parameters = parameters
-        self._reader = reader
-        self._read = reader.read
+        self._statement = call.statement
+        self._key_at = call.codec.key_at
+        self._formats = call.codec.formats
+        self._parameters = call.parameters
+        self._reader = call.reader
+        self._read = call.reader.read
 
     def call(self, key: Any, variant: int) -> Answer:
         parameters = self._parameters[variant]
         parameters[self._key_at] = key
         try:
-            result = self._execute(_STATEMENT, parameters, self._formats, 1)
+            result = self._execute(self._statement, parameters, self._formats, 1)
         except psycopg.OperationalError as error:
             return self._reader.lost(str(error))
         return self._read(result, self._pgconn)
 
-    def beside(self, first: Caller) -> None:
+    def beside(self, first: Duplex) -> None:
         if isinstance(first, _SqlCaller):
             self._reader, self._read = first._reader, first._read
 
     def fileno(self) -> int:
         return self._pgconn.socket
 
-    def send(self, key: Any, variant: int) -> None:
+    def send(self, key: Any, variant: int) -> bool:
         parameters = self._parameters[variant]
         parameters[self._key_at] = key
-        try:  # noqa: SIM105 - suppress() is three calls of Python on the hot path
-            self._send(_STATEMENT, parameters, self._formats, 1)
+        try:
+            self._send(self._statement, parameters, self._formats, 1)
         except psycopg.OperationalError:
-            pass  # what fails makes the socket readable, and is found out there
+            return self.alive  # what fails on the way makes the socket readable, and is found out there
+        return True
 
-    def receive(self) -> Answer | None:
-        pgconn = self._pgconn
+    def receive(self) -> pq.abc.PGresult | Answer | None:
         try:
             self._consume()
             if self._is_busy():
                 return None
             result = self._get_result()
             if result is None:
-                return self._reader.lost(pgconn.get_error_message())
+                return self._reader.lost(self._pgconn.get_error_message())
             while self._get_result() is not None:
                 pass
         except psycopg.OperationalError as error:
             return self._reader.lost(str(error))
-        return self._read(result, pgconn)
+        # An error is read at once: it says how the connection is now.
+        return result if result.status == _TUPLES_OK else self._read(result, self._pgconn)
+
+    def read(self, received: pq.abc.PGresult | Answer) -> Answer:
+        return received if isinstance(received, tuple) else self._read(received, self._pgconn)
 
     def begin(self, command: bytes = b"BEGIN") -> bool:
         return self._command(command)
@@ -219,10 +260,6 @@ class _SqlCaller:
     @property
     def alive(self) -> bool:
         return self._pgconn.status == ConnStatus.OK
-
-    @property
-    def spans(self) -> Sequence[Span | None]:
-        return self._reader.spans
 
     def cancel(self) -> None:
         with suppress(psycopg.Error):
@@ -247,49 +284,42 @@ class _SqlCaller:
 class _PooledCaller:
     """One client behind a pool: it waits for a connection as an application would, within the call's latency."""
 
-    def __init__(
-        self,
-        pool: ConnectionPool[psycopg.Connection[Any]],
-        dsn: str,
-        timeout: float,
-        codec: Codec,
-        reader: Reader,
-        parameters: Sequence[list[Any]],
-    ) -> None:
+    def __init__(self, pool: ConnectionPool[psycopg.Connection[Any]], dsn: str, timeout: float, call: _Call) -> None:
         self._pool = pool
         self._dsn = dsn
         self._timeout = timeout
-        self._codec = codec
-        self._reader = reader
-        self._parameters = parameters
-        self._held: tuple[psycopg.Connection[Any], _SqlCaller] | None = None
+        self._call = call
+        self._held: psycopg.Connection[Any] | None = None
         self._current: _SqlCaller | None = None
+        """On the connection that it has of the pool now."""
+        self._returning = threading.Lock()
+        """Taken to cancel: a connection that went back to the pool carries somebody else's call."""
         self._lost = False
         """Whether the last call lost its connection, or found none."""
 
     def call(self, key: Any, variant: int) -> Answer:
         if self._held is not None:
-            return self._held[1].call(key, variant)
+            assert self._current is not None
+            return self._current.call(key, variant)
         try:
             connection = self._pool.getconn(self._timeout)
         except PoolTimeout as error:
             self._lost = True
-            return self._reader.failed("pool_timeout", str(error)) if self.alive else self._reader.lost(str(error))
-        caller = self._current = _SqlCaller(connection, self._codec, self._reader, self._parameters)
+            reader = self._call.reader
+            return reader.failed("pool_timeout", str(error)) if self.alive else reader.lost(str(error))
+        self._current = _SqlCaller(connection, self._call)
         try:
-            return caller.call(key, variant)
+            return self._current.call(key, variant)
         finally:
-            self._lost = not caller.alive
-            self._current = None
-            self._pool.putconn(connection)
+            self._put_back(connection)
 
     def begin(self, command: bytes = b"BEGIN") -> bool:
         try:
-            connection = self._pool.getconn(self._timeout)
+            self._held = self._pool.getconn(self._timeout)
         except PoolTimeout:
             return False
-        self._held = (connection, _SqlCaller(connection, self._codec, self._reader, self._parameters))
-        if not self._held[1].begin(command):
+        self._current = _SqlCaller(self._held, self._call)
+        if not self._current.begin(command):
             self.end(commit=False)
             return False
         return True
@@ -297,13 +327,19 @@ class _PooledCaller:
     def end(self, *, commit: bool) -> bool:
         if self._held is None:
             return False
-        connection, caller = self._held
-        self._held = None
+        assert self._current is not None
+        connection, self._held = self._held, None
         try:
-            return caller.end(commit=commit)
+            return self._current.end(commit=commit)
         finally:
-            self._lost = not caller.alive
-            self._pool.putconn(connection)
+            self._put_back(connection)
+
+    def _put_back(self, connection: psycopg.Connection[Any]) -> None:
+        assert self._current is not None
+        self._lost = not self._current.alive
+        with self._returning:
+            self._current = None
+        self._pool.putconn(connection)
 
     @property
     def alive(self) -> bool:
@@ -315,19 +351,15 @@ class _PooledCaller:
                 return False
         return True
 
-    @property
-    def spans(self) -> Sequence[Span | None]:
-        return self._reader.spans
-
     def cancel(self) -> None:
-        caller = self._current or (self._held[1] if self._held else None)
-        if caller is not None:
-            caller.cancel()
+        with self._returning:
+            if self._current is not None:
+                self._current.cancel()
 
     def abort(self) -> None:
-        caller = self._current or (self._held[1] if self._held else None)
-        if caller is not None:
-            caller.abort()
+        with self._returning:
+            if self._current is not None:
+                self._current.abort()
 
     def close(self) -> None:
         """The pool belongs to the target."""
@@ -340,13 +372,12 @@ class Reader:
         self._contract = contract
         self._codec = codec
         self._known: dict[_Raw | tuple[str, str], Outcome] = {}
-        self._labels, self._width = codec.labels, codec.width
-        self._no_evidence: _Raw = (None,) * (codec.width - codec.labels)
-        self._overlap = overlap
-        self._spans: list[tuple[bytes, bytes] | None] = []
+        self._labels = codec.labels
+        width = codec.width + len(_TIMING) * overlap
+        self._no_evidence: _Raw = (None,) * (width - codec.labels)
         # Every column as the bytes it came in: one call into C for the whole row, and decoding waits until judgement.
         transformer = Transformer()
-        transformer.set_loader_types([_BYTEA] * (codec.width + 2 * overlap), Format.BINARY)
+        transformer.set_loader_types([_BYTEA] * width, Format.BINARY)
         self._set_result, self._load_row = transformer.set_pgresult, transformer.load_row
 
     def read(self, result: pq.abc.PGresult, pgconn: pq.abc.PGconn) -> Answer:
@@ -358,24 +389,9 @@ class Reader:
         outcome = self._known.get(key)
         if outcome is None:
             outcome = self._remember(key, self._contract.outcome(self._codec.decode_labels(key)))
-        if self._overlap:
-            self._spans.append(row[self._width :])
-        return outcome, row[self._labels : self._width]
-
-    @property
-    def spans(self) -> Sequence[Span | None]:
-        """Binary timestamps are microseconds, so they can be compared as they are."""
-        return [
-            None if span is None else Span(int.from_bytes(span[1], signed=True), int.from_bytes(span[0], signed=True))
-            for span in self._spans
-        ]
-
-    def forget_spans(self) -> None:
-        self._spans.clear()
+        return outcome, row[self._labels :]
 
     def failed(self, code: str, detail: str, effect: Effect = Effect.FAILED) -> Answer:
-        if self._overlap:
-            self._spans.append(None)
         outcome = self._known.get((code, detail))
         if outcome is None:
             label = IN_DOUBT if effect is Effect.IN_DOUBT else FAILED
@@ -449,8 +465,9 @@ class Codec:
             for name, load, value in zip(self._label_names, self._label_loaders, raw, strict=True)
         }
 
-    def decode_evidence(self, raw: Sequence[Any]) -> Sequence[Any]:
-        return [None if v is None else load(v) for load, v in zip(self._evidence_loaders, raw, strict=True)]
+    def decode_evidence(self, column: int, raw: Sequence[Any]) -> Sequence[Any]:
+        load = self._evidence_loaders[column]
+        return [None if value is None else load(value) for value in raw]
 
     def _dump(self, at: int, value: Any) -> bytes | None:
         if value is None:

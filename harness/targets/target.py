@@ -11,17 +11,35 @@ from harness.contracts.contract import Outcome
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """When one call ran, by the server's own clock, in microseconds."""
+    """When one call ran, by the server's own clock in microseconds, and what its transaction saw of the others."""
 
     started: int
     ended: int
+    """When the function returned; its transaction ended after that."""
+    transaction: int | None = None
+    """Its transaction's id; None where it has none, having written nothing."""
+    running: frozenset[int] = frozenset()
+    """The ids, below `next_transaction`, of the transactions in progress when it started."""
+    next_transaction: int = 0
+    """The first transaction id that was not yet given out when it started; 0: not known."""
+
+    def over_before(self, other: Span) -> bool:
+        """Whether this call's transaction had ended when `other` started.
+
+        By `other`'s snapshot, the server's own word on who was in progress (manual, "pg_snapshot Components"). The
+        clock readings inside the call cannot tell: after them comes the commit, which is most of a short transaction.
+        """
+        mine = self.transaction
+        if mine is None or not other.next_transaction:
+            return self.ended <= other.started
+        return mine < other.next_transaction and mine not in other.running
 
 
 class Caller(Protocol):
     """One client's connection, opened and warmed; used by one thread, except `cancel` and `abort`."""
 
     def call(self, key: Any, variant: int) -> tuple[Outcome, Sequence[Any]]:
-        """Call the function once with an encoded key; the outcome and the raw evidence columns.
+        """Call the function once with an encoded key; the outcome and the raw evidence and timing columns.
 
         A refusal, an SQL error and a lost connection are outcomes; nothing is raised for them.
         """
@@ -40,11 +58,6 @@ class Caller(Protocol):
         """Whether another call makes sense on this connection."""
         ...
 
-    @property
-    def spans(self) -> Sequence[Span | None]:
-        """With overlap measured: when each call ran on the server, in order of the calls."""
-        ...
-
     def cancel(self) -> None:
         """Ask the server, from another thread, to give up the call in flight."""
         ...
@@ -57,14 +70,14 @@ class Caller(Protocol):
 
 
 Answer = tuple[Outcome, Sequence[Any]]
-"""What a call gives: its outcome and the raw evidence columns."""
+"""What a call gives: its outcome, and the raw evidence columns followed by the timing ones."""
 
 
 @runtime_checkable
-class Duplex(Caller, Protocol):
+class Duplex(Protocol):
     """A caller whose call can be sent and its answer received apart, so that one thread can serve several."""
 
-    def beside(self, first: Caller) -> None:
+    def beside(self, first: Duplex) -> None:
         """From now on one thread serves both, so what reads the answers may be shared: it stays in the cache."""
         ...
 
@@ -72,12 +85,16 @@ class Duplex(Caller, Protocol):
         """Of the socket that becomes readable when an answer, or the end of the connection, is there."""
         ...
 
-    def send(self, key: Any, variant: int) -> None:
-        """Send the call; what goes wrong is received as its answer."""
+    def send(self, key: Any, variant: int) -> bool:
+        """Send the call; False where there is no connection any more. What else goes wrong is received."""
         ...
 
-    def receive(self) -> Answer | None:
-        """The answer; None while only a part of it is there. Called when the socket is readable."""
+    def receive(self) -> Any:
+        """What came, for `read`; None while only a part of it is there. Called when the socket is readable."""
+        ...
+
+    def read(self, received: Any) -> Answer:
+        """The answer in what was received: apart, so that it can wait while the next call is on its way."""
         ...
 
 
@@ -105,8 +122,17 @@ class Target(Protocol):
 
     def decode_key(self, raw: Any) -> Hashable: ...
 
-    def decode_evidence(self, raw: Sequence[Any]) -> Sequence[Any]:
-        """The evidence columns of one answer as Python values."""
+    def decode_evidence(self, column: int, raw: Sequence[Any]) -> Sequence[Any]:
+        """The values of one evidence column, of many answers, as Python values."""
+        ...
+
+    @property
+    def timing(self) -> int:
+        """How many timing columns the answer has where overlap is measured; 0 where the target cannot."""
+        ...
+
+    def span(self, timing: Sequence[Any]) -> Span:
+        """What the timing columns of one answer say."""
         ...
 
     def details(self) -> dict[str, Any]:

@@ -1,6 +1,7 @@
-"""Overlap: did the calls of a race really run at the same time, on the server's own clock?
+"""Overlap: were the calls of a race really in progress at the same time, on the server's own word?
 
-A race whose calls ran one after the other proves nothing, whatever its answers were.
+A race whose calls came one after the other proves nothing, whatever its answers were. A call is in progress until its
+transaction has ended: what it changed is seen by nobody before the commit, and most of a short transaction is commit.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 
 from harness.contracts.contract import Operation
 from harness.targets.target import Span
@@ -22,7 +24,7 @@ ENOUGH = 29
 
 @dataclass(frozen=True, slots=True)
 class RoundOverlap:
-    """One plain round: how far apart its calls started (client's clock) and how many ran at once (server's)."""
+    """One plain round: how far apart its calls started (by the client's clock), how many were in progress at once."""
 
     phase: int
     callers: int
@@ -54,20 +56,19 @@ def escape_bound(rounds: int) -> float:
 
 
 def most_at_once(spans: Iterable[Span]) -> int:
-    """The largest number of spans that share an instant; spans that only touch do not."""
-    edges = sorted(edge for span in spans for edge in ((span.started, 1), (span.ended, -1)))
-    running = most = 0
-    for _, step in edges:
-        running += step
-        most = max(most, running)
-    return most
+    """The largest number of calls whose transactions were open at once: beside each, those open when it started."""
+    ordered = sorted(spans, key=attrgetter("started"))
+    return max(
+        (1 + sum(not earlier.over_before(later) for earlier in ordered[:at]) for at, later in enumerate(ordered)),
+        default=0,
+    )
 
 
 def measure(operations: Sequence[Operation], spans: Sequence[tuple[int, Hashable, Span]]) -> Overlap | None:
     """The overlap of a race's rounds; None when no call was timed on the server.
 
-    Calls of a round overlap where two on the same key ran at once by the server's clock. A held round counts when
-    another call ran on the key while the transaction was open.
+    Calls of a round overlap where the transactions of two on the same key were open at once on the server. Held rounds,
+    where one was kept open on purpose, are counted apart.
     """
     if not spans:
         return None
@@ -113,7 +114,7 @@ def judge(overlap: Overlap) -> Finding:
         observed += f"; without a violation its chance is under {overlap.escape_bound:.2%} per round (95 %)"
     return Finding(
         "race_overlapped",
-        "The calls of a race ran at the same time on the server.",
+        "The calls of a race were in progress at the same time on the server.",
         Truth.HELD if enough else Truth.UNDECIDED,
         observed,
         f"at least {needed} rounds",

@@ -32,12 +32,14 @@ class FreshAnswers:
 
 def new_log() -> Log:
     arguments = [dict(variant.arguments(0)) for variant in SCAN_TICKET.variants]
-    return Log(0, "memory", arguments, ("scanned_at", "scanned_by"), lambda key: key, lambda raw: raw)
+    target = MemoryTarget(SCAN_TICKET, Gate())
+    return Log("memory", {0: arguments}, ("scanned_at", "scanned_by"), target.decode_key, target.decode_evidence)
 
 
 def write(log: Log, jobs: Iterator[Job], caller: Any = None) -> None:
     """Have the firing loop write these calls down."""
-    client = Client(0, MemoryTarget(SCAN_TICKET, Gate()), log)
+    client = Client(0, MemoryTarget(SCAN_TICKET, Gate()), log.arguments[0])
+    client.log = log
     client.caller = caller or FreshAnswers()
     fire(client, jobs)
 
@@ -72,7 +74,7 @@ def test_an_amended_call_ends_with_its_transaction() -> None:
     """A call whose transaction was held open returned when that ended, and says if it was rolled back."""
     log = new_log()
     write(log, iter([(0, uuid.UUID(int=1), 0, 1)]))
-    log.amend_last(log.returned[0] + 5, rolled_back=True)
+    log.amend(0, log.returned[0] + 5, rolled_back=True)
     write(log, iter([(0, uuid.UUID(int=1), 0, 1)]))
     held, plain = History([log]).operations()
     assert (held.held, held.rolled_back, held.returned) == (True, True, log.returned[0] + 5)

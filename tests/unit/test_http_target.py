@@ -172,7 +172,7 @@ def test_clients_side_by_side_on_one_thread_outlive_a_cut_connection() -> None:
         crew.open([uuid.uuid4() for _ in range(3)])
         try:
             keys = Keys([uuid.uuid4() for _ in range(15)])
-            crew.fire(burst.prepare(crew, crew.clients, SCAN_TICKET, keys), burst.independent)
+            crew.fire(burst, keys)
         finally:
             crew.close()
     operations = crew.history(()).operations()
@@ -273,7 +273,7 @@ def test_evidence_is_decoded_to_the_same_values_as_by_sql() -> None:
         _, raw = caller.call(key, 0)
         caller.close()
     assert target.decode_key(key) == TICKET
-    assert target.decode_evidence(raw) == [
+    assert [target.decode_evidence(at, [value])[0] for at, value in enumerate(raw)] == [
         datetime(2026, 1, 2, 3, 4, 5, 123450, tzinfo=UTC),
         uuid.UUID("00000000-0000-0000-0000-0000000000aa"),
     ]
@@ -407,7 +407,7 @@ def test_calls_over_tls_are_answered_and_their_connection_is_kept(
         crew.open([uuid.uuid4() for _ in range(2)])
         try:
             keys = Keys([uuid.uuid4() for _ in range(8)])
-            crew.fire(burst.prepare(crew, crew.clients, SCAN_TICKET, keys), burst.independent)
+            crew.fire(burst, keys)
         finally:
             crew.close()
     assert [o.outcome.label for o in crew.history(()).operations()] == ["accepted"] * 8

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from typing import Any
 
 import pytest
 
@@ -30,6 +31,26 @@ OTHER = uuid.UUID(int=2)
 def test_calls_at_once_are_those_that_share_an_instant(spans: list[tuple[int, int]], most: int) -> None:
     """Calls that only touch did not run at the same time."""
     assert overlap.most_at_once([Span(*span) for span in spans]) == most
+
+
+def after(*running: int, following: int) -> dict[str, Any]:
+    """The snapshot of a call that started while these transactions ran, and before the one that follows."""
+    return {"running": frozenset(running), "next_transaction": following}
+
+
+@pytest.mark.parametrize(
+    ("second", "most"),
+    [
+        (Span(20, 30, 8, **after(7, following=8)), 2),  # seven had returned, and not committed
+        (Span(20, 30, 8, **after(following=8)), 1),  # seven had committed
+        (Span(5, 30, 8, **after(following=7)), 2),  # seven came later
+        (Span(20, 30, None, **after(7, following=8)), 2),  # a loser that wrote nothing
+        (Span(5, 30, None, **after(following=8)), 1),
+    ],
+)
+def test_a_call_is_in_progress_until_its_transaction_has_ended(second: Span, most: int) -> None:
+    """The server's snapshot says who was in progress, whatever the clock readings inside the calls were."""
+    assert overlap.most_at_once([Span(0, 10, 7, **after(following=7)), second]) == most
 
 
 @pytest.mark.parametrize(
