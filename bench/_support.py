@@ -17,7 +17,7 @@ import harness.run
 from harness.contracts.scan_ticket import SCAN_TICKET
 from harness.environment.database import Database
 from harness.environment.embedded import _binaries
-from harness.firing import Crew
+from harness.firing import Crew, Jobs, Waits
 from harness.options import Options
 from harness.patterns import Keys, Pattern
 from harness.targets.sql import SqlTarget
@@ -52,13 +52,28 @@ def fire(database: Database, pattern: Pattern, keys: Sequence[Hashable]) -> tupl
     target = SqlTarget(database.dsn, SCAN_TICKET)
     crew = Crew(SCAN_TICKET, lambda client: target, pattern.clients, timeout=10, overlap=pattern.overlap)
     crew.open(new(database, pattern.clients))
+    prepared = _Prepared(pattern, pattern.prepare(crew, crew.clients, Keys(keys)))
     _checkpoint(database)
     before = cpu_seconds()
-    crew.fire(pattern, Keys(keys))
+    crew.fire(prepared, None)
     after = cpu_seconds()
     last = max(log.returned[-1] for log in crew.logs)
     crew.close()
     return crew, (last - crew.started) / 1e9, after - before
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """A pattern whose keys are encoded: that is done before the start, and so before the clocks are read."""
+
+    pattern: Pattern
+    jobs: Jobs
+
+    def waits(self, client: int) -> Waits:
+        return self.pattern.waits(client)
+
+    def prepare(self, *_: object) -> Jobs:
+        return self.jobs
 
 
 def harness_burst(found: harness.run.Harness, pattern: Pattern, keys: int) -> Measured:

@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 import click
 
 import harness
-from harness.errors import ExitStatus, HarnessError
+from harness.errors import ExitStatus, HarnessError, UsageError
 from harness.options import OPTIONS, Option, Options, resolve
 from harness.record import Record
 
@@ -75,6 +75,14 @@ def main() -> None:
 @click.option(
     "--duplicates", type=click.FloatRange(0, 1, max_open=True), default=0.0, help="share of arrivals that repeat a key"
 )
+@click.option(
+    "--distribution",
+    type=click.Choice(("poisson", "constant")),
+    default="poisson",
+    show_default=True,
+    help="of the arrivals",
+)
+@click.option("--calls", type=click.IntRange(min=1), help="calls per client of burst, rescan and unknown")
 @click.option("--http-url", metavar="URL", help="scan real tickets through this API instead of booting a server")
 @click.option("--tickets", type=click.Path(path_type=Path), metavar="FILE", help="their ids (JSON), for --http-url")
 @click.option("--yes", is_flag=True, help="do not ask before real tickets are scanned")
@@ -83,6 +91,8 @@ def run(
     patterns: tuple[str, ...],
     rate: float,
     duplicates: float,
+    distribution: str,
+    calls: int | None,
     http_url: str | None,
     tickets: Path | None,
     yes: bool,
@@ -96,16 +106,18 @@ def run(
         options = resolve(given, {})
         if http_url is not None or tickets is not None:
             _staging(http_url, tickets, options, yes=yes)
+        if calls is not None and not set(patterns) & {"burst", "rescan", "unknown"}:
+            raise UsageError("--calls is of a pattern that was not asked for.", next_step="add --pattern burst")
         from harness.run import Harness, open_harness
 
         def runs(harness_: Harness) -> None:
             targets = ("sql", "http") if options.http else ("sql",)
             for target in targets:
+                few: dict[str, Any] = {} if calls is None else {"calls": calls}
+                arrivals = {"rate": rate, "duplicates": duplicates, "distribution": distribution}
                 for name in patterns:
-                    if name == "arrivals":
-                        harness_.arrivals(rate=rate, duplicates=duplicates, target=target)
-                    else:
-                        harness_.run(harness_.pattern(name), target)
+                    plan = arrivals if name == "arrivals" else {} if name == "race" else few
+                    getattr(harness_, name)(target=target, **plan)
                 if not patterns:
                     for pattern in harness_.profile():
                         harness_.run(pattern, target)

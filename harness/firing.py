@@ -94,7 +94,6 @@ def fire(client: Client, jobs: Iterator[Step]) -> None:
         write(number, called, clock(), due, key, variant, phase, outcome, evidence)
         client.since = 0
         if outcome.effect is in_doubt and not caller.alive:
-            client.lost = True
             return
 
 
@@ -295,7 +294,7 @@ class Client:
         """Of each variant, without the key."""
         self.caller: Caller | None = None
         self.lost = False
-        """Whether its connection is gone, and it made no more calls."""
+        """Whether its connection was found gone when its next call was to be sent."""
 
     @property
     def opened(self) -> Caller:
@@ -339,7 +338,8 @@ class Crew:
         self.logs: list[Log] = []
         """Of all firings."""
         self._error: BaseException | None = None
-        self._cancelled: dict[int, int] = {}
+        self._cancelled: set[tuple[int, int]] = set()
+        """Client and start of each call that was cancelled."""
 
     def open(self, warm_up_keys: Sequence[Hashable]) -> None:
         """Connect and warm every client, side by side. Raises the first error."""
@@ -400,8 +400,10 @@ class Crew:
 
     @property
     def lost(self) -> bool:
-        """Whether a client's connection was lost."""
-        return any(client.lost for client in self.clients)
+        """Whether a client's connection was lost: under its last call, or between two."""
+        last = ((log, log.last(client)) for log in self.logs for client in log.arguments)
+        in_doubt = any(at is not None and log.outcomes[at].effect is Effect.IN_DOUBT for log, at in last)
+        return in_doubt or any(client.lost for client in self.clients)
 
     def spans(self) -> list[tuple[int, Hashable, Span]]:
         """(phase, key, span) of every call whose time on the server is known."""
@@ -492,8 +494,8 @@ class Crew:
             since = client.since
             if not since or now - since < limit:
                 continue
-            if self._cancelled.get(client.number) != since:
-                self._cancelled[client.number] = since
+            if (client.number, since) not in self._cancelled:
+                self._cancelled.add((client.number, since))
                 client.opened.cancel()
             elif now - since > limit + int(_GRACE * 1e9):
                 client.opened.abort()
@@ -516,10 +518,10 @@ class Crew:
     def _tell_timeouts(self) -> None:
         """Name the calls that were cancelled; one that ended well before its cancellation came is none."""
         timed_out = Outcome(FAILED, Effect.FAILED, TIMEOUT, f"no answer within {self.timeout:g} s")
-        for client in self.clients:
-            if client.number in self._cancelled:
-                effect = _correct(client, self._cancelled[client.number], timed_out)
-                self.timeouts += effect in (Effect.FAILED, Effect.IN_DOUBT)
+        for number, since in self._cancelled:
+            effect = _correct(self.clients[number], since, timed_out)
+            self.timeouts += effect in (Effect.FAILED, Effect.IN_DOUBT)
+        self._cancelled.clear()
 
 
 def _alone(client: Client, plan: Plan) -> bool:

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from harness.record import RunRecord
     from harness.run import Harness
 
+_SHOWN_LINES = 6
+"""Of the first proof of a claim that is not held; the record and `harness run` have all of it."""
+
 _OPTIONS = pytest.StashKey[Options]()
 _RUNS = pytest.StashKey[list[dict[str, Any]]]()
 
@@ -81,18 +84,16 @@ class _Session:
         return self._harness
 
     def close(self) -> None:
-        if self._harness is not None and self.options.record is not None:
+        with self._stack:
+            if self._harness is None or self.options.record is None:
+                return
             from harness.environment.servers import command_line
 
             worker = getattr(self.config, "workerinput", {}).get("workerid")
             path = self.options.record
             # Under pytest-xdist each worker has a server, and so a record, of its own.
             path = path if worker is None else path.with_name(f"{path.stem}.{worker}{path.suffix}")
-            try:
-                self._harness.record(command_line(["pytest", *sys.argv[1:]])).write(path)
-            finally:
-                self._stack.close()
-        self._stack.close()
+            self._harness.record(command_line(["pytest", *sys.argv[1:]])).write(path)
 
 
 @pytest.fixture(scope="session")
@@ -107,8 +108,10 @@ def _harness_session(pytestconfig: pytest.Config) -> Iterator[_Session]:
     try:
         yield session
     finally:
-        session.close()
-        signal.signal(signal.SIGTERM, before)
+        try:
+            session.close()
+        finally:
+            signal.signal(signal.SIGTERM, before)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -169,6 +172,8 @@ def _open(session: _Session) -> Harness:
 
 def _summary(run: RunRecord) -> dict[str, Any]:
     """What the summary section says of a run, as plain values: a worker of pytest-xdist sends it to the controller."""
+    from harness.verdict.findings import said
+
     trend = None if run.metrics is None else run.metrics.trends["all"]
     return {
         "test": run.test,
@@ -177,7 +182,12 @@ def _summary(run: RunRecord) -> dict[str, Any]:
         "truth": run.truth.value,
         "counts": {} if run.metrics is None else {name: n for name, n in run.metrics.counts.items() if n},
         "p95": trend.p95 if trend is not None and trend.count else None,
-        "open": [[f.truth.value, f.claim, f.observed, f.replay] for f in run.findings if f.truth.value != "held"],
+        "open": [
+            [f.truth.value, f.claim, f.observed, said(f.evidence[0])[:_SHOWN_LINES] if f.evidence else []]
+            for f in run.findings
+            if f.truth.value != "held"
+        ],
+        "replay": next((f.replay for f in run.findings if f.replay), ""),
         "notes": list(run.notes),
     }
 
@@ -207,7 +217,7 @@ class _Collector:
             self.servers[run["server"]] = None
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
-        """One line for each run; for every claim that is not held, what was observed and how to repeat it."""
+        """One line for each run; for every claim that is not held, what was observed, the first proof, the replay."""
         if not self.runs:
             return
         write = terminalreporter.write_line
@@ -218,10 +228,12 @@ class _Collector:
             counts = ", ".join(f"{name} {count}" for name, count in run["counts"].items())
             p95 = "" if run["p95"] is None else f"; p95 {run['p95']:.2f} ms"
             write(f"{run['truth']:<9} {run['pattern']} ({run['target']})  {counts}{p95}", **_COLOURS[run["truth"]])
-            for truth, claim, observed, replay in run["open"]:
+            for truth, claim, observed, proof in run["open"]:
                 write(f"    {truth}: {claim} {observed}", **_COLOURS[truth])
-                if replay:
-                    write(f"      repeat: {replay}")
+                for line in proof:
+                    write(f"      {line}")
+            if run["replay"]:
+                write(f"    repeat: {run['replay']}")
             for note in run["notes"]:
                 write(f"    note: {note}")
         truths = [run["truth"] for run in self.runs]

@@ -143,9 +143,8 @@ class Harness:
         self.server = server
         self._progress = progress
         self.invariants = invariants.load((contract.invariants, *options.invariants))
-        for metric, expressions in contract.thresholds.items():
-            for expression in expressions:
-                thresholds.parse(metric, expression)
+        self._checked = False
+        """Whether the invariants' queries were looked at by the server."""
 
     def burst(
         self,
@@ -262,20 +261,6 @@ class Harness:
             patterns += [Rescan(clients), Unknown(clients)]
         return tuple(patterns)
 
-    def pattern(self, name: str) -> Pattern:
-        """One pattern by its name, as the options have it. Raises UsageError when there is none."""
-        clients = _first(self.options.clients, 10)
-        patterns: dict[str, Callable[[], Pattern]] = {
-            "burst": lambda: self._burst(None, None, None, None),
-            "race": lambda: self._race(None, None, None),
-            "arrivals": lambda: Arrivals(clients),
-            "rescan": lambda: Rescan(clients),
-            "unknown": lambda: Unknown(clients),
-        }
-        if name not in patterns:
-            raise UsageError(f"There is no pattern {name!r}.", next_step=f"one of {', '.join(patterns)}")
-        return patterns[name]()
-
     def _burst(self, clients: int | None, duration: float | None, calls: int | None, pause: float | None) -> Burst:
         seed = self.options.profile == "seed"
         seconds = None if calls is not None else _first(duration, self.options.duration, 60.0 if seed else 3.0)
@@ -299,6 +284,9 @@ class Harness:
         name = target or self.target
         self.check_connections(pattern, name)
         with self.template.clone() as database, closing(self._door(name, database)) as door:
+            if not self._checked:
+                invariants.check(self.invariants, database.connect)
+                self._checked = True
             return self._fire(pattern, database, door)
 
     def record(self, command: str, *, interrupted: bool = False) -> Record:
@@ -470,6 +458,9 @@ class Harness:
         which = ["--profile", "soak"] if isinstance(pattern, Together) else ["--pattern", pattern.name]
         if isinstance(pattern, Arrivals):
             which += ["--rate", f"{pattern.rate:g}", "--duplicates", f"{pattern.duplicates:g}"]
+            which += ["--distribution", pattern.distribution]
+        if isinstance(pattern, (Burst, Rescan, Unknown)) and pattern.calls is not None:
+            which += ["--calls", str(pattern.calls)]
         if isinstance(pattern, Race) and not pattern.mixed:
             which += ["--profile", "seed"]  # its race is a plain one
         given = self._given(**_overrides(pattern), http=target == "http", pool_size=self.options.pool_size)
@@ -502,6 +493,7 @@ def open_harness(options: Options, progress: Progress | None = None) -> Iterator
     # A path that is wrong is said before anything is booted.
     template = Template(server, options.migrations, options.seed)
     invariants.load((contract.invariants, *options.invariants))
+    thresholds.check(contract)
     with ExitStack() as stack:
         stack.enter_context(server)
         if options.http or not isinstance(server, ExternalServer):

@@ -161,6 +161,8 @@ class Claim:
     statement: str
     remedy: str
     judge: Callable[[KeyHistory], Iterable[Violation]]
+    concerns: str | None = None
+    """The label of the only answers it speaks of: where none was given, a report says so."""
 
 
 @dataclass(frozen=True)

@@ -160,12 +160,14 @@ CLAIMS = (
         "An already_scanned answer that names a scanner names the one who was let in.",
         "Read scanned_by from the locked row, after the lock is held.",
         _true_winner,
+        "already_scanned",
     ),
     Claim(
         "busy_only_while_in_flight",
         "A busy answer is given only while another call on the same ticket is in flight.",
         "Lock the ticket's own row; a lock shared between tickets turns away people with valid tickets.",
         _busy_only_while_in_flight,
+        "busy",
     ),
 )
 

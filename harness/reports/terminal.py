@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -14,7 +15,7 @@ from rich.text import Text
 
 from harness.record import Record, RunRecord
 from harness.schedules.result import Exploration
-from harness.verdict.findings import Finding, Truth
+from harness.verdict.findings import Finding, Truth, counted, flat
 
 _STYLES = {Truth.HELD: "green", Truth.BROKEN: "bold red", Truth.UNDECIDED: "yellow"}
 _SIGNS = {Truth.HELD: "✓", Truth.BROKEN: "✗", Truth.UNDECIDED: "?"}
@@ -108,14 +109,18 @@ def _per_second(run: RunRecord) -> str:
 
 
 def _times(run: RunRecord) -> RenderableType:
-    assert run.metrics is not None
+    metrics = run.metrics
+    assert metrics is not None
     table = Table(box=None, pad_edge=False)
     for column in ("outcome", "calls", "avg", "min", "med", "p90", "p95", "p99", "max"):
         table.add_column(column, justify="left" if column == "outcome" else "right")
-    for label, trend in run.metrics.trends.items():
+    for label, trend in metrics.trends.items():
         values = (trend.avg, trend.min, trend.med, trend.p90, trend.p95, trend.p99, trend.max)
         table.add_row(label, str(trend.count), *("-" if math.isnan(v) else f"{v:.2f}" for v in values))
-    return table
+    left_out = metrics.calls - metrics.trends["all"].count
+    if not left_out:
+        return table
+    return Group(table, Text(f"{counted(left_out, 'call')} not timed: made to wait on purpose, or in doubt", "dim"))
 
 
 def _http(told: Mapping[str, Any]) -> RenderableType:
@@ -134,18 +139,22 @@ def _race(run: RunRecord) -> RenderableType:
     overlap = run.overlap
     assert overlap is not None
     assert run.metrics is not None
+    rows: dict[str, str] = {}
     clients = run.plan.get("clients")
-    caught = run.metrics.counts.get("race_conditions_caught")
-    rows = {
+    refused = Counter(r.refused for r in overlap.rounds if r.callers == clients and r.keys == 1)
+    if clients and refused:
+        rounds = counted(refused.total(), "plain round")
+        rows["expected"] = f"{clients - 1} of {clients} refused in each of {rounds} of all clients on one key"
+        rows["observed"] = ", ".join(f"{n} of {clients} in {counted(times, 'round')}" for n, times in refused.items())
+    rows |= {
         "rounds": f"{len(overlap.rounds)} plain, {overlap.held_rounds} with a transaction held open",
         "overlapped on the server": f"{overlap.overlapped} of {len(overlap.rounds)} plain rounds, "
-        f"{overlap.at_once_p50:.0f} calls at once (median)",
+        f"{overlap.at_once_p50:.0f} calls in progress at once (median)",
         "start spread": f"{overlap.spread_p50_us:.0f} us (median), {overlap.spread_p95_us:.0f} us (p95)",
-        "without a violation": f"its chance is under {overlap.escape_bound:.2%} per overlapped round (95 % confidence)",
     }
-    if clients and caught is not None:
-        full = "in a round of all clients on one key"
-        rows = {"expected": f"{clients - 1} of {clients} refused {full}", "observed": f"{caught} refused in all"} | rows
+    if run.truth is not Truth.BROKEN:
+        bound = f"its chance is under {overlap.escape_bound:.2%} per overlapped round (95 % confidence)"
+        rows["without a violation"] = bound
     return _pairs(rows)
 
 
@@ -180,13 +189,13 @@ def _schedules(found: Exploration) -> list[RenderableType]:
     parts: list[RenderableType] = []
     for replay, schedule in schedules.items():
         why = f" breaks {', '.join(claims[replay])}" if replay in claims else ""
-        parts.append(Text(f"\n  schedule {replay}{why} ({schedule.variant}, {schedule.keys} keys)", "bold"))
+        parts.append(Text(f"\n  schedule {replay}{why} ({schedule.variant}, {counted(schedule.keys, 'key')})", "bold"))
         parts.append(Padding(Text(schedule.table()), (0, 0, 0, 4)))
         parts += [
-            Text(f"    {chr(ord('A') + call.call)} on {call.key} returned {call.label}: {_flat(call.answer)}")
+            Text(f"    {chr(ord('A') + call.call)} on {call.key} returned {call.label}: {flat(call.answer)}")
             for call in schedule.calls
         ]
-        parts += [Text(f"    left in {table}: {_flat(row)}") for table, rows in schedule.state.items() for row in rows]
+        parts += [Text(f"    left in {table}: {flat(row)}") for table, rows in schedule.state.items() for row in rows]
     return parts
 
 
@@ -208,7 +217,7 @@ def _proof(finding: Finding) -> RenderableType:
     lines: list[RenderableType] = [Text(f"\n  ✗ {finding.id}: {finding.claim}", "bold red")]
     lines.append(Text(f"    observed {finding.observed}" + (f", limit {finding.limit}" if finding.limit else "")))
     for piece in finding.evidence:
-        lines.append(Text(f"    - {piece.get('reason') or _flat(piece)}"))
+        lines.append(Text(f"    - {piece.get('reason') or flat(piece)}"))
         operations = piece.get("operations")
         if operations:
             lines.append(Padding(_operations(operations), (0, 0, 0, 6)))
@@ -228,12 +237,8 @@ def _operations(operations: Iterable[Mapping[str, Any]]) -> RenderableType:
         outcome = o["outcome"] + (f" {o['code']}" if "code" in o else "")
         outcome += f" ({o['held_open']})" if "held_open" in o else ""
         row = (f"#{o['number']}", str(o["client"]), o["key"], f"{o['called_ms']:.3f}", returned, outcome)
-        table.add_row(*row, escape(_flat(o["answer"])))
+        table.add_row(*row, escape(flat(o["answer"])))
     return table
-
-
-def _flat(values: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name}={value}" for name, value in values.items() if value is not None)
 
 
 def _section(title: str, body: RenderableType) -> RenderableType:

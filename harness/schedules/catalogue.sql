@@ -14,7 +14,6 @@ SELECT json_build_object(
                    'label', p.oid::regprocedure::text,
                    'language', l.lanname,
                    'volatile', p.provolatile = 'v',
-                   'procedure', p.prokind = 'p',
                    'body', p.prosrc,
                    'definition', pg_get_functiondef(p.oid)) ORDER BY p.oid), '[]')
           FROM pg_proc p

@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from string import ascii_uppercase
 from typing import Any
 
 import psycopg
@@ -159,6 +160,12 @@ def _of_replay(plan: Plan, contract: Contract) -> tuple[Plan, tuple[Setting, ...
         )
     crash = any(choice.kind is Kind.DIE for choice in choices)
     calls = max(choice.call for choice in choices) + 1
+    if calls > MOST_CALLS:
+        raise UsageError(
+            f"The replay text {plan.replay!r} names a call {max(map(str, choices))[0]}.",
+            tried=f"reading a letter for each of at most {MOST_CALLS} calls",
+            next_step=f"use the letters A to {ascii_uppercase[MOST_CALLS - 1]}",
+        )
     return (
         replace(plan, calls=calls, crash=crash, search="exhaustive"),
         (Setting(variant, int(match[2] or 1)),),

@@ -58,7 +58,6 @@ class _Function:
     label: str
     language: str
     volatile: bool
-    procedure: bool
     body: str
     definition: str
     touched: Touched
@@ -161,7 +160,7 @@ def rewrite(connection: psycopg.Connection[Any], oid: int, space: int) -> Rewrit
     catalogue = _Catalogue(json.loads(_one(connection, _text("catalogue.sql"))))
     target = catalogue.functions[oid]
     reached = catalogue.reached(target)
-    _refuse(target, reached)
+    _refuse(reached)
 
     remarks: list[str] = []
     founds: list[tuple[_Function, Found]] = []
@@ -227,13 +226,7 @@ def _steps(catalogue: _Catalogue, founds: list[tuple[_Function, Found]]) -> tupl
     )
 
 
-def _refuse(target: _Function, reached: list[_Function]) -> None:
-    if target.procedure:
-        raise UsageError(
-            f"{target.label} is a procedure, which may commit in the middle.",
-            tried="exploring it: each call is one transaction, whose COMMIT is a step of its own",
-            next_step="explore the functions that it calls between its commits",
-        )
+def _refuse(reached: list[_Function]) -> None:
     for function in reached:
         outside = sorted(name for name in function.touched.calls if name.startswith("dblink"))
         if outside:

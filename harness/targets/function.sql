@@ -1,8 +1,9 @@
--- Every function with the name asked for that the search path reaches: its parameters and its answer's columns, as
+-- Every function and procedure with the name asked for that the search path reaches: its parameters and its answer's columns, as
 -- lines of "name type", and the parameters' type oids.
 SELECT p.oid::regprocedure::text AS signature,
        n.nspname AS schema,
        p.provolatile::text AS volatility,
+       p.prokind = 'p' AS procedure,
        coalesce(
            (SELECT array_agg(coalesce(nullif(p.proargnames[a.place], ''), '$' || a.place) || ' ' || format_type(a.type, NULL)
                              ORDER BY a.place)
@@ -22,5 +23,5 @@ SELECT p.oid::regprocedure::text AS signature,
   JOIN pg_namespace n ON n.oid = p.pronamespace
  WHERE p.proname = %(name)s
    AND (n.nspname = %(schema)s OR (%(schema)s IS NULL AND n.nspname = ANY (current_schemas(false))))
-   AND p.prokind = 'f'
+   AND p.prokind IN ('f', 'p')
  ORDER BY p.oid;

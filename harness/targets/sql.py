@@ -528,8 +528,8 @@ def _check_function(connection: psycopg.Connection[Any], function: Function) -> 
     found = connection.execute(text, {"name": name, "schema": schema or None}).fetchall()
     parameters = [f"{p.name} {p.type}" for p in function.parameters]
     columns = [f"{c.name} {c.type}" for c in function.columns]
-    for _, found_schema, _, found_parameters, found_columns in found:
-        if found_parameters == parameters and sorted(found_columns) == sorted(columns):
+    for _, found_schema, _, procedure, found_parameters, found_columns in found:
+        if not procedure and found_parameters == parameters and sorted(found_columns) == sorted(columns):
             return str(found_schema)
     if not found:
         raise HarnessError(
@@ -537,7 +537,13 @@ def _check_function(connection: psycopg.Connection[Any], function: Function) -> 
             tried=f"pg_proc in the schemas of the search path; expected {function}",
             next_step="check that --migrations names the migrations that create it",
         )
-    shown = "\n    ".join(f"found:    ({', '.join(p)}) RETURNS ({', '.join(c)})" for _, _, _, p, c in found)
+    if all(procedure for _, _, _, procedure, _, _ in found):
+        raise HarnessError(
+            f"{found[0][0]} is a procedure, which may commit in the middle.",
+            tried=f"calling it as a function, whose call is one transaction; expected {function}",
+            next_step="let a function hold what must be one transaction, and put that to the test",
+        )
+    shown = "\n    ".join(f"found:    ({', '.join(p)}) RETURNS ({', '.join(c)})" for _, _, _, _, p, c in found)
     raise HarnessError(
         f"The function {function.name} is not as the contract expects it.",
         tried=f"\n    expected: ({', '.join(parameters)}) RETURNS ({', '.join(columns)})\n    {shown}",

@@ -48,6 +48,11 @@ def truth_of(findings: Iterable[Finding]) -> Truth:
     return Truth.HELD if truths else Truth.UNDECIDED
 
 
+def counted(number: int, thing: str) -> str:
+    """`1 key`, `2 keys`."""
+    return f"{number} {thing}{'' if number == 1 else 's'}"
+
+
 def shown(operation: Operation) -> dict[str, Any]:
     """An operation as evidence: what was asked, what was answered, and when, in milliseconds since the start."""
     outcome = operation.outcome
@@ -70,3 +75,18 @@ def shown(operation: Operation) -> dict[str, Any]:
     if operation.held:
         answer["held_open"] = "rolled back" if operation.rolled_back else "committed"
     return answer
+
+
+def said(evidence: Mapping[str, Any]) -> list[str]:
+    """A piece of evidence as lines of text: the reason, or the row, and the operations that prove it."""
+    lines = [str(evidence.get("reason") or flat(evidence))]
+    for o in evidence.get("operations", ()):
+        returned = "never returned" if o["returned_ms"] is None else f"returned {o['returned_ms']:.3f} ms"
+        outcome = " ".join(part for part in (o["outcome"], o.get("code"), flat(o["answer"])) if part)
+        lines.append(f"  #{o['number']} client {o['client']} called {o['called_ms']:.3f}, {returned}: {outcome}")
+    return lines
+
+
+def flat(values: Mapping[str, Any]) -> str:
+    """`name=value, name=value`, without what is None."""
+    return ", ".join(f"{name}={value}" for name, value in values.items() if value is not None)

@@ -14,12 +14,15 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import psycopg
+from psycopg.errors import error_from_result
+from psycopg.pq import ExecStatus
 from psycopg.rows import dict_row
 
 from harness.contracts.contract import Operation
@@ -28,6 +31,8 @@ from harness.errors import HarnessError
 from harness.verdict.findings import SHOWN, Finding, Truth
 
 _HEADER = re.compile(r"^--\s*(name|claim):\s*(.*?)\s*$", re.MULTILINE)
+
+_OPERATIONS = resources.files("harness.verdict").joinpath("operations.sql")
 
 Connect = Callable[[], psycopg.Connection[Any]]
 
@@ -64,10 +69,28 @@ def load(paths: Sequence[Path]) -> tuple[Invariant, ...]:
     return tuple(found.values())
 
 
+def check(invariants: Sequence[Invariant], connect: Connect) -> None:
+    """Have the server parse every query, before a run is spent on it. Raises HarnessError for an error in one."""
+    with connect() as connection, connection.transaction(force_rollback=True):
+        connection.execute(_OPERATIONS.read_bytes())
+        for invariant in invariants:
+            with _explained(invariant):
+                # Prepared and not carried out: parsed, its names looked up, its columns known.
+                result = connection.pgconn.prepare(b"", invariant.query.encode())
+                if result.status != ExecStatus.COMMAND_OK:
+                    raise error_from_result(result)
+            if not connection.pgconn.describe_prepared(b"").nfields:
+                raise HarnessError(
+                    f"{invariant.path}:{invariant.line}: the invariant {invariant.name!r} is no query.",
+                    tried=invariant.query,
+                    next_step="write a SELECT that returns the rows that violate it",
+                )
+
+
 def judge(invariants: Sequence[Invariant], operations: Sequence[Operation], connect: Connect) -> list[Finding]:
     """Load the operations into `harness.operations`, run every query; one finding each.
 
-    A database that cannot be asked any more makes them undecided. Raises HarnessError for a query with an error in it.
+    A database that cannot be asked any more makes them undecided. Raises HarnessError for a query that fails.
     """
     try:
         connection = connect()
@@ -83,7 +106,7 @@ def judge(invariants: Sequence[Invariant], operations: Sequence[Operation], conn
 
 
 def _store(connection: psycopg.Connection[Any], operations: Sequence[Operation]) -> None:
-    connection.execute(resources.files("harness.verdict").joinpath("operations.sql").read_bytes())
+    connection.execute(_OPERATIONS.read_bytes())
     with connection.cursor().copy("COPY harness.operations FROM STDIN") as copy:
         for row in _rows(operations):
             copy.write_row(row)
@@ -106,25 +129,8 @@ def _rows(operations: Sequence[Operation]) -> Iterator[tuple[Any, ...]]:
 
 
 def _judged(connection: psycopg.Connection[Any], invariant: Invariant) -> Finding:
-    try:
-        with connection.cursor(row_factory=dict_row) as cursor:
-            cursor.execute(invariant.query.encode(), prepare=False)
-            if cursor.description is None:
-                raise HarnessError(
-                    f"{invariant.path}:{invariant.line}: the invariant {invariant.name!r} is no query.",
-                    tried=invariant.query,
-                    next_step="write a SELECT that returns the rows that violate it",
-                )
-            rows = cursor.fetchall()
-    except psycopg.OperationalError:
-        raise
-    except psycopg.Error as error:
-        raise HarnessError(
-            f"{invariant.path}:{invariant.line}: the invariant {invariant.name!r} cannot be asked "
-            f"(SQLSTATE {error.sqlstate}).",
-            tried=str(error).strip(),
-            next_step="mend the query",
-        ) from error
+    with _explained(invariant), connection.cursor(row_factory=dict_row) as cursor:
+        rows = cursor.execute(invariant.query.encode(), prepare=False).fetchall()
     name = f"invariant.{invariant.name}"
     if not rows:
         return Finding(name, invariant.claim, Truth.HELD, "0 rows violate it", "0 rows")
@@ -138,6 +144,25 @@ def _judged(connection: psycopg.Connection[Any], invariant: Invariant) -> Findin
         evidence,
         f"The rows are those of the query at {invariant.path.name}:{invariant.line}; look at who writes these tables.",
     )
+
+
+@contextmanager
+def _explained(invariant: Invariant) -> Iterator[None]:
+    """Errors of the server in an invariant's query say where it stands and what to do."""
+    try:
+        yield
+    except psycopg.OperationalError:
+        raise
+    except psycopg.Error as error:
+        missing = isinstance(error, (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn))
+        raise HarnessError(
+            f"{invariant.path}:{invariant.line}: the invariant {invariant.name!r} cannot be asked "
+            f"(SQLSTATE {error.sqlstate}).",
+            tried=str(error).strip(),
+            next_step="let the seed create views with these names and columns, or give a --contract of your own"
+            if missing
+            else "mend the query",
+        ) from error
 
 
 def _undecided(invariant: Invariant, reason: str) -> Finding:

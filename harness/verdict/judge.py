@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import islice
 
-from harness.contracts.contract import NOT_REACHED, Claim, Contract, Effect, KeyHistory, Operation, Violation
+from harness.contracts.contract import NOT_REACHED, TIMEOUT, Claim, Contract, Effect, KeyHistory, Operation, Violation
 from harness.history import History
 from harness.verdict import linearizability
-from harness.verdict.findings import SHOWN, SHOWN_OPERATIONS, Finding, Truth, shown
+from harness.verdict.findings import SHOWN, SHOWN_OPERATIONS, Finding, Truth, counted, shown
 
 DEADLOCK = "40P01"
 
@@ -36,9 +36,15 @@ def _judged_claim(claim: Claim, histories: Sequence[KeyHistory]) -> Finding:
     if not histories:
         return Finding(claim.id, claim.statement, Truth.UNDECIDED, "no call was made")
     if not count:
-        return Finding(claim.id, claim.statement, Truth.HELD, f"holds on {len(histories)} keys")
+        observed = f"holds on {counted(len(histories), 'key')}"
+        if claim.concerns is not None:
+            given = sum(o.outcome.label == claim.concerns for history in histories for o in history.operations)
+            observed = (
+                f"holds for {counted(given, f'{claim.concerns} answer')}" if given else f"no {claim.concerns} answer"
+            )
+        return Finding(claim.id, claim.statement, Truth.HELD, observed)
     return Finding(
-        claim.id, claim.statement, Truth.BROKEN, f"{count} violations", "none", tuple(evidence), claim.remedy
+        claim.id, claim.statement, Truth.BROKEN, counted(count, "violation"), "none", tuple(evidence), claim.remedy
     )
 
 
@@ -68,7 +74,9 @@ def _no_unhandled_error(operations: Sequence[Operation]) -> Finding:
         "No call ends with an error that the function should have handled.",
         failed,
         len(operations),
-        "Handle the condition in the function, or let it be an answer of its own.",
+        "Find out what it waits for: take locks with NOWAIT or a lock_timeout, and answer when there is none."
+        if failed and all(o.outcome.code == TIMEOUT for o in failed)
+        else "Handle the condition in the function, or let it be an answer of its own.",
     )
     doubtful = sum(o.outcome.effect is Effect.IN_DOUBT for o in operations)
     if finding.truth is Truth.HELD and doubtful:

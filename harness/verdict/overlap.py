@@ -11,7 +11,7 @@ from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 
-from harness.contracts.contract import Operation
+from harness.contracts.contract import Effect, Operation
 from harness.targets.target import Span
 from harness.verdict.findings import Finding, Truth
 from harness.verdict.metrics import percentile
@@ -28,6 +28,8 @@ class RoundOverlap:
 
     phase: int
     callers: int
+    keys: int
+    refused: int
     spread_us: float
     at_once: int
 
@@ -87,7 +89,9 @@ def measure(operations: Sequence[Operation], spans: Sequence[tuple[int, Hashable
             held += at_once >= 2
             continue
         starts = [o.called for o in mine]
-        rounds.append(RoundOverlap(phase, len(mine), (max(starts) - min(starts)) / 1e3, at_once))
+        refused = sum(o.outcome.effect is Effect.REFUSED for o in mine)
+        keys, spread = len({o.key for o in mine}), (max(starts) - min(starts)) / 1e3
+        rounds.append(RoundOverlap(phase, len(mine), keys, refused, spread, at_once))
     overlapped = sum(r.at_once >= 2 for r in rounds)
     spreads = sorted(r.spread_us for r in rounds)
     return Overlap(

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from harness.contracts.contract import Contract
+from harness.contracts.contract import FAILED, IN_DOUBT, Contract
 from harness.errors import UsageError
 from harness.verdict.findings import Finding, Truth
 from harness.verdict.metrics import Metrics, percentile
@@ -62,6 +62,28 @@ def parse(metric: str, expression: str) -> Threshold:
         match["operator"],
         float(match["limit"]),
     )
+
+
+def check(contract: Contract) -> None:
+    """Raises UsageError for a threshold that cannot be read or asks for what is not measured."""
+    for metric, expressions in contract.thresholds.items():
+        for expression in expressions:
+            what = parse(metric, expression).what
+            if metric == contract.duration_metric and what != "rate":
+                continue
+            if what in ("rate", "count") and metric in _named(contract, what):
+                continue
+            raise UsageError(
+                f"The threshold {metric}: {expression} asks for something that is not measured.",
+                next_step=f"{contract.duration_metric} has avg, min, med, max, p(N), count; "
+                + "; ".join(f"{', '.join(sorted(_named(contract, each)))} have {each}" for each in ("rate", "count")),
+            )
+
+
+def _named(contract: Contract, what: str) -> set[str]:
+    """The metrics that have a rate, or a count."""
+    both = {contract.error_metric, *contract.metrics}
+    return both | ({"checks"} if what == "rate" else {*contract.labels, FAILED, IN_DOUBT})
 
 
 def judge(metrics: Metrics, contract: Contract, expected: frozenset[str]) -> list[Finding]:
@@ -116,12 +138,6 @@ def _value(threshold: Threshold, metrics: Metrics, contract: Contract) -> float:
             return math.fsum(ordered) / len(ordered)
         share = {"min": 0.0, "med": 0.5, "max": 1.0}.get(what)
         return percentile(ordered, (threshold.percent or 0.0) / 100 if share is None else share)
-    if what == "rate" and metric in metrics.rates:
-        return metrics.rates[metric] if metrics.calls else math.nan
-    if what == "count" and metric in metrics.counts:
-        return float(metrics.counts[metric]) if metrics.calls else math.nan
-    raise UsageError(
-        f"The threshold {metric}: {threshold.expression} asks for something that is not measured.",
-        next_step=f"{contract.duration_metric} has avg, min, med, max, p(N), count; "
-        f"{', '.join(sorted(metrics.rates))} have rate; {', '.join(sorted(metrics.counts))} have count",
-    )
+    if not metrics.calls:
+        return math.nan
+    return metrics.rates[metric] if what == "rate" else float(metrics.counts.get(metric, 0))

@@ -82,9 +82,12 @@ def test_a_call_that_hangs_is_cancelled_and_reported(
     began = time.monotonic()
     result = harness.burst(clients=3, calls=2)
     assert time.monotonic() - began < 6
-    assert {o.outcome.code for o in result.history.operations()} == {"57014"}
+    assert {o.outcome.code for o in result.history.operations()} == {"timeout"}
     assert len(result.history) == 6
-    assert result.verdict["no_unhandled_error"].truth is Truth.BROKEN
+    finding = result.verdict["no_unhandled_error"]
+    assert finding.truth is Truth.BROKEN
+    assert "timeout: no answer within 0.5 s" in finding.evidence[0]["reason"]
+    assert "waits" in finding.remedy
     assert any("6 calls outlasted 0.5 s and were cancelled" in note for note in result.record.notes)
 
 

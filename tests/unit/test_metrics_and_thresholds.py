@@ -166,6 +166,8 @@ THRESHOLDS = [
     ({"successful_scans": ("count>0",)}, QUICK, Truth.HELD),
     ({"successful_scans": ("count>0",)}, [call("busy", 0, 1)], Truth.BROKEN),
     ({"successful_scans": ("rate>0.5",)}, [*QUICK[:1], call("busy", 0, 1)], Truth.BROKEN),
+    ({"busy": ("count<1",)}, QUICK, Truth.HELD),
+    ({"busy": ("count<1",)}, [*QUICK, call("busy", 0, 1)], Truth.BROKEN),
     ({"checks": ("rate>0.95",)}, QUICK, Truth.HELD),
     ({"checks": ("rate>0.95",)}, [*QUICK[:5], call("busy", 0, 1)], Truth.BROKEN),
 ]
@@ -175,6 +177,7 @@ THRESHOLDS = [
 def test_a_threshold_is_held_or_broken_by_what_was_measured(wanted, operations, truth) -> None:
     """Each aggregation, on histories on either side of the limit, and on none at all."""
     contract = dataclasses.replace(SCAN_TICKET, thresholds=wanted)
+    thresholds.check(contract)
     (finding,) = thresholds.judge(measured(*operations), contract, EXPECTED)
     assert finding.truth is truth, finding
     assert bool(finding.evidence) is (truth is Truth.BROKEN)
@@ -193,5 +196,5 @@ def test_a_threshold_on_what_is_not_measured_says_what_is(metric: str, text: str
     """The error lists the metrics that there are."""
     contract = dataclasses.replace(SCAN_TICKET, thresholds={metric: (text,)})
     with pytest.raises(UsageError) as caught:
-        thresholds.judge(measured(*QUICK), contract, EXPECTED)
+        thresholds.check(contract)
     assert "scan_duration" in caught.value.next_step
