@@ -180,7 +180,7 @@ def _summary(run: RunRecord) -> dict[str, Any]:
         "pattern": run.pattern,
         "target": run.target,
         "truth": run.truth.value,
-        "counts": {} if run.metrics is None else {name: n for name, n in run.metrics.counts.items() if n},
+        "counts": _counts(run),
         "p95": trend.p95 if trend is not None and trend.count else None,
         "open": [
             [f.truth.value, f.claim, f.observed, said(f.evidence[0])[:_SHOWN_LINES] if f.evidence else []]
@@ -190,6 +190,12 @@ def _summary(run: RunRecord) -> dict[str, Any]:
         "replay": next((f.replay for f in run.findings if f.replay), ""),
         "notes": list(run.notes),
     }
+
+
+def _counts(run: RunRecord) -> dict[str, int]:
+    if "exploration" in run.details:
+        return {"interleavings tried": run.details["exploration"].schedules}
+    return {} if run.metrics is None else {name: n for name, n in run.metrics.counts.items() if n}
 
 
 def _properties(run: RunRecord) -> list[tuple[str, object]]:

@@ -228,7 +228,7 @@ class Harness:
             tuple(variants) or None,
             command=shlex.join(words),
         )
-        with self.template.clone() as database:
+        with self.template.lent() as database:
             exploration = explore(database.dsn, self.contract, plan, self.invariants)
         record = RunRecord(
             pattern="explore",
@@ -283,7 +283,7 @@ class Harness:
         """
         name = target or self.target
         self.check_connections(pattern, name)
-        with self.template.clone() as database, closing(self._door(name, database)) as door:
+        with self.template.lent() as database, closing(self._door(name, database)) as door:
             if not self._checked:
                 invariants.check(self.invariants, database.connect)
                 self._checked = True
@@ -370,6 +370,7 @@ class Harness:
             crew.close()
             if interrupted:
                 self._keep(pattern, target, crew, unknown, notes, None, interrupted=True)
+        self.template.tidy()
         return self._keep(pattern, target, crew, unknown, notes, database, interrupted=False)
 
     def _calibrated(self, pattern: Pattern, crew: Crew, database: Database) -> int:
@@ -490,13 +491,14 @@ def open_harness(options: Options, progress: Progress | None = None) -> Iterator
     """Boot the server, build the template, and take everything away at the end."""
     contract = contracts.load(options.contract)
     server = open_server(options.server, options.postgres_image)
+    theirs = isinstance(server, ExternalServer)
     # A path that is wrong is said before anything is booted.
-    template = Template(server, options.migrations, options.seed)
+    template = Template(server, options.migrations, options.seed, server_goes=not theirs)
     invariants.load((contract.invariants, *options.invariants))
     thresholds.check(contract)
     with ExitStack() as stack:
         stack.enter_context(server)
-        if options.http or not isinstance(server, ExternalServer):
+        if options.http or not theirs:
             # Migrations made for Supabase name its roles. On somebody else's server they are created only if asked for.
             stack.enter_context(SupabaseRoles(server))
         stack.enter_context(template)

@@ -8,8 +8,10 @@ from __future__ import annotations
 import itertools
 import os
 import secrets
-from collections.abc import Sequence
-from contextlib import suppress
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -63,16 +65,29 @@ def _drop(name: str) -> sql.Composed:
     return sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name))
 
 
+_KEPT = 8
+"""Databases of runs that are over, kept until there are more."""
+
+
 class Template:
     """The database that runs are cloned from: migrations, then seed, each file in one transaction."""
 
-    def __init__(self, server: Server, migrations: Sequence[Path], seeds: Sequence[Path]) -> None:
-        """Nothing is created yet. Raises HarnessError when a path is missing or a folder is empty."""
+    def __init__(
+        self, server: Server, migrations: Sequence[Path], seeds: Sequence[Path], *, server_goes: bool = False
+    ) -> None:
+        """Nothing is created yet. `server_goes`: the server is thrown away right after, so nothing needs dropping.
+
+        Raises HarnessError when a path is missing or a folder is empty.
+        """
         self._server = server
+        self._server_goes = server_goes
         self.migrations: tuple[Script, ...] = scripts.find(migrations, "migrations", "--migrations")
         self.seeds: tuple[Script, ...] = scripts.find(seeds, "seed", "--seed")
         self._prefix = f"harness_{os.getpid()}_{secrets.token_hex(3)}"
         self._numbers = itertools.count(1)
+        self._made: Future[Database] | None = None
+        self._finished: list[Database] = []
+        self._tidying: threading.Thread | None = None
 
     @property
     def _database(self) -> Database:
@@ -86,6 +101,35 @@ class Template:
 
     def clone(self) -> Database:
         """A fresh database with everything that the template holds."""
+        made, self._made = self._made, None
+        return self._clone() if made is None else made.result()
+
+    @contextmanager
+    def lent(self) -> Iterator[Database]:
+        """A clone for one run, dropped some time later: a drop is a checkpoint, which a load would feel."""
+        database = self.clone()
+        try:
+            yield database
+        finally:
+            self._finished.append(database)
+
+    def tidy(self) -> None:
+        """Make the next clone, drop old ones, on a thread: called while the server has little to do."""
+        if self._made is None:
+            self._made = made = Future[Database]()
+            self._tidying = threading.Thread(target=self._tidy, args=(made,), name="tidy", daemon=True)
+            self._tidying.start()
+
+    def _tidy(self, made: Future[Database]) -> None:
+        try:
+            made.set_result(self._clone())
+            while len(self._finished) > _KEPT:
+                self._finished.pop(0).drop()
+        except BaseException as error:
+            if not made.done():  # what could not be dropped now is dropped at the end
+                made.set_exception(error)
+
+    def _clone(self) -> Database:
         database = self._named(f"{self._prefix}_{next(self._numbers)}")
         with connect(self._server.dsn) as connection:
             connection.execute(
@@ -112,8 +156,12 @@ class Template:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        # Clones, too: Ctrl-C may come when one is made and its own context not yet entered.
         with shielded(), suppress(HarnessError, psycopg.OperationalError), connect(self._server.dsn) as connection:
+            if self._server_goes:
+                return
+            if self._tidying is not None:
+                self._tidying.join()  # else a clone might appear after the others are gone
+            # Clones, too: Ctrl-C may come when one is made and its own context not yet entered.
             names = connection.execute(
                 "SELECT datname FROM pg_database WHERE starts_with(datname, %s)", [f"{self._prefix}_"]
             ).fetchall()

@@ -1,8 +1,8 @@
 -- The run's calls, for invariants to join with. One row per call, warm-up calls included.
 CREATE SCHEMA IF NOT EXISTS harness;
 
-CREATE TABLE harness.operations (
-    number      integer PRIMARY KEY,
+CREATE UNLOGGED TABLE harness.operations (
+    number      integer NOT NULL,  -- in order of their calls, from 0
     client      integer NOT NULL,
     phase       integer NOT NULL,  -- a race's round, a rescan's pass; -1: warm-up
     key         text    NOT NULL,

@@ -180,6 +180,7 @@ def test_each_kind_of_mistake_has_its_line_and_code(
     said = harness_run("--migrations", folder(text), status=ExitStatus.ENVIRONMENT)
     assert f"0001_part.sql:{line}: " in said
     assert f"(SQLSTATE {code})" in said
+    assert "successful_scans" not in said  # no load was spent on it
 
 
 def test_a_deferred_constraint_that_fails_at_commit_is_an_error_of_its_file(
@@ -339,6 +340,7 @@ def test_a_mistake_in_an_invariant_is_shown_with_its_line(
     said = harness_run("--invariants", path, *QUICK, status=ExitStatus.ENVIRONMENT)
     assert "0001_part.sql:3: the invariant '0001_part.2'" in said
     assert f"(SQLSTATE {code})" in said
+    assert "successful_scans" not in said  # no load was spent on it
 
 
 def test_an_invariant_that_is_no_query_is_refused(folder: Callable[..., Path], harness_run: Callable[..., str]) -> None:
