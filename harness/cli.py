@@ -241,7 +241,7 @@ def _finish(record: Record, options: Options) -> None:
 
 def _make(opened: Any, options: Options, runs: Callable[[Any], object]) -> NoReturn:
     """Make the runs, write and print the record whatever happens, and end with its exit status."""
-    from harness.environment.servers import command_line
+    from harness.environment.servers import command_line, shielded
 
     def finish(*, interrupted: bool) -> Record:
         record: Record = opened.record(command_line(["harness", *sys.argv[1:]]), interrupted=interrupted)
@@ -251,7 +251,8 @@ def _make(opened: Any, options: Options, runs: Callable[[Any], object]) -> NoRet
     try:
         runs(opened)
     except KeyboardInterrupt:
-        finish(interrupted=True)
+        with shielded():  # somebody impatient would lose the record
+            finish(interrupted=True)
         raise
     except HarnessError:
         if opened.runs:

@@ -23,7 +23,7 @@ from harness.contracts.contract import Contract, Effect
 from harness.environment.choice import open_server
 from harness.environment.database import Database, Template
 from harness.environment.postgrest import SupabaseRoles
-from harness.environment.servers import ExternalServer, Server, ServerDescription, address
+from harness.environment.servers import ExternalServer, Server, ServerDescription, address, shielded
 from harness.errors import HarnessError, UsageError
 from harness.firing import INTERRUPTED, Crew, clock, without_collections
 from harness.history import WARM_UP, History
@@ -369,7 +369,8 @@ class Harness:
             # Also after Ctrl-C: what was seen until then is kept, and marked.
             crew.close()
             if interrupted:
-                self._keep(pattern, target, crew, unknown, notes, None, interrupted=True)
+                with shielded():
+                    self._keep(pattern, target, crew, unknown, notes, None, interrupted=True)
         self.template.tidy()
         return self._keep(pattern, target, crew, unknown, notes, database, interrupted=False)
 

@@ -11,7 +11,7 @@ import secrets
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -106,12 +106,17 @@ class Template:
 
     @contextmanager
     def lent(self) -> Iterator[Database]:
-        """A clone for one run, dropped some time later: a drop is a checkpoint, which a load would feel."""
-        database = self.clone()
-        try:
+        """A clone for one run.
+
+        On a server that is thrown away it is dropped later, in `tidy`: a drop is a checkpoint, and takes its time.
+        """
+        with ExitStack() as stack:
+            database = self.clone()
+            if self._server_goes:
+                stack.callback(self._finished.append, database)
+            else:
+                stack.enter_context(database)
             yield database
-        finally:
-            self._finished.append(database)
 
     def tidy(self) -> None:
         """Make the next clone, drop old ones, on a thread: called while the server has little to do."""
