@@ -124,7 +124,7 @@ def run(
             if options.http:
                 from harness.experiments.compare import compare
 
-                compare(harness_, harness_.http_options, pairs=6, seconds=0.5, rounds=100)
+                compare(harness_, harness_.http_options, pairs=6, seconds=0.4, rounds=100)
 
         with _progress() as progress, open_harness(options, progress) as opened:
             _report(opened.environment)

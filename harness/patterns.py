@@ -18,7 +18,7 @@ from harness.errors import UsageError
 from harness.firing import TOGETHER, Client, Crew, Job, Jobs, Step, Wait, Waits, clock
 from harness.targets.target import Target
 
-CALIBRATION_CALLS = 60
+CALIBRATION_CALLS = 30
 """Calls per client before a burst by duration, to learn how many fresh keys it may use up."""
 
 KEYS_MARGIN = 1.6

@@ -121,7 +121,7 @@ def compare(
             f"{clients} clients cannot race by SQL and by HTTP at once.", next_step="give 4 clients or more"
         )
     plan = {"clients": clients, "pairs": pairs, "seconds": seconds, "rounds": rounds}
-    with harness.template.clone() as database:
+    with harness.template.lent() as database:
         bench = _Bench(harness, database, options)
         blocks, anatomy, histories = bench.bursts(Burst(clients, duration=seconds), pairs)
         races = bench.races(Race(clients, rounds))

@@ -34,7 +34,7 @@ def overload(harness: Harness, options: HttpOptions, *, clients: int = 50, round
         )
     race, contract = Race(clients, rounds), harness.contract
     with (
-        harness.template.clone() as database,
+        harness.template.lent() as database,
         closing(open_http(harness.server, database, contract, options)) as target,
     ):
         crew = Crew(contract, lambda _: target, clients, timeout=harness.options.timeout, overlap=race.overlap)
