@@ -114,7 +114,10 @@ def test_the_command_that_repeats_a_finding_does_repeat_it(broken: Any, sandbox:
     [
         ("--pattern", "burst", "--clients", "3", "--duration", "0.3", "--pause", "0.01", "--timeout", "5"),
         ("--pattern", "arrivals", "--clients", "3", "--duration", "0.4", "--rate", "150", "--duplicates", "0.2"),
+        ("--pattern", "arrivals", "--clients", "3", "--duration", "0.4", "--distribution", "constant"),
         ("--pattern", "unknown", "--clients", "3", "--pool-size", "2"),
+        ("--pattern", "rescan", "--clients", "3", "--calls", "4"),
+        ("--pattern", "burst", "--clients", "3", "--calls", "5"),
         ("--profile", "soak", "--clients", "3", "--duration", "1", "--rounds", "3"),
         ("--profile", "seed", "--clients", "3", "--duration", "0.5", "--pattern", "burst"),
         ("--profile", "seed", "--clients", "3", "--rounds", "5", "--pattern", "race"),

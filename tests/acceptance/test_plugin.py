@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import xml.etree.ElementTree as ET
 from pathlib import Path
@@ -79,6 +80,7 @@ def test_a_red_verdict_fails_the_test_and_shows_why(project: Project) -> None:
     assert "broken at_most_one_accepted: At most one call per ticket is accepted." in done.stdout
     summary = done.stdout[done.stdout.index("= harness =") :]
     assert "broken: At most one call per ticket is accepted." in summary
+    assert re.search(r"callers were let in on one ticket\n +#\d+ client \d+ called .* accepted .*scanned_by=", summary)
     assert "repeat: harness run --pattern race" in summary
     assert "--migrations supabase/migrations" in summary
     assert "verdict: broken" in summary

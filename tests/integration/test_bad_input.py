@@ -366,6 +366,7 @@ def test_an_invariant_that_is_no_query_is_refused(folder: Callable[..., Path], h
         (("--contract", "nonsense"), "no contract named 'nonsense'"),
         (("--pattern", "race", "--clients", "1"), "at least 2 clients"),
         (("--nonsense",), "No such option"),
+        (("--calls", "5"), "--calls is of a pattern that was not asked for"),
     ],
 )
 def test_wrong_usage_is_said_with_the_option(

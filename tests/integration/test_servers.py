@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import os
 import signal
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
+from harness.contracts.scan_ticket import SCAN_TICKET
 from harness.environment.choice import open_server
 from harness.environment.container import ContainerServer, why_not
-from harness.environment.database import Template
+from harness.environment.database import Database, Template
 from harness.environment.embedded import EmbeddedServer
 from harness.environment.servers import ExternalServer, Server, connect
 from harness.errors import ExitStatus, HarnessError
 from harness.options import Options
 from harness.run import open_harness
+from harness.targets.sql import SqlTarget
 from harness.verdict.findings import Truth
 from tests.conftest import MIGRATIONS, ROOT, SEED, MakeHarness, Sandbox
 
@@ -239,6 +242,52 @@ def test_a_pool_stands_between_clients_and_server(pool: int, make_harness: MakeH
     result = harness.burst(clients=8, calls=20)
     assert result.verdict.held, result.verdict
     assert result.record.plan["pool_size"] == pool
+
+
+def test_patterns_side_by_side_share_one_pool(make_harness: MakeHarness, tmp_path: Path) -> None:
+    """A soak's burst and race, one of them timed on the server, come through the same connections."""
+    few = tmp_path / "few_backends.sql"
+    few.write_text(
+        "-- name: few_backends\nSELECT count(*) FROM pg_stat_activity WHERE datname = current_database()\n"
+        "AND query LIKE '%scan_ticket_atomic%' AND pid <> pg_backend_pid() HAVING count(*) > 3;"
+    )
+    harness = make_harness(pool_size=3, profile="soak", clients=4, duration=1.0, rounds=12, invariants=(few,))
+    (soak,) = harness.profile()
+    result = harness.run(soak)
+    assert not result.verdict.broken, result.verdict
+    assert {o.phase > 0 for o in result.history.operations()} == {True, False}
+
+
+def test_a_pool_that_the_server_has_no_room_for_is_an_error(database: Database) -> None:
+    """Not a traceback of the pool's own: how many connections, how long it waited, what to do."""
+    target = SqlTarget(database.dsn, SCAN_TICKET, pool_size=400, timeout=1)
+    try:
+        with pytest.raises(HarnessError, match="The pool's 400 connections were not there within 1 s"):
+            target.connect(0, [], overlap=False, warm_up=uuid.uuid4())
+    finally:
+        target.close()
+
+
+def test_the_next_clone_is_made_ahead_and_old_ones_are_dropped(
+    server: EmbeddedServer, databases: Callable[[], set[str]]
+) -> None:
+    """On a server that is thrown away the databases of past runs stay until there are some, and never pile up."""
+    before = databases()
+    with Template(server, [MIGRATIONS], [SEED], server_goes=True) as template:
+        names = []
+        for _ in range(12):
+            with template.lent() as database:
+                names.append(database.name)
+                template.tidy()
+        with template.lent() as last:
+            assert last.name not in names
+            assert len(set(names)) == 12
+            assert template._tidying is not None
+            template._tidying.join()
+            assert len(databases() - before) <= 11  # the template, eight that are over, this one and the next
+    for name in databases() - before:  # their server goes on here, unlike a real one
+        with connect(server.dsn) as connection:
+            connection.execute(f'DROP DATABASE "{name}"')
 
 
 def test_a_race_through_one_connection_proves_nothing(make_harness: MakeHarness) -> None:
