@@ -15,12 +15,12 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Protocol
 
-from harness.contracts.contract import FAILED, IN_DOUBT, TIMEOUT, Contract, Effect, Outcome
+from harness.contracts.contract import FAILED, IN_DOUBT, NOT_REACHED, TIMEOUT, Contract, Effect, Outcome
 from harness.history import History, Log
 from harness.targets.target import Answer, Caller, Duplex, Span, Target
 
@@ -75,12 +75,14 @@ _READY_TIMEOUT = 60.0
 _GRACE = 2.0
 """Seconds a cancelled call gets to come back before its connection is cut."""
 
+_CANCELLED = "57014"
+
 INTERRUPTED = "interrupted"
 """Code of a call that was given up because the run was ended by Ctrl-C or SIGTERM."""
 
 
-def fire(client: Client, jobs: Iterator[Step]) -> None:
-    """Make each job's call and append it to the client's log, until the jobs or the connection end.
+def fire(client: Client, jobs: Iterator[Step], crew: Crew) -> None:
+    """Make each job's call and append it to the client's log, until the jobs or the connection end, or the crew stops.
 
     For one client on a thread of its own: its jobs may wait for the clock.
     """
@@ -88,6 +90,8 @@ def fire(client: Client, jobs: Iterator[Step]) -> None:
     call, write = caller.call, client.log.write
     for job in jobs:
         assert type(job) is tuple, "a client on its own has nobody to wait for"
+        if crew.stopping:
+            return
         due, key, variant, phase = job
         client.since = called = clock()
         outcome, evidence = call(key, variant)
@@ -97,7 +101,7 @@ def fire(client: Client, jobs: Iterator[Step]) -> None:
             return
 
 
-def fire_side_by_side(clients: Sequence[tuple[Client, Iterator[Step]]]) -> None:
+def fire_side_by_side(clients: Sequence[tuple[Client, Iterator[Step]]], crew: Crew) -> None:
     """The same for several clients on one thread, each with one call in flight; their jobs may wait for one another.
 
     A group commit answers many clients in the same instant, and a race lets them all go at once. With a thread for
@@ -106,13 +110,14 @@ def fire_side_by_side(clients: Sequence[tuple[Client, Iterator[Step]]]) -> None:
     has something to do.
     """
     with ExitStack() as stack:
-        _Ring([_Lane(client, jobs, stack) for client, jobs in clients]).fire()
+        _Ring([_Lane(client, jobs, stack) for client, jobs in clients], crew).fire()
 
 
 class _Ring:
     """The state of that loop: each lane is in flight, waits in one of two ways, or is done."""
 
-    def __init__(self, lanes: list[_Lane]) -> None:
+    def __init__(self, lanes: list[_Lane], crew: Crew) -> None:
+        self._crew = crew
         for lane in lanes:
             lane.caller.beside(lanes[0].caller)
         self._in_flight: dict[int, _Lane] = {}
@@ -123,7 +128,7 @@ class _Ring:
         self._came: list[tuple[_Lane, int, int, Job, Any]] = []
 
     def fire(self) -> None:
-        in_flight, poll, came = self._in_flight, self._sockets.poll, self._came
+        in_flight, poll, came, crew = self._in_flight, self._sockets.poll, self._came, self._crew
         try:
             while in_flight or self._waiting or self._together:
                 if self._waiting or not in_flight:
@@ -138,7 +143,9 @@ class _Ring:
                     client = lane.client
                     came.append((lane, client.since, clock(), lane.job, received))
                     step = next(lane.jobs, None)
-                    if type(step) is tuple:
+                    if crew.stopping:
+                        step = None
+                    elif type(step) is tuple:
                         lane.job = step
                         client.since = clock()
                         if lane.send(step[1], step[2]):
@@ -168,6 +175,8 @@ class _Ring:
             if type(step) is not tuple:
                 self._park(lane, step)
                 continue
+            if self._crew.stopping:
+                continue
             lane.job = step
             lane.client.since = clock()
             if lane.send(step[1], step[2]):
@@ -194,10 +203,10 @@ class _Ring:
         return max(0.0, min(lane.asked_at for lane in self._waiting) - time.monotonic()) * 1000
 
     def _write_down(self) -> None:
-        for lane, called, returned, (due, key, variant, phase), received in self._came:
+        came, self._came[:] = self._came[:], []
+        for lane, called, returned, (due, key, variant, phase), received in came:
             outcome, evidence = lane.read(received)
             lane.write(lane.client.number, called, returned, due, key, variant, phase, outcome, evidence)
-        self._came.clear()
 
 
 class _Lane:
@@ -237,7 +246,8 @@ class _OnThread:
                     self._answers.put(self._caller.call(*job))
                 except BaseException as error:
                     self._answers.put(error)
-                self._there.send(b".")
+                with suppress(OSError):  # nobody listens any more: the loop ended by an error
+                    self._there.send(b".")
 
     def beside(self, first: Duplex) -> None:
         """Its answers are read on its own thread."""
@@ -375,9 +385,9 @@ class Crew:
             with ExitStack() as stack:
                 mine = [(client, stack.enter_context(closing(jobs(client)))) for client in crew]
                 if _alone(crew[0], plan):
-                    fire(*mine[0])
+                    fire(*mine[0], self)
                 else:
-                    fire_side_by_side(mine)
+                    fire_side_by_side(mine, self)
 
         with without_collections():
             threads = self._start_threads(run, crews)
@@ -391,6 +401,7 @@ class Crew:
                 self._stop()
                 start.set()
                 self._give_up(threads)
+                self._tell_timeouts()
                 raise
         self._tell_timeouts()
         return logs
@@ -424,7 +435,9 @@ class Crew:
         crews: list[list[Client]] = []
         shared: dict[Waits, list[Client]] = {}
         for client in self.clients:
-            if _alone(client, plan):
+            if not client.opened.alive:
+                client.lost = True
+            elif _alone(client, plan):
                 crews.append([client])
             else:
                 shared.setdefault(plan.waits(client.number), []).append(client)
@@ -492,52 +505,55 @@ class Crew:
         now, limit = clock(), int(self.timeout * 1e9)
         for client in self.clients:
             since = client.since
-            if not since or now - since < limit:
+            over = now - max(since, client.opened.began) - limit
+            if not since or over < 0:
                 continue
             if (client.number, since) not in self._cancelled:
                 self._cancelled.add((client.number, since))
                 client.opened.cancel()
-            elif now - since > limit + int(_GRACE * 1e9):
+            elif over > _GRACE * 1e9:
                 client.opened.abort()
         if self._progress is not None:
             self._progress(sum(map(len, self.logs)))
 
     def _give_up(self, threads: Sequence[threading.Event]) -> None:
-        in_flight = [(client, client.since) for client in self.clients if client.since]
+        in_flight = self._in_flight()
         for client, _ in in_flight:
             client.opened.cancel()
         if not _joined(threads):
+            # Also those that were being sent when the others were cancelled.
+            in_flight |= self._in_flight()
             for client, _ in in_flight:
                 client.opened.abort()
             _joined(threads)
         # Our cancellation is no fault of the function's.
         given_up = Outcome(IN_DOUBT, Effect.IN_DOUBT, INTERRUPTED, "given up by the harness")
         for client, since in in_flight:
-            _correct(client, since, given_up)
+            log = client.log
+            at = log.last(client.number, since)
+            if at is not None and log.outcomes[at].effect is Effect.FAILED:
+                log.outcomes[at] = given_up
+
+    def _in_flight(self) -> set[tuple[Client, int]]:
+        return {(client, client.since) for client in self.clients if client.since}
 
     def _tell_timeouts(self) -> None:
         """Name the calls that were cancelled; one that ended well before its cancellation came is none."""
         timed_out = Outcome(FAILED, Effect.FAILED, TIMEOUT, f"no answer within {self.timeout:g} s")
         for number, since in self._cancelled:
-            effect = _correct(self.clients[number], since, timed_out)
-            self.timeouts += effect in (Effect.FAILED, Effect.IN_DOUBT)
+            log = self.clients[number].log
+            at = log.last(number, since)
+            if at is None or log.outcomes[at].code in NOT_REACHED:
+                continue  # it was a transaction's end, or waited for a connection
+            if log.outcomes[at].code == _CANCELLED:
+                log.outcomes[at] = timed_out
+            self.timeouts += log.outcomes[at].effect in (Effect.FAILED, Effect.IN_DOUBT)
         self._cancelled.clear()
 
 
 def _alone(client: Client, plan: Plan) -> bool:
     waits = plan.waits(client.number)
     return waits is Waits.CLOCK or (waits is Waits.NOTHING and not isinstance(client.caller, Duplex))
-
-
-def _correct(client: Client, called: int, outcome: Outcome) -> Effect | None:
-    """Give the client's call of that moment another outcome, if it failed; what its effect was."""
-    position = client.log.last(client.number, called)
-    if position is None:
-        return None
-    effect = client.log.outcomes[position].effect
-    if effect is Effect.FAILED:
-        client.log.outcomes[position] = outcome
-    return effect
 
 
 def _joined(threads: Sequence[threading.Event]) -> bool:

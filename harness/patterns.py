@@ -40,7 +40,7 @@ class Keys:
 
 
 class Pattern(Protocol):
-    """A plan. `jobs` runs in the client's thread; `prepare` once, in the main thread, before the start."""
+    """A plan. `prepare` runs once, in the main thread, before the start; the jobs on the thread that fires them."""
 
     name: ClassVar[str]
 
@@ -132,7 +132,7 @@ class Burst:
             phase, pause = self.phase, self.pause
             turn = client.number % len(variants)
             for variant in itertools.islice(itertools.cycle(variants[turn:] + variants[:turn]), self.calls):
-                if crew.stopping or clock() >= deadline:
+                if clock() >= deadline:
                     return
                 key = next(shared, None)
                 if key is None:
@@ -241,10 +241,9 @@ class Race:
         def jobs(client: Client) -> Generator[Step, None, None]:
             me = places[client.number]
             for number, each in enumerate(rounds):
-                if self.pace and number and me == each.callers[0]:
-                    crew.stopped.wait(self.pace)  # no call is in flight now
-                if crew.stopping:
-                    return
+                if self.pace:
+                    # Whoever is asked first waits; no call is in flight now.
+                    crew.stopped.wait(crew.started / 1e9 + number * self.pace - clock() / 1e9)
                 if me in each.callers:
                     key = encoded[number][client.target.name][each.keys[each.callers.index(me)]]
                     job = (0, key, each.variant, number + 1)
@@ -263,21 +262,25 @@ class Race:
 
     def _held(self, client: Client, job: Job, *, commit: bool) -> Generator[Step, None, None]:
         caller, log = client.opened, client.log
+        client.since = clock()  # like a call, it may have to be cancelled
         opened = caller.begin()
+        client.since = 0
         yield job
         yield TOGETHER
         if not opened:
             return
         yield Wait(self.hold)  # while the others call
         at = log.last(client.number)
+        client.since = clock()
         ended = caller.end(commit=commit)
+        client.since = 0
         if at is None:
             return
-        if not caller.alive:
+        if ended is None:
             log.outcomes[at] = Outcome(IN_DOUBT, Effect.IN_DOUBT, "connection_lost", "lost while held open")
         elif not ended and log.outcomes[at].effect is Effect.APPLIED:
             log.outcomes[at] = Outcome(FAILED, Effect.FAILED, "commit_failed", "COMMIT ended in a rollback")
-        committed = ended and commit
+        committed = bool(ended) and commit
         log.amend(at, clock(), rolled_back=not committed)
         if not committed:
             # The winner went away: the ticket must be scannable, or scanned by one of the others.
@@ -353,8 +356,6 @@ class Arrivals:
                 ahead = due_at - clock()
                 if ahead > 0:
                     crew.stopped.wait(ahead / 1e9)
-                if crew.stopped.is_set():
-                    return
                 yield due_at, key, variant, 0
 
         return jobs
@@ -396,8 +397,6 @@ class Rescan:
                 # The same keys in every pass, each time from the next client.
                 whose = (client.number + phase) % self.clients
                 for number, key in enumerate(encoded[whose * self.calls : (whose + 1) * self.calls]):
-                    if crew.stopping:
-                        return
                     yield 0, key, number % variants, phase
                 yield TOGETHER
 
@@ -440,8 +439,6 @@ class Unknown:
         def jobs(client: Client) -> Generator[Step, None, None]:
             mine = encoded[client.number * self.calls : (client.number + 1) * self.calls]
             for number, key in enumerate(mine):
-                if crew.stopped.is_set():
-                    return
                 yield 0, key, number % variants, 0
 
         return jobs

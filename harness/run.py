@@ -402,7 +402,7 @@ class Harness:
         contract = self.contract
         expected = pattern.expected(contract)
         metrics = measure(history, contract, expected, LATE)
-        overlapped = overlap.measure(history.operations(), crew.spans())
+        overlapped = overlap.measure(history.operations(), crew.spans(), contract.capacity)
         findings = [*thresholds.judge(metrics, contract, expected), *judge_history(history, contract)]
         if overlapped is not None:
             findings.append(overlap.judge(overlapped))

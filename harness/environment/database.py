@@ -94,15 +94,12 @@ class Template:
         # Only a server that was started has a DSN.
         return self._named(f"{self._prefix}_template")
 
-    @property
-    def dsn(self) -> str:
-        """The template itself, for looking at its catalogue; a clone waits until nobody is connected to it."""
-        return self._database.dsn
-
     def clone(self) -> Database:
         """A fresh database with everything that the template holds."""
         made, self._made = self._made, None
-        return self._clone() if made is None else made.result()
+        if made is None or made.exception() is not None:
+            return self._clone()  # and what went wrong on the thread is said now, if it still does
+        return made.result()
 
     @contextmanager
     def lent(self) -> Iterator[Database]:
@@ -127,12 +124,11 @@ class Template:
 
     def _tidy(self, made: Future[Database]) -> None:
         try:
-            made.set_result(self._clone())
             while len(self._finished) > _KEPT:
                 self._finished.pop(0).drop()
+            made.set_result(self._clone())
         except BaseException as error:
-            if not made.done():  # what could not be dropped now is dropped at the end
-                made.set_exception(error)
+            made.set_exception(error)
 
     def _clone(self) -> Database:
         database = self._named(f"{self._prefix}_{next(self._numbers)}")

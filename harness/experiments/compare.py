@@ -243,7 +243,7 @@ class _Bench:
                 finally:
                     crew.close()
                 history = crew.history(())
-                measured = overlap.measure(history.operations(), crew.spans())
+                measured = overlap.measure(history.operations(), crew.spans(), harness.contract.capacity)
                 assert measured is not None
                 found.append(_Raced(name, history, overlap.judge(measured)))
         return found

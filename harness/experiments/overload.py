@@ -46,7 +46,7 @@ def overload(harness: Harness, options: HttpOptions, *, clients: int = 50, round
             crew.close()
         history = crew.history(())
         metrics = measure(history, contract, race.expected(contract), LATE)
-        measured = overlap.measure(history.operations(), crew.spans())
+        measured = overlap.measure(history.operations(), crew.spans(), contract.capacity)
         findings = [
             *judge_history(history, contract),
             *([] if measured is None else [overlap.judge(measured)]),

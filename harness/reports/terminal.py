@@ -144,7 +144,9 @@ def _race(run: RunRecord) -> RenderableType:
     refused = Counter(r.refused for r in overlap.rounds if r.callers == clients and r.keys == 1)
     if clients and refused:
         rounds = counted(refused.total(), "plain round")
-        rows["expected"] = f"{clients - 1} of {clients} refused in each of {rounds} of all clients on one key"
+        rows["expected"] = (
+            f"{max(clients - overlap.capacity, 0)} of {clients} refused in each of {rounds} of all clients on one key"
+        )
         rows["observed"] = ", ".join(f"{n} of {clients} in {counted(times, 'round')}" for n, times in refused.items())
     rows |= {
         "rounds": f"{len(overlap.rounds)} plain, {overlap.held_rounds} with a transaction held open",

@@ -58,7 +58,7 @@ _PAUSES = (0.05, 0.15)
 
 _MOST_KNOWN = 10_000
 _OVERLAP_SUFFIX = "_overlap"
-_TIMING = ("ended", "transaction", "started", "seen")
+_TIMING = ("harness_ended", "harness_transaction", "harness_started", "harness_seen")
 """The columns that overlap.sql adds, in its order."""
 
 NOT_JSON = "not_json"
@@ -301,6 +301,8 @@ class HttpTarget:
 class HttpCaller:
     """One client on its own connection. `send` and `receive` are the hot path."""
 
+    began = 0
+
     def __init__(self, wire: Wire, head: Head, bodies: Sequence[tuple[bytes, bytes]], reader: _Reader) -> None:
         self._wire = wire
         self._head = head
@@ -368,7 +370,7 @@ class HttpCaller:
         """False: each HTTP call is a transaction of its own."""
         return False
 
-    def end(self, *, commit: bool) -> bool:
+    def end(self, *, commit: bool) -> bool | None:
         return False
 
     @property

@@ -3,7 +3,7 @@
 CREATE SCHEMA IF NOT EXISTS harness;
 
 CREATE OR REPLACE FUNCTION harness.{overlap}({parameters}) RETURNS TABLE (
-    {columns}, ended timestamptz, transaction xid8, started timestamptz, seen pg_snapshot
+    {columns}, harness_ended timestamptz, harness_transaction xid8, harness_started timestamptz, harness_seen pg_snapshot
 ) LANGUAGE sql AS {body};
 
 CREATE OR REPLACE FUNCTION harness.pause(seconds float8) RETURNS boolean

@@ -24,7 +24,7 @@ class SqlError(Exception):
 
 
 class MemoryTarget:
-    """Calls `function` in the client's own thread."""
+    """Calls `function` on a thread for each client."""
 
     name = "memory"
 
@@ -68,6 +68,7 @@ class MemoryTarget:
 
 class _MemoryCaller:
     alive = True
+    began = 0
 
     def __init__(self, target: MemoryTarget, arguments: Sequence[Mapping[str, Any]]) -> None:
         self._target = target
@@ -88,7 +89,7 @@ class _MemoryCaller:
     def begin(self) -> bool:
         return False
 
-    def end(self, *, commit: bool) -> bool:
+    def end(self, *, commit: bool) -> bool | None:
         return False
 
     def cancel(self) -> None:

@@ -10,6 +10,7 @@ import os
 import socket
 import struct
 import threading
+import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -31,13 +32,16 @@ _PLAIN_STATEMENT, _TIMED_STATEMENT = b"harness_call", b"harness_timed_call"
 _WARM_UPS = 6
 """PL/pgSQL plans a statement anew five times before it may keep a generic plan (manual, "Plan Caching")."""
 
+_NOT_YET = 2**62
+"""A clock reading that does not come: a call that waits for a connection has not reached the function."""
+
 _GRACE = 2.0
 """Seconds that a cancelled warm-up call gets to come back before its connection is cut."""
 
 _MOST_KNOWN = 10_000
 """Distinct answers remembered per connection; messages that hold an id would grow without end."""
 
-_TIMING = ("ended", "transaction", "started", "seen")
+_TIMING = ("harness_ended", "harness_transaction", "harness_started", "harness_seen")
 """The columns that overlap.sql adds, in its order."""
 
 _BYTEA = psycopg.adapters.types["bytea"].oid
@@ -194,6 +198,8 @@ class _Call:
 class _SqlCaller:
     """One client on its own connection. `call` is the hot path."""
 
+    began = 0
+
     def __init__(self, connection: psycopg.Connection[Any], call: _Call) -> None:
         self._connection = connection
         self._pgconn = connection.pgconn
@@ -241,8 +247,8 @@ class _SqlCaller:
             result = self._get_result()
             if result is None:
                 return self._reader.lost(self._pgconn.get_error_message())
-            while self._get_result() is not None:
-                pass
+            while (more := self._get_result()) is not None:
+                result = more  # after the row: what went wrong at commit
         except psycopg.OperationalError as error:
             return self._reader.lost(str(error))
         # An error is read at once: it says how the connection is now.
@@ -254,8 +260,9 @@ class _SqlCaller:
     def begin(self, command: bytes = b"BEGIN") -> bool:
         return self._command(command)
 
-    def end(self, *, commit: bool) -> bool:
-        return self._command(b"COMMIT" if commit else b"ROLLBACK")
+    def end(self, *, commit: bool) -> bool | None:
+        ended = self._command(b"COMMIT" if commit else b"ROLLBACK")
+        return ended if ended or self.alive else None
 
     @property
     def alive(self) -> bool:
@@ -296,6 +303,7 @@ class _PooledCaller:
         """Taken to cancel: a connection that went back to the pool carries somebody else's call."""
         self._lost = False
         """Whether the last call lost its connection, or found none."""
+        self.began = _NOT_YET
 
     def call(self, key: Any, variant: int) -> Answer:
         if self._held is not None:
@@ -308,6 +316,7 @@ class _PooledCaller:
             reader = self._call.reader
             return reader.failed("pool_timeout", str(error)) if self.alive else reader.lost(str(error))
         self._current = _SqlCaller(connection, self._call)
+        self.began = time.perf_counter_ns()
         try:
             return self._current.call(key, variant)
         finally:
@@ -319,12 +328,13 @@ class _PooledCaller:
         except PoolTimeout:
             return False
         self._current = _SqlCaller(self._held, self._call)
+        self.began = 0
         if not self._current.begin(command):
             self.end(commit=False)
             return False
         return True
 
-    def end(self, *, commit: bool) -> bool:
+    def end(self, *, commit: bool) -> bool | None:
         if self._held is None:
             return False
         assert self._current is not None
@@ -338,7 +348,7 @@ class _PooledCaller:
         assert self._current is not None
         self._lost = not self._current.alive
         with self._returning:
-            self._current = None
+            self._current, self.began = None, _NOT_YET
         self._pool.putconn(connection)
 
     @property

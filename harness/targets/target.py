@@ -19,9 +19,9 @@ class Span:
     transaction: int | None = None
     """Its transaction's id; None where it has none, having written nothing."""
     running: frozenset[int] = frozenset()
-    """The ids, below `next_transaction`, of the transactions in progress when it started."""
+    """The ids below `next_transaction` of the transactions that were in progress when it started."""
     next_transaction: int = 0
-    """The first transaction id that was not yet given out when it started; 0: not known."""
+    """Transactions from this id on had not ended when it started; 0: not known."""
 
     def over_before(self, other: Span) -> bool:
         """Whether this call's transaction had ended when `other` started.
@@ -36,7 +36,7 @@ class Span:
 
 
 class Caller(Protocol):
-    """One client's connection, opened and warmed; used by one thread, except `cancel` and `abort`."""
+    """One client's connection, opened and warmed; used by one thread at a time, except `cancel` and `abort`."""
 
     def call(self, key: Any, variant: int) -> tuple[Outcome, Sequence[Any]]:
         """Call the function once with an encoded key; the outcome and the raw evidence and timing columns.
@@ -49,8 +49,13 @@ class Caller(Protocol):
         """Open a transaction that the next call runs in; False where this target has none."""
         ...
 
-    def end(self, *, commit: bool) -> bool:
-        """End that transaction; False when its end could not be confirmed."""
+    def end(self, *, commit: bool) -> bool | None:
+        """End that transaction; False when it ended otherwise, None when the connection was lost and nobody knows."""
+        ...
+
+    @property
+    def began(self) -> int:
+        """When the call in flight got a connection, as `time.perf_counter_ns` reads; 0 where it has its own."""
         ...
 
     @property

@@ -82,7 +82,8 @@ def check(invariants: Sequence[Invariant], connect: Connect) -> None:
                 result = connection.pgconn.prepare(b"", invariant.query.encode())
                 if result.status != ExecStatus.COMMAND_OK:
                     raise error_from_result(result)
-            if not connection.pgconn.describe_prepared(b"").nfields:
+            found = connection.pgconn.describe_prepared(b"")
+            if found.nparams or not found.nfields:
                 raise HarnessError(
                     f"{invariant.path}:{invariant.line}: the invariant {invariant.name!r} is no query.",
                     tried=invariant.query,
@@ -102,8 +103,9 @@ def judge(invariants: Sequence[Invariant], operations: Sequence[Operation], conn
     with connection:
         try:
             _store(connection, operations)
+            connection.execute("SET default_transaction_read_only = on")  # to judge is not to change
             return [_judged(connection, invariant) for invariant in invariants]
-        except psycopg.OperationalError as error:
+        except (psycopg.OperationalError, psycopg.DataError) as error:
             reason = " ".join(str(error).split())
             return [_undecided(i, f"the database could not be asked: {reason}") for i in invariants]
 

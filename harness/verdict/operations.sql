@@ -11,5 +11,5 @@ CREATE UNLOGGED TABLE harness.operations (
     code        text,              -- SQLSTATE or PGRSTnnn of a call that failed
     arguments   jsonb   NOT NULL,
     answer      jsonb   NOT NULL,  -- the contract's evidence columns
-    rolled_back boolean NOT NULL   -- on purpose, after the answer
+    rolled_back boolean NOT NULL   -- after the answer, so it had no effect
 );

@@ -44,6 +44,8 @@ class Overlap:
     spread_p50_us: float
     spread_p95_us: float
     at_once_p50: float
+    capacity: int
+    """How many calls one fresh key accepts."""
     escape_bound: float
     """With no violation seen: the most, at 95 % confidence, that the chance per overlapped round can be."""
 
@@ -66,7 +68,9 @@ def most_at_once(spans: Iterable[Span]) -> int:
     )
 
 
-def measure(operations: Sequence[Operation], spans: Sequence[tuple[int, Hashable, Span]]) -> Overlap | None:
+def measure(
+    operations: Sequence[Operation], spans: Sequence[tuple[int, Hashable, Span]], capacity: int = 1
+) -> Overlap | None:
     """The overlap of a race's rounds; None when no call was timed on the server.
 
     Calls of a round overlap where the transactions of two on the same key were open at once on the server. Held rounds,
@@ -101,6 +105,7 @@ def measure(operations: Sequence[Operation], spans: Sequence[tuple[int, Hashable
         percentile(spreads, 0.5),
         percentile(spreads, 0.95),
         percentile(sorted(float(r.at_once) for r in rounds), 0.5),
+        capacity,
         escape_bound(overlapped + held),
     )
 

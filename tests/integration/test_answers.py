@@ -11,9 +11,16 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from harness.contracts.contract import Effect
+from harness.contracts.scan_ticket import SCAN_TICKET
+from harness.environment.database import Database
 from harness.environment.embedded import EmbeddedServer
 from harness.environment.servers import connect
 from harness.errors import ExitStatus
+from harness.firing import Crew
+from harness.patterns import Burst, Keys
+from harness.run import Result
+from harness.targets.sql import SqlTarget
 from harness.verdict.findings import Truth
 from tests.conftest import MakeHarness
 
@@ -72,6 +79,43 @@ def test_a_call_without_a_good_answer_has_failed(
     assert result.verdict["threshold.scan_errors.rate<0.001"].truth is Truth.BROKEN
     assert {o.outcome.label for o in result.history.operations()} == {"failed"}
     assert harness.record("test").exit_status is ExitStatus.BROKEN
+
+
+@pytest.mark.parametrize("pool", [None, 2])
+@pytest.mark.parametrize("play", ["burst", "paused burst", "race", "rescan"])
+def test_an_error_at_commit_is_the_calls_error(
+    play: str, pool: int | None, make_harness: MakeHarness, tmp_path: Path
+) -> None:
+    """After its answer, a call can still fail at the end of its transaction, by a deferred constraint for one."""
+    late = tmp_path / "late.sql"
+    late.write_text(
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS\n"
+        "$$ BEGIN RAISE EXCEPTION 'too late' USING ERRCODE = 'P0077'; END $$;\n"
+        "CREATE CONSTRAINT TRIGGER late AFTER INSERT ON scan_logs DEFERRABLE INITIALLY DEFERRED\n"
+        "FOR EACH ROW WHEN (NEW.scan_success) EXECUTE FUNCTION refuse();\n"
+    )
+    harness = make_harness(late, pool_size=pool)
+    runs: dict[str, Callable[[], Result]] = {
+        "burst": lambda: harness.burst(clients=3, calls=5),
+        "paused burst": lambda: harness.burst(clients=3, calls=5, pause=0.001),
+        "race": lambda: harness.race(clients=3, rounds=12, mixed=False),
+        "rescan": lambda: harness.rescan(clients=3, calls=2),
+    }
+    result = runs[play]()
+    assert not [o for o in result.history.operations() if o.outcome.label == "accepted"]
+    assert result.verdict["no_unhandled_error"].evidence[0]["reason"] == "P0077: too late"
+    assert result.verdict["invariant.ticket_agrees_with_log"].truth is Truth.HELD
+
+
+def test_a_call_that_waits_for_a_connection_till_its_timeout_is_no_fault_of_the_function(
+    function: Callable[[str], Path], make_harness: MakeHarness
+) -> None:
+    """Both limits are the same, and the call never reached the function."""
+    slow = function(f"BEGIN PERFORM pg_sleep(0.2); {ONE_ROW} END")
+    result = make_harness(slow, pool_size=1, timeout=0.5).burst(clients=8, calls=1)
+    codes = {o.outcome.code for o in result.history.operations()}
+    assert codes == {None, "pool_timeout"}
+    assert result.verdict["no_unhandled_error"].truth is Truth.HELD
 
 
 def test_a_call_that_hangs_is_cancelled_and_reported(
@@ -207,6 +251,32 @@ def test_one_backend_that_is_terminated_leaves_one_client_out(make_harness: Make
     assert result.verdict["no_unhandled_error"].truth is Truth.UNDECIDED
     assert result.verdict["invariant.ticket_agrees_with_log"].truth is Truth.HELD
     assert "1 calls are in doubt: their connection died before the answer" in result.record.notes
+
+
+def test_a_crew_fires_again_without_a_client_whose_backend_was_terminated(database: Database) -> None:
+    """As after a calibration, or between two blocks of a comparison: the others go on, nothing is raised."""
+    target = SqlTarget(database.dsn, SCAN_TICKET)
+    crew = Crew(SCAN_TICKET, lambda _: target, 3, timeout=10, overlap=lambda _: False)
+
+    def fresh(count: int) -> Keys:
+        with database.connect() as connection:
+            return Keys([row[0] for row in connection.execute("SELECT * FROM harness.new_tickets(%s)", [count])])
+
+    crew.open(fresh(3).fresh)
+    try:
+        with connect(database.dsn) as connection:
+            connection.execute(
+                "SELECT pg_terminate_backend(pid, 1000) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND pid <> pg_backend_pid() LIMIT 1"
+            )
+        (first,) = crew.fire(Burst(3, calls=4), fresh(12))
+        (second,) = crew.fire(Burst(3, calls=4), fresh(12))
+    finally:
+        crew.close()
+    assert crew.lost
+    assert [o.effect for o in first.outcomes].count(Effect.IN_DOUBT) <= 1
+    assert {o.label for o in second.outcomes} == {"accepted"}
+    assert len(second) == 8
 
 
 def test_a_race_goes_on_without_a_client_whose_backend_was_terminated(make_harness: MakeHarness) -> None:

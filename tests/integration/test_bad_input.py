@@ -345,8 +345,18 @@ def test_a_mistake_in_an_invariant_is_shown_with_its_line(
 
 def test_an_invariant_that_is_no_query_is_refused(folder: Callable[..., Path], harness_run: Callable[..., str]) -> None:
     """A statement that returns nothing proves nothing."""
-    said = harness_run("--invariants", folder("CREATE TABLE x ();"), *QUICK, status=ExitStatus.ENVIRONMENT)
-    assert "is no query" in said
+    for number, text in enumerate(("CREATE TABLE x ();", "SELECT 1 WHERE 1 = $1;")):
+        said = harness_run("--invariants", folder(text, name=str(number)), *QUICK, status=ExitStatus.ENVIRONMENT)
+        assert "is no query" in said
+        assert "successful_scans" not in said
+
+
+def test_an_invariant_that_writes_is_refused(folder: Callable[..., Path], harness_run: Callable[..., str]) -> None:
+    """Evidence is read, and not changed by the one who reads it."""
+    said = harness_run(
+        "--invariants", folder("DELETE FROM scan_logs RETURNING id;"), *QUICK, status=ExitStatus.ENVIRONMENT
+    )
+    assert "(SQLSTATE 25006)" in said
 
 
 # -- numbers

@@ -285,9 +285,24 @@ def test_the_next_clone_is_made_ahead_and_old_ones_are_dropped(
             assert template._tidying is not None
             template._tidying.join()
             assert len(databases() - before) <= 11  # the template, eight that are over, this one and the next
+    template._tidying.join()
     for name in databases() - before:  # their server goes on here, unlike a real one
         with connect(server.dsn) as connection:
             connection.execute(f'DROP DATABASE "{name}"')
+
+
+def test_a_clone_ahead_that_failed_is_made_again(template: Template, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What went wrong while nobody waited for it, the next run tries anew."""
+    make = template._clone
+
+    def fail() -> Database:
+        monkeypatch.setattr(template, "_clone", make)
+        raise HarnessError("No connection.")
+
+    monkeypatch.setattr(template, "_clone", fail)
+    template.tidy()
+    with template.lent() as database, database.connect() as connection:
+        assert connection.execute("SELECT count(*) FROM tickets").fetchone() == (16,)
 
 
 def test_a_race_through_one_connection_proves_nothing(make_harness: MakeHarness) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from harness.contracts.contract import Effect, Outcome
 from harness.contracts.scan_ticket import SCAN_TICKET
-from harness.firing import Client, Job, fire
+from harness.firing import Client, Crew, Job, fire
 from harness.history import NEVER, WARM_UP, History, Log
 from harness.patterns import Burst
 from harness.targets.memory import MemoryTarget
@@ -38,10 +38,11 @@ def new_log() -> Log:
 
 def write(log: Log, jobs: Iterator[Job], caller: Any = None) -> None:
     """Have the firing loop write these calls down."""
-    client = Client(0, MemoryTarget(SCAN_TICKET, Gate()), log.arguments[0])
+    target = MemoryTarget(SCAN_TICKET, Gate())
+    client = Client(0, target, log.arguments[0])
     client.log = log
     client.caller = caller or FreshAnswers()
-    fire(client, jobs)
+    fire(client, jobs, Crew(SCAN_TICKET, lambda _: target, 1, timeout=10, overlap=lambda _: False))
 
 
 def test_an_operation_costs_less_than_200_bytes() -> None:

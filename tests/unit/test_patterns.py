@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import itertools
 import statistics
+import uuid
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
 
 from harness.contracts.scan_ticket import SCAN_TICKET
 from harness.errors import ExitStatus, UsageError
-from harness.patterns import Arrivals, Burst, Race, Rescan, Together, Unknown
+from harness.firing import Crew
+from harness.patterns import Arrivals, Burst, Keys, Race, Rescan, Together, Unknown
+from harness.targets.memory import MemoryTarget
 from tests.histories import Gate, play
 
 
@@ -66,6 +70,25 @@ def test_a_race_calls_what_it_planned() -> None:
         seen[number] = {o.key for o in mine}
         assert len(seen[number]) == each.distinct_keys
     assert len(set().union(*seen.values())) == pattern.fresh_keys(None)
+
+
+@pytest.mark.parametrize("pattern", [Race(4, 40), Rescan(4, 20), Burst(4, calls=50), Unknown(4, 50)])
+def test_a_crew_that_is_stopped_makes_no_new_call(pattern: Any) -> None:
+    """After Ctrl-C only the calls in flight come back, in whatever round, held ones too."""
+    target = MemoryTarget(SCAN_TICKET, lambda asked: stopping(asked))
+    crew = Crew(SCAN_TICKET, lambda _: target, 4, timeout=10, overlap=pattern.overlap)
+    gate, made = Gate(), itertools.count(1)
+
+    def stopping(asked: Mapping[str, Any]) -> Mapping[str, Any]:
+        if next(made) == 30:
+            crew.stopping = True
+        return gate(asked)
+
+    crew.open([uuid.uuid4() for _ in range(4)])
+    keys = Keys([uuid.uuid4() for _ in range(pattern.fresh_keys(None))], [uuid.uuid4() for _ in range(200)])
+    logs = crew.fire(pattern, keys)
+    crew.close()
+    assert 30 <= sum(map(len, logs)) < 34
 
 
 def test_a_rounds_calls_start_after_those_of_the_round_before() -> None:
