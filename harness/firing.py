@@ -2,8 +2,8 @@
 
 A pattern's generator decides when the next call is made and with what; the loop makes it and writes it down. It has two
 forms: one client on a thread of its own, whose jobs may wait for the clock, and several clients side by side, whose
-jobs wait for one another at most. Nothing in either formats, logs or takes a lock; what watches them (timeouts,
-progress) only reads the columns from the main thread.
+jobs wait for one another at most. Nothing in either formats, logs or takes a lock (but to reach a caller that can only
+wait, behind a pool); what watches them, for timeouts and progress, only reads the columns from the main thread.
 """
 
 from __future__ import annotations
@@ -164,8 +164,8 @@ class _Ring:
         """Ask those whose wait is over for their next step, and send what they have, one right after the other."""
         if self._in_flight:
             now = time.monotonic()
-            asked = [lane for lane in self._waiting if lane.asked_at <= now]
-            self._waiting = [lane for lane in self._waiting if lane.asked_at > now]
+            asked = [lane for lane in self._waiting if lane.until <= now]
+            self._waiting = [lane for lane in self._waiting if lane.until > now]
         elif self._waiting:
             asked, self._waiting = self._waiting, []
         else:
@@ -195,12 +195,12 @@ class _Ring:
         if step.longest is None:
             self._together.append(lane)
         else:
-            lane.asked_at = time.monotonic() + step.longest
+            lane.until = time.monotonic() + step.longest
             self._waiting.append(lane)
 
     def _patience(self) -> float:
         """Milliseconds until the first wait is over."""
-        return max(0.0, min(lane.asked_at for lane in self._waiting) - time.monotonic()) * 1000
+        return max(0.0, min(lane.until for lane in self._waiting) - time.monotonic()) * 1000
 
     def _write_down(self) -> None:
         came, self._came[:] = self._came[:], []
@@ -212,10 +212,10 @@ class _Ring:
 class _Lane:
     """One client of the loop above: what it needs of it, looked up once."""
 
-    __slots__ = ("asked_at", "caller", "client", "job", "jobs", "number", "read", "receive", "send", "write")
+    __slots__ = ("caller", "client", "job", "jobs", "number", "read", "receive", "send", "until", "write")
 
     job: Job
-    asked_at: float
+    until: float
     """When its wait is over."""
 
     def __init__(self, client: Client, jobs: Iterator[Step], stack: ExitStack) -> None:

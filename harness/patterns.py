@@ -262,29 +262,39 @@ class Race:
 
     def _held(self, client: Client, job: Job, *, commit: bool) -> Generator[Step, None, None]:
         caller, log = client.opened, client.log
+        before = log.last(client.number)
         client.since = clock()  # like a call, it may have to be cancelled
         opened = caller.begin()
         client.since = 0
-        yield job
-        yield TOGETHER
-        if not opened:
-            return
-        yield Wait(self.hold)  # while the others call
-        at = log.last(client.number)
-        client.since = clock()
-        ended = caller.end(commit=commit)
-        client.since = 0
-        if at is None:
-            return
-        if ended is None:
-            log.outcomes[at] = Outcome(IN_DOUBT, Effect.IN_DOUBT, "connection_lost", "lost while held open")
-        elif not ended and log.outcomes[at].effect is Effect.APPLIED:
-            log.outcomes[at] = Outcome(FAILED, Effect.FAILED, "commit_failed", "COMMIT ended in a rollback")
-        committed = bool(ended) and commit
-        log.amend(at, clock(), rolled_back=not committed)
+        committed = True
+        try:
+            yield job
+            yield TOGETHER
+            if opened:
+                yield Wait(self.hold)  # while the others call
+        finally:
+            # Also when the run was stopped meanwhile.
+            at = log.last(client.number)
+            if opened and at is not None and at != before:
+                committed = _ended(client, at, commit=commit)
         if not committed:
             # The winner went away: the ticket must be scannable, or scanned by one of the others.
             yield job
+
+
+def _ended(client: Client, at: int, *, commit: bool) -> bool:
+    """End a held transaction, and say of its call, written down at that position, what became of it."""
+    log = client.log
+    client.since = clock()
+    ended = client.opened.end(commit=commit)
+    client.since = 0
+    if ended is None:
+        log.outcomes[at] = Outcome(IN_DOUBT, Effect.IN_DOUBT, "connection_lost", "lost while held open")
+    elif not ended and log.outcomes[at].effect is Effect.APPLIED:
+        log.outcomes[at] = Outcome(FAILED, Effect.FAILED, "commit_failed", "COMMIT ended in a rollback")
+    committed = bool(ended) and commit
+    log.amend(at, clock(), rolled_back=not committed)
+    return committed
 
 
 @dataclass(frozen=True, slots=True)

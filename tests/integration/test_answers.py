@@ -279,6 +279,30 @@ def test_a_crew_fires_again_without_a_client_whose_backend_was_terminated(databa
     assert len(second) == 8
 
 
+@pytest.mark.parametrize("pool", [None, 2])
+@pytest.mark.parametrize("commit", [True, False])
+def test_a_held_transaction_whose_backend_was_terminated_has_an_unknown_end(
+    pool: int | None, commit: bool, database: Database
+) -> None:
+    """Whether a commit got through is not known, also where a pool has another connection to offer."""
+    with database.connect() as connection:
+        first, second = connection.execute("SELECT * FROM harness.new_tickets(2)").fetchall()
+        target = SqlTarget(database.dsn, SCAN_TICKET, pool_size=pool)
+        arguments = [dict(variant.arguments(0)) for variant in SCAN_TICKET.variants]
+        caller = target.connect(0, arguments, overlap=True, warm_up=first[0])
+        try:
+            assert caller.begin()
+            assert caller.call(target.encode_key(second[0]), 0)[0].label == "accepted"
+            connection.execute(
+                "SELECT pg_terminate_backend(pid, 1000) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND state = 'idle in transaction'"
+            )
+            assert caller.end(commit=commit) is None
+        finally:
+            caller.close()
+            target.close()
+
+
 def test_a_race_goes_on_without_a_client_whose_backend_was_terminated(make_harness: MakeHarness) -> None:
     """Nobody waits for it: the rounds that are left are run by the others."""
     harness = make_harness()

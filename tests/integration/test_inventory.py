@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-import pytest
+from io import StringIO
 
+import pytest
+from rich.console import Console
+
+from harness.reports.terminal import print_record
 from harness.run import Harness
 from harness.verdict.findings import Truth
 from tests.conftest import MakeHarness
@@ -26,6 +30,16 @@ def test_a_right_counter_holds(pattern: str, shop: Harness) -> None:
         "arrivals": lambda: shop.arrivals(clients=4, rate=200, duration=0.5, duplicates=0.3),
     }[pattern]()
     assert result.verdict.held, result.verdict
+
+
+def test_the_report_expects_as_many_refusals_as_the_stock_leaves(shop: Harness) -> None:
+    """Of eight buyers of five pieces three are refused, and the report says so of each plain round."""
+    shop.race(clients=8, rounds=10, mixed=False)
+    console = Console(record=True, width=160, file=StringIO())
+    print_record(shop.record("test"), console)
+    report = console.export_text()
+    assert "3 of 8 refused in each of 10 plain rounds of all clients on one key" in report
+    assert "3 of 8 in 10 rounds" in report
 
 
 def test_overselling_is_found_out(make_harness: MakeHarness) -> None:
