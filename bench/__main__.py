@@ -2,9 +2,13 @@
 
 import importlib
 import pkgutil
+import signal
 import sys
 
 import bench
+
+# An exit like any other, so that servers are stopped.
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 
 names = [m.name for m in pkgutil.iter_modules(bench.__path__) if not m.name.startswith("_")]
 chosen = sys.argv[1:] or names
