@@ -30,10 +30,12 @@ Job = tuple[int, Any, int, int]
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """What a generator yields in place of a job, to be asked again when no call beside it is in flight any more."""
+    """What a generator yields in place of a job, to be asked again later."""
 
     longest: float | None = None
-    """Seconds after which it is asked all the same. Those that wait without end are asked together, after the rest."""
+    """Seconds after which it is asked; None: together with all others that wait so, when no call is in flight."""
+    early: bool = False
+    """Be asked before, too, when no call beside it is in flight any more."""
 
 
 TOGETHER = Wait()
@@ -47,7 +49,7 @@ class Waits(Enum):
 
     CLOCK = "the clock"
     """On a thread of its own."""
-    NOTHING = "nothing"
+    NOTHING = "nothing but its own pause"
     """Side by side with its like on one thread, where its connection can be polled."""
     OTHERS = "the other clients"
     """Side by side with its like on one thread: then released together means by one hand, one send after the other."""
@@ -88,11 +90,13 @@ def fire(client: Client, jobs: Iterator[Step], crew: Crew) -> None:
     """
     caller, number, in_doubt = client.opened, client.number, Effect.IN_DOUBT
     call, write = caller.call, client.log.write
-    for job in jobs:
-        assert type(job) is tuple, "a client on its own has nobody to wait for"
+    for step in jobs:
+        if isinstance(step, Wait):
+            crew.stopped.wait(step.longest)
+            continue
         if crew.stopping:
             return
-        due, key, variant, phase = job
+        due, key, variant, phase = step
         client.since = called = clock()
         outcome, evidence = call(key, variant)
         write(number, called, clock(), due, key, variant, phase, outcome, evidence)
@@ -133,7 +137,7 @@ class _Ring:
             while in_flight or self._waiting or self._together:
                 if self._waiting or not in_flight:
                     self._let_go()
-                    if not in_flight:
+                    if not in_flight and not self._waiting:
                         continue
                 for number, _ in poll(self._patience() if self._waiting else None):
                     lane = in_flight[number]
@@ -162,12 +166,12 @@ class _Ring:
 
     def _let_go(self) -> None:
         """Ask those whose wait is over for their next step, and send what they have, one right after the other."""
-        if self._in_flight:
-            now = time.monotonic()
-            asked = [lane for lane in self._waiting if lane.until <= now]
-            self._waiting = [lane for lane in self._waiting if lane.until > now]
-        elif self._waiting:
-            asked, self._waiting = self._waiting, []
+        if self._waiting:
+            now, idle = time.monotonic(), not self._in_flight
+            asked = [
+                lane for lane in self._waiting if lane.until <= now or (idle and lane.early) or self._crew.stopping
+            ]
+            self._waiting = [lane for lane in self._waiting if lane not in asked]
         else:
             asked, self._together = self._together, []
         sent: list[int] = []
@@ -195,12 +199,13 @@ class _Ring:
         if step.longest is None:
             self._together.append(lane)
         else:
-            lane.until = time.monotonic() + step.longest
+            lane.until, lane.early = time.monotonic() + step.longest, step.early
             self._waiting.append(lane)
 
     def _patience(self) -> float:
-        """Milliseconds until the first wait is over."""
-        return max(0.0, min(lane.until for lane in self._waiting) - time.monotonic()) * 1000
+        """Milliseconds until the first wait is over, or until it is time to see whether the crew was stopped."""
+        first = min(lane.until for lane in self._waiting)
+        return min(max(0.0, first - time.monotonic()), _TICK) * 1000
 
     def _write_down(self) -> None:
         came, self._came[:] = self._came[:], []
@@ -212,11 +217,12 @@ class _Ring:
 class _Lane:
     """One client of the loop above: what it needs of it, looked up once."""
 
-    __slots__ = ("caller", "client", "job", "jobs", "number", "read", "receive", "send", "until", "write")
+    __slots__ = ("caller", "client", "early", "job", "jobs", "number", "read", "receive", "send", "until", "write")
 
     job: Job
     until: float
-    """When its wait is over."""
+    early: bool
+    """When its wait is over, and whether it is with the last call in flight, too."""
 
     def __init__(self, client: Client, jobs: Iterator[Step], stack: ExitStack) -> None:
         caller = client.opened

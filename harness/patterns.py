@@ -116,7 +116,7 @@ class Burst:
         return False
 
     def waits(self, client: int) -> Waits:
-        return Waits.CLOCK if self.pause else Waits.NOTHING
+        return Waits.NOTHING
 
     def expected(self, contract: Contract) -> frozenset[str]:
         return frozenset({contract.accepted})
@@ -129,7 +129,7 @@ class Burst:
         def jobs(client: Client) -> Generator[Step, None, None]:
             # next() on a list iterator is one step under the interpreter's lock: clients draw without a lock of ours.
             deadline = _NEVER if self.duration is None else crew.started + int(self.duration * 1e9)
-            phase, pause = self.phase, self.pause
+            phase, pause = self.phase, Wait(self.pause) if self.pause else None
             turn = client.number % len(variants)
             for variant in itertools.islice(itertools.cycle(variants[turn:] + variants[:turn]), self.calls):
                 if clock() >= deadline:
@@ -139,7 +139,7 @@ class Burst:
                     return
                 yield 0, key, variant, phase
                 if pause:
-                    crew.stopped.wait(pause)
+                    yield pause
 
         return jobs
 
@@ -271,7 +271,7 @@ class Race:
             yield job
             yield TOGETHER
             if opened:
-                yield Wait(self.hold)  # while the others call
+                yield Wait(self.hold, early=True)  # while the others call
         finally:
             # Also when the run was stopped meanwhile.
             at = log.last(client.number)
