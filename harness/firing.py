@@ -2,8 +2,8 @@
 
 A pattern's generator decides when the next call is made and with what; the loop makes it and writes it down. It has two
 forms: one client on a thread of its own, whose jobs may wait for the clock, and several clients side by side, whose
-jobs wait for one another, or pause. Nothing in either formats, logs or takes a lock (but to reach a caller that can only
-wait, behind a pool); what watches them, for timeouts and progress, only reads the columns from the main thread.
+jobs wait for one another, or pause. Nothing in either formats, logs or takes a lock, but to reach a caller that can
+only wait, behind a pool. What watches them, for timeouts and progress, only reads the columns from the main thread.
 """
 
 from __future__ import annotations

@@ -152,6 +152,7 @@ def _race(run: RunRecord) -> RenderableType:
         "rounds": f"{len(overlap.rounds)} plain, {overlap.held_rounds} with a transaction held open",
         "overlapped on the server": f"{overlap.overlapped} of {len(overlap.rounds)} plain rounds, "
         f"{overlap.at_once_p50:.0f} calls in progress at once (median)",
+        "inside the function at once": f"{overlap.inside} of them",
         "start spread": f"{overlap.spread_p50_us:.0f} us (median), {overlap.spread_p95_us:.0f} us (p95)",
     }
     if run.truth is not Truth.BROKEN:

@@ -7,7 +7,7 @@ transaction has ended: what it changed is seen by nobody before the commit, and 
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 
@@ -32,6 +32,8 @@ class RoundOverlap:
     refused: int
     spread_us: float
     at_once: int
+    inside: int
+    """How many were inside the function at once, by the clock readings around it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,8 @@ class Overlap:
 
     rounds: tuple[RoundOverlap, ...]
     overlapped: int
+    inside: int
+    """Rounds in which two calls on one key were inside the function at once: a part of those that overlapped."""
     held_rounds: int
     spread_p50_us: float
     spread_p95_us: float
@@ -59,13 +63,18 @@ def escape_bound(rounds: int) -> float:
     return float(1 - (1 - CONFIDENCE) ** (1 / rounds)) if rounds else 1.0
 
 
-def most_at_once(spans: Iterable[Span]) -> int:
-    """The largest number of calls whose transactions were open at once: beside each, those open when it started."""
+def most_at_once(spans: Iterable[Span], over_before: Callable[[Span, Span], bool] = Span.over_before) -> int:
+    """The largest number of calls in progress at once: beside each, those that were not over when it started."""
     ordered = sorted(spans, key=attrgetter("started"))
     return max(
-        (1 + sum(not earlier.over_before(later) for earlier in ordered[:at]) for at, later in enumerate(ordered)),
+        (1 + sum(not over_before(earlier, later) for earlier in ordered[:at]) for at, later in enumerate(ordered)),
         default=0,
     )
+
+
+def most_inside(spans: Iterable[Span]) -> int:
+    """The largest number of calls that were inside the function at once, by the clock readings around it."""
+    return most_at_once(spans, lambda earlier, later: earlier.ended <= later.started)
 
 
 def measure(
@@ -95,12 +104,14 @@ def measure(
         starts = [o.called for o in mine]
         refused = sum(o.outcome.effect is Effect.REFUSED for o in mine)
         keys, spread = len({o.key for o in mine}), (max(starts) - min(starts)) / 1e3
-        rounds.append(RoundOverlap(phase, len(mine), keys, refused, spread, at_once))
+        inside = max(most_inside(each) for each in timed[phase].values())
+        rounds.append(RoundOverlap(phase, len(mine), keys, refused, spread, at_once, inside))
     overlapped = sum(r.at_once >= 2 for r in rounds)
     spreads = sorted(r.spread_us for r in rounds)
     return Overlap(
         tuple(rounds),
         overlapped,
+        sum(r.inside >= 2 for r in rounds),
         held,
         percentile(spreads, 0.5),
         percentile(spreads, 0.95),
@@ -116,7 +127,8 @@ def judge(overlap: Overlap) -> Finding:
     needed = min(ENOUGH, math.ceil((plain + overlap.held_rounds) / 2))
     enough = overlap.overlapped + overlap.held_rounds >= needed > 0
     observed = (
-        f"{overlap.overlapped} of {plain} rounds overlapped, {overlap.held_rounds} more were held open; "
+        f"{overlap.overlapped} of {plain} rounds overlapped, {overlap.inside} of them inside the function, "
+        f"{overlap.held_rounds} more were held open; "
         f"starts within {overlap.spread_p50_us:.0f} us (median)"
     )
     if enough:

@@ -31,6 +31,7 @@ OTHER = uuid.UUID(int=2)
 def test_calls_at_once_are_those_that_share_an_instant(spans: list[tuple[int, int]], most: int) -> None:
     """Calls that only touch did not run at the same time."""
     assert overlap.most_at_once([Span(*span) for span in spans]) == most
+    assert overlap.most_inside([Span(*span) for span in spans]) == most
 
 
 def after(*running: int, following: int) -> dict[str, Any]:
@@ -50,7 +51,9 @@ def after(*running: int, following: int) -> dict[str, Any]:
 )
 def test_a_call_is_in_progress_until_its_transaction_has_ended(second: Span, most: int) -> None:
     """The server's snapshot says who was in progress, whatever the clock readings inside the calls were."""
-    assert overlap.most_at_once([Span(0, 10, 7, **after(following=7)), second]) == most
+    first = Span(0, 10, 7, **after(following=7))
+    assert overlap.most_at_once([first, second]) == most
+    assert overlap.most_inside([first, second]) == (2 if second.started < 10 else 1)  # whatever the snapshot says
 
 
 @pytest.mark.parametrize(
