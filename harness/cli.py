@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import traceback
@@ -107,7 +108,7 @@ def run(
         if http_url is not None or tickets is not None:
             _staging(http_url, tickets, options, yes=yes)
         if calls is not None and not set(patterns) & {"burst", "rescan", "unknown"}:
-            raise UsageError("--calls is of a pattern that was not asked for.", next_step="add --pattern burst")
+            raise UsageError("--calls is for --pattern burst, rescan or unknown.", next_step="add one of them")
         from harness.run import Harness, open_harness
 
         def runs(harness_: Harness) -> None:
@@ -229,14 +230,21 @@ def _given(options: Options, *names: str) -> dict[str, Any]:
 
 
 def _finish(record: Record, options: Options) -> None:
-    """Write and print the record."""
+    """Print the record, and write it: what it says is shown even where it cannot be kept."""
     from rich.console import Console
 
     from harness.reports import terminal
 
+    if sys.stdout.isatty():
+        terminal.print_record(record, Console(highlight=False))
+    else:
+        console = Console(highlight=False, width=int(os.environ.get("COLUMNS", "160")))
+        with console.capture() as captured:
+            terminal.print_record(record, console)
+        # Tables fill their lines with blanks.
+        click.echo("\n".join(line.rstrip() for line in captured.get().splitlines()))
     if options.record is not None:
         record.write(options.record)
-    terminal.print_record(record, Console(highlight=False, width=None if sys.stdout.isatty() else 160))
 
 
 def _make(opened: Any, options: Options, runs: Callable[[Any], object]) -> NoReturn:

@@ -172,6 +172,7 @@ def _open(session: _Session) -> Harness:
 
 def _summary(run: RunRecord) -> dict[str, Any]:
     """What the summary section says of a run, as plain values: a worker of pytest-xdist sends it to the controller."""
+    from harness.record import time_unit
     from harness.verdict.findings import said
 
     trend = None if run.metrics is None else run.metrics.trends["all"]
@@ -183,7 +184,12 @@ def _summary(run: RunRecord) -> dict[str, Any]:
         "counts": _counts(run),
         "p95": trend.p95 if trend is not None and trend.count else None,
         "open": [
-            [f.truth.value, f.claim, f.observed, said(f.evidence[0])[:_SHOWN_LINES] if f.evidence else []]
+            [
+                f.truth.value,
+                f.claim,
+                f.observed,
+                said(f.evidence[0], time_unit(run.pattern))[:_SHOWN_LINES] if f.evidence else [],
+            ]
             for f in run.findings
             if f.truth.value != "held"
         ],
@@ -244,7 +250,9 @@ class _Collector:
                 write(f"    note: {note}")
         truths = [run["truth"] for run in self.runs]
         verdict = next((t for t in ("broken", "undecided") if t in truths), "held")
-        write(f"verdict: {verdict} ({len(truths)} runs)", bold=True, **_COLOURS[verdict])
+        from harness.verdict.findings import counted
+
+        write(f"verdict: {verdict} ({counted(len(truths), 'run')})", bold=True, **_COLOURS[verdict])
 
 
 _COLOURS: dict[str, dict[str, bool]] = {"held": {"green": True}, "broken": {"red": True}, "undecided": {"yellow": True}}

@@ -21,6 +21,11 @@ SCHEMA_VERSION = 1
 """Raised when a field changes its meaning or goes away; new fields leave it as it is."""
 
 
+def time_unit(pattern: str) -> str:
+    """What the times of a run's operations count: an exploration has no clock, only steps."""
+    return "step" if pattern == "explore" else "ms"
+
+
 @dataclass(frozen=True, slots=True)
 class AppliedFile:
     """A migration or seed file as it was applied."""

@@ -60,7 +60,7 @@ Progress = Callable[[str, int, float | None], None]
 (None: its end depends on its calls)."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Verdict:
     """All findings of a run."""
 
@@ -86,22 +86,30 @@ class Verdict:
         raise KeyError(f"{finding}; there are {', '.join(f.id for f in self.findings)}")
 
     def __repr__(self) -> str:
-        """What a failed assertion shows: every claim that is not held."""
+        """What a failed assertion shows, on one line."""
+        return f"<Verdict {self.truth.value}{': ' if self.others else ''}{', '.join(f.id for f in self.others)}>"
+
+    @property
+    def others(self) -> tuple[Finding, ...]:
+        """The findings that are not held."""
+        return tuple(f for f in self.findings if f.truth is not Truth.HELD)
+
+    def __str__(self) -> str:
+        """Every claim that is not held, with what was observed."""
         lines = [f"verdict {self.truth.value}"]
-        lines += [
-            f"  {f.truth.value} {f.id}: {f.claim} observed: {f.observed}"
-            for f in self.findings
-            if f.truth is not Truth.HELD
-        ]
+        lines += [f"  {f.truth.value} {f.id}: {f.claim} observed: {f.observed}" for f in self.others]
         return "\n".join(lines)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Result:
     """What one run gives back: its verdict, its metrics, and the raw evidence."""
 
     record: RunRecord
     history: History
+
+    def __repr__(self) -> str:
+        return f"<Result of {self.record.pattern}: {self.record.truth.value}>"
 
     @property
     def verdict(self) -> Verdict:
@@ -113,12 +121,15 @@ class Result:
         return self.record.metrics
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Explored:
     """What an exploration gives back: its verdict, and every schedule that broke a claim."""
 
     record: RunRecord
     exploration: Exploration
+
+    def __repr__(self) -> str:
+        return f"<Explored: {self.record.truth.value}>"
 
     @property
     def verdict(self) -> Verdict:
@@ -446,7 +457,9 @@ class Harness:
                 ) from error
             except psycopg.Error as error:
                 raise HarnessError(
-                    f"{name}({count}) failed with SQLSTATE {error.sqlstate}.", tried=" ".join(str(error).split())
+                    f"{name}({count}) failed with SQLSTATE {error.sqlstate}.",
+                    tried=" ".join(str(error).split()),
+                    next_step="mend the seed's function, or seed the rows that it refers to",
                 ) from error
         if len(set(keys)) < count or None in keys:
             raise HarnessError(

@@ -91,7 +91,9 @@ class Sandbox:
     tmp: Path
 
     def environment(self, **variables: str) -> dict[str, str]:
-        kept = {k: v for k, v in os.environ.items() if not k.startswith(("HARNESS_", "PYTEST_", "COV_", "PG"))}
+        kept = {
+            k: v for k, v in os.environ.items() if not k.startswith(("HARNESS_", "PYTEST_", "COV_", "PG", "COLUMNS"))
+        }
         kept["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{kept['PATH']}"
         return kept | {"TMPDIR": str(self.tmp)} | variables
 

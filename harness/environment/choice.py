@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from harness.environment.servers import ExternalServer, Server
-from harness.errors import HarnessError
+from harness.errors import UsageError
 
 
 def open_server(choice: str, image: str) -> Server:
     """The server for `--server`: `auto`, `container`, `embedded` or a DSN; not yet started.
 
-    Raises HarnessError when what was asked for cannot be had.
+    Raises UsageError for what is none of these.
     """
     # Imported here: an external DSN must not need Docker or the embedded binaries.
     if choice == "container":
@@ -26,11 +26,13 @@ def open_server(choice: str, image: str) -> Server:
 
         reason = why_not(image)
         server: Server = ContainerServer(image) if reason is None else EmbeddedServer()
-        server.why = "auto: a Docker engine answers and has the image" if reason is None else f"auto: {reason}"
+        # Why in a few words: this line heads every report. `--server container` says the whole of it.
+        why = "a Docker engine answers and has the image" if reason is None else reason.partition(" (")[0]
+        server.why = f"auto: {why}"
         return server
     if "=" in choice or "://" in choice:
         return ExternalServer(choice)
-    raise HarnessError(
+    raise UsageError(
         f"--server {choice!r} is none of auto, container, embedded and no DSN.",
         next_step="a DSN looks like postgresql://user:password@host:port/database",
     )

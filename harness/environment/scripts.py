@@ -123,7 +123,7 @@ def find(paths: Sequence[Path], what: str, option: str) -> tuple[Script, ...]:
             files = [path]
         else:
             raise HarnessError(
-                f"There is no {what} at {path}.",
+                f"No {what} at {path}: there is no such file or folder.",
                 tried=str(path.absolute()),
                 next_step=f"name a folder or .sql file that exists with {option}",
             )

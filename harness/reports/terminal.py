@@ -13,7 +13,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from harness.record import Record, RunRecord
+from harness.record import Record, RunRecord, time_unit
 from harness.schedules.result import Exploration
 from harness.verdict.findings import Finding, Truth, counted, flat
 
@@ -32,12 +32,13 @@ def print_record(record: Record, console: Console) -> None:
 def verdict_line(record: Record) -> Text:
     """The last line: the verdict, and what it rests on."""
     findings = [f for run in record.runs for f in run.findings]
-    counted = {truth: sum(f.truth is truth for f in findings) for truth in Truth}
+    found = {truth: sum(f.truth is truth for f in findings) for truth in Truth}
     line = Text.assemble(
         ("verdict: ", "bold"),
         (record.truth.value, _STYLES[record.truth]),
-        f" - {counted[Truth.HELD]} held, {counted[Truth.BROKEN]} broken, {counted[Truth.UNDECIDED]} undecided"
-        f" in {len(record.runs)} runs on PostgreSQL {record.environment.version} ({record.environment.kind})",
+        f" - {found[Truth.HELD]} held, {found[Truth.BROKEN]} broken, {found[Truth.UNDECIDED]} undecided"
+        f" in {counted(len(record.runs), 'run')}"
+        f" on PostgreSQL {record.environment.version} ({record.environment.kind})",
     )
     if record.interrupted:
         line.append("; interrupted", "yellow")
@@ -59,7 +60,7 @@ def _configuration(record: Record) -> RenderableType:
 
 
 def _run(run: RunRecord) -> RenderableType:
-    plan = ", ".join(f"{name}={_plan_value(value)}" for name, value in run.plan.items() if value not in (None, False))
+    plan = ", ".join(f"{name}={_plan_value(value)}" for name, value in run.plan.items() if _worth_showing(name, value))
     title = f"{run.pattern} through {run.target}: {plan}" + (f"  [{run.test}]" if run.test else "")
     parts: list[RenderableType] = [Text(f"\n{title}", "bold")]
     if run.metrics is not None:
@@ -78,12 +79,17 @@ def _run(run: RunRecord) -> RenderableType:
     if claims:
         parts.append(_section("claims", findings_table(claims)))
     parts += [Text(f"  note: {note}", "yellow") for note in run.notes]
-    parts += [_proof(f) for f in run.findings if f.truth is Truth.BROKEN]
+    parts += [_proof(f, time_unit(run.pattern)) for f in run.findings if f.truth is Truth.BROKEN]
     if "exploration" in run.details:
         parts += _schedules(run.details["exploration"])
     if run.interrupted:
         parts.append(Text("  interrupted: what follows rests on the calls made until then", "yellow"))
     return Group(*parts)
+
+
+def _worth_showing(name: str, value: Any) -> bool:
+    """Whether a line of the plan tells a reader something; the record has all of it."""
+    return name != "command" and value is not None and value is not False
 
 
 def _plan_value(value: Any) -> str:
@@ -147,7 +153,9 @@ def _race(run: RunRecord) -> RenderableType:
         rows["expected"] = (
             f"{max(clients - overlap.capacity, 0)} of {clients} refused in each of {rounds} of all clients on one key"
         )
-        rows["observed"] = ", ".join(f"{n} of {clients} in {counted(times, 'round')}" for n, times in refused.items())
+        rows["observed"] = ", ".join(
+            f"{n} of {clients} in {counted(times, 'round')}" for n, times in sorted(refused.items())
+        )
     rows |= {
         "rounds": f"{len(overlap.rounds)} plain, {overlap.held_rounds} with a transaction held open",
         "overlapped on the server": f"{overlap.overlapped} of {len(overlap.rounds)} plain rounds, "
@@ -155,9 +163,9 @@ def _race(run: RunRecord) -> RenderableType:
         "inside the function at once": f"{overlap.inside} of them",
         "start spread": f"{overlap.spread_p50_us:.0f} us (median), {overlap.spread_p95_us:.0f} us (p95)",
     }
-    if run.truth is not Truth.BROKEN:
-        bound = f"its chance is under {overlap.escape_bound:.2%} per overlapped round (95 % confidence)"
-        rows["without a violation"] = bound
+    if run.truth is not Truth.BROKEN and overlap.overlapped + overlap.held_rounds:
+        bound = f"has a chance under {overlap.escape_bound:.2%} per overlapped round (95 % confidence)"
+        rows["a fault that did not show"] = bound
     return _pairs(rows)
 
 
@@ -175,7 +183,7 @@ def _exploration(found: Exploration, truth: Truth) -> RenderableType:
 
 
 def _sentence(found: Exploration, truth: Truth) -> str:
-    tried = f"{found.schedules} interleavings of {found.calls} concurrent calls at statement level"
+    tried = f"{counted(found.schedules, 'interleaving')} of {found.calls} concurrent calls at statement level"
     if truth is Truth.BROKEN:
         return f"{tried}; the shortest one that breaks each claim stands below"
     return f"all {tried} hold ({found.before_reduction} before reduction)" if found.exhausted else f"{tried} hold"
@@ -215,15 +223,15 @@ def findings_table(findings: Iterable[Finding]) -> RenderableType:
     return table
 
 
-def _proof(finding: Finding) -> RenderableType:
-    """Everything that a person needs to believe a broken finding, and to see it again."""
+def _proof(finding: Finding, unit: str) -> RenderableType:
+    """Everything that a person needs to believe a broken finding, and to see it again; times are in `unit`."""
     lines: list[RenderableType] = [Text(f"\n  ✗ {finding.id}: {finding.claim}", "bold red")]
     lines.append(Text(f"    observed {finding.observed}" + (f", limit {finding.limit}" if finding.limit else "")))
     for piece in finding.evidence:
         lines.append(Text(f"    - {piece.get('reason') or flat(piece)}"))
         operations = piece.get("operations")
         if operations:
-            lines.append(Padding(_operations(operations), (0, 0, 0, 6)))
+            lines.append(Padding(_operations(operations, unit), (0, 0, 0, 6)))
     if finding.remedy:
         lines.append(Text(f"    remedy: {finding.remedy}"))
     if finding.replay:
@@ -231,15 +239,15 @@ def _proof(finding: Finding) -> RenderableType:
     return Group(*lines)
 
 
-def _operations(operations: Iterable[Mapping[str, Any]]) -> RenderableType:
+def _operations(operations: Iterable[Mapping[str, Any]], unit: str) -> RenderableType:
     table = Table(box=None, pad_edge=False)
-    for column in ("call", "client", "key", "called", "returned", "outcome", "answer"):
+    for column in ("call", "client", "key", f"called ({unit})", f"returned ({unit})", "outcome", "answer"):
         table.add_column(column, overflow="fold")
     for o in operations:
-        returned = "never" if o["returned_ms"] is None else f"{o['returned_ms']:.3f}"
+        returned = "never" if o["returned_ms"] is None else f"{o['returned_ms']:.10g}"
         outcome = o["outcome"] + (f" {o['code']}" if "code" in o else "")
         outcome += f" ({o['held_open']})" if "held_open" in o else ""
-        row = (f"#{o['number']}", str(o["client"]), o["key"], f"{o['called_ms']:.3f}", returned, outcome)
+        row = (f"#{o['number']}", str(o["client"]), o["key"], f"{o['called_ms']:.10g}", returned, outcome)
         table.add_row(*row, escape(flat(o["answer"])))
     return table
 

@@ -6,12 +6,12 @@ from harness.run import Harness
 def test_a_scanned_ticket_is_refused_with_the_true_winner(harness: Harness) -> None:
     """Every second scan is refused, and names the scanner who was first."""
     result = harness.rescan()
-    assert result.verdict.held, result.verdict
+    assert result.verdict.held, str(result.verdict)
     assert result.metrics.counts["already_scanned"] == result.metrics.counts["accepted"]
 
 
 def test_an_unknown_ticket_is_not_found(harness: Harness) -> None:
     """A ticket that is not in the database is refused as not found."""
     result = harness.unknown()
-    assert result.verdict.held, result.verdict
+    assert result.verdict.held, str(result.verdict)
     assert result.metrics.counts["not_found"] == result.metrics.calls

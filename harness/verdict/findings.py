@@ -77,13 +77,16 @@ def shown(operation: Operation) -> dict[str, Any]:
     return answer
 
 
-def said(evidence: Mapping[str, Any]) -> list[str]:
-    """A piece of evidence as lines of text: the reason, or the row, and the operations that prove it."""
+def said(evidence: Mapping[str, Any], unit: str) -> list[str]:
+    """A piece of evidence as lines of text: the reason, or the row, and the operations that prove it.
+
+    `unit` is that of their times.
+    """
     lines = [str(evidence.get("reason") or flat(evidence))]
     for o in evidence.get("operations", ()):
-        returned = "never returned" if o["returned_ms"] is None else f"returned {o['returned_ms']:.3f} ms"
+        returned = "never returned" if o["returned_ms"] is None else f"returned {o['returned_ms']:.10g} {unit}"
         outcome = " ".join(part for part in (o["outcome"], o.get("code"), flat(o["answer"])) if part)
-        lines.append(f"  #{o['number']} client {o['client']} called {o['called_ms']:.3f}, {returned}: {outcome}")
+        lines.append(f"  #{o['number']} client {o['client']} called {o['called_ms']:.10g}, {returned}: {outcome}")
     return lines
 
 

@@ -132,7 +132,9 @@ def judge(overlap: Overlap) -> Finding:
         f"starts within {overlap.spread_p50_us:.0f} us (median)"
     )
     if enough:
-        observed += f"; without a violation its chance is under {overlap.escape_bound:.2%} per round (95 %)"
+        observed += (
+            f"; a fault that showed in none of them has a chance under {overlap.escape_bound:.2%} per round (95 %)"
+        )
     return Finding(
         "race_overlapped",
         "The calls of a race were in progress at the same time on the server.",

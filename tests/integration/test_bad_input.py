@@ -89,7 +89,6 @@ def test_auto_without_docker_takes_the_embedded_server_and_says_why(sandbox: San
         ("host=127.0.0.1 port=1 password=s3cret", "No connection to"),
         ("postgresql://me:s3cret@[/x", "The server's DSN cannot be read"),
         ("nonsense=1", "The server's DSN cannot be read"),
-        ("somewhere", "is none of auto, container, embedded and no DSN"),
     ],
 )
 def test_a_wrong_dsn_is_explained_without_its_password(dsn: str, says: str, harness_run: Callable[..., str]) -> None:
@@ -372,11 +371,12 @@ def test_an_invariant_that_writes_is_refused(folder: Callable[..., Path], harnes
         (("--rounds", "0"), "--rounds is '0'"),
         (("--timeout", "-1"), "--timeout is '-1'"),
         (("--pool-size", "0"), "--pool-size is '0'"),
+        (("--server", "somewhere"), "is none of auto, container, embedded and no DSN"),
         (("--profile", "fast"), "--profile is 'fast'"),
         (("--contract", "nonsense"), "no contract named 'nonsense'"),
         (("--pattern", "race", "--clients", "1"), "at least 2 clients"),
         (("--nonsense",), "No such option"),
-        (("--calls", "5"), "--calls is of a pattern that was not asked for"),
+        (("--calls", "5"), "--calls is for --pattern burst, rescan or unknown"),
     ],
 )
 def test_wrong_usage_is_said_with_the_option(
