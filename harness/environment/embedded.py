@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psycopg
 
-from harness.environment.servers import MAX_CONNECTIONS, Server
+from harness.environment.servers import MAX_CONNECTIONS, Server, uninterrupted
 from harness.errors import HarnessError
 
 _START_TIMEOUT = 30.0
@@ -48,19 +48,20 @@ class EmbeddedServer(Server):
         data, log = self._directory / "data", self._directory / "log"
         if user is not None:
             os.chown(self._directory, pwd.getpwnam(user).pw_uid, pwd.getpwnam(user).pw_gid)
-        self._initdb = subprocess.Popen(  # noqa: S603 - the wheel's own binary
-            [
-                binaries / "initdb", "-D", data, "-U", "postgres", "--auth=trust", "--encoding=UTF8", "--locale=C",
-                # The cluster is thrown away: only what runs on it later has to be durable.
-                "--no-sync",
-            ],
-            user=user, cwd=self._directory, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-            text=True, start_new_session=True,
-        )  # fmt: skip
+        with uninterrupted():
+            self._initdb = subprocess.Popen(  # noqa: S603 - the wheel's own binary
+                [
+                    binaries / "initdb", "-D", data, "-U", "postgres", "--auth=trust", "--encoding=UTF8", "--locale=C",
+                    # The cluster is thrown away: only what runs on it later has to be durable.
+                    "--no-sync",
+                ],
+                user=user, cwd=self._directory, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE, text=True, start_new_session=True,
+            )  # fmt: skip
         _, complaint = self._initdb.communicate()
         if self._initdb.returncode:
             raise HarnessError("The embedded server could not be set up.", tried=f"initdb: {complaint.strip()}")
-        with log.open("wb") as output:
+        with log.open("wb") as output, uninterrupted():
             self._process = subprocess.Popen(  # noqa: S603 - the wheel's own binary
                 [
                     binaries / "postgres", "-D", data, "-k", self._directory,

@@ -30,7 +30,7 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from harness.environment.database import Database
-from harness.environment.servers import Server, address, connect, shielded
+from harness.environment.servers import Server, address, connect, shielded, uninterrupted
 from harness.errors import HarnessError, UsageError
 
 if TYPE_CHECKING:
@@ -313,18 +313,19 @@ class BinaryPostgREST(PostgREST):
         for tries_left in reversed(range(_PORT_TRIES)):
             self._port, admin = _free_ports()
             with tempfile.TemporaryFile() as log:
-                self._process = subprocess.Popen(  # noqa: S603 - the binary that was asked for
-                    [self._binary],
-                    env={
-                        "PATH": os.defpath,
-                        **self._settings(None, None),
-                        "PGRST_SERVER_HOST": "127.0.0.1",
-                        "PGRST_SERVER_PORT": str(self._port),
-                        "PGRST_ADMIN_SERVER_PORT": str(admin),
-                    },
-                    # A session of its own: Ctrl-C at the terminal must not end it under the run.
-                    stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
-                )  # fmt: skip
+                with uninterrupted():
+                    self._process = subprocess.Popen(  # noqa: S603 - the binary that was asked for
+                        [self._binary],
+                        env={
+                            "PATH": os.defpath,
+                            **self._settings(None, None),
+                            "PGRST_SERVER_HOST": "127.0.0.1",
+                            "PGRST_SERVER_PORT": str(self._port),
+                            "PGRST_ADMIN_SERVER_PORT": str(admin),
+                        },
+                        # A session of its own: Ctrl-C at the terminal must not end it under the run.
+                        stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+                    )  # fmt: skip
                 if _await_ready(f"http://127.0.0.1:{admin}", self._running):
                     return
                 self._stop()

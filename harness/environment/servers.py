@@ -196,6 +196,27 @@ def _shown_word(word: str) -> str:
 
 
 @contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Start a process and remember it, in one: Ctrl-C and SIGTERM that come meanwhile are handled right after.
+
+    Else a child that was started, and whose starting was interrupted, would be known to nobody.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread is interrupted
+        return
+    came: list[int] = []
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, lambda number, _frame: came.append(number)) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    for signalled in came:
+        signal.raise_signal(signalled)
+
+
+@contextmanager
 def shielded() -> Iterator[None]:
     """Clean up undisturbed: a second Ctrl-C must not leave a container behind."""
     if threading.current_thread() is not threading.main_thread():

@@ -15,7 +15,7 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 from harness.environment.embedded import EmbeddedServer
-from harness.environment.servers import connect
+from harness.environment.servers import connect, uninterrupted
 from harness.errors import ExitStatus
 from tests.conftest import ROOT, Sandbox
 
@@ -147,6 +147,19 @@ def test_pytest_that_is_ended_keeps_its_record_and_leaves_nothing(
     assert [run["interrupted"] for run in value["runs"]][-1] is True
     assert databases() == before
     assert sandbox.left_behind() == []
+
+
+def test_ctrl_c_while_a_process_is_started_comes_right_after() -> None:
+    """Else the child would run on, known to nobody."""
+    started = False
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt), uninterrupted():
+            signal.raise_signal(signal.SIGINT)
+            started = True
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert started
 
 
 def test_a_server_killed_under_the_command_is_the_environments_fault(sandbox: Sandbox) -> None:
