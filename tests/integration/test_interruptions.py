@@ -151,15 +151,20 @@ def test_pytest_that_is_ended_keeps_its_record_and_leaves_nothing(
 
 def test_ctrl_c_while_a_process_is_started_comes_right_after() -> None:
     """Else the child would run on, known to nobody."""
-    started = False
+    started: list[str] = []
+
+    def start() -> None:
+        with uninterrupted():
+            signal.raise_signal(signal.SIGINT)
+            started.append("child")
+
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        with pytest.raises(KeyboardInterrupt), uninterrupted():
-            signal.raise_signal(signal.SIGINT)
-            started = True
+        with pytest.raises(KeyboardInterrupt):
+            start()
     finally:
         signal.signal(signal.SIGINT, before)
-    assert started
+    assert started == ["child"]
 
 
 def test_a_server_killed_under_the_command_is_the_environments_fault(sandbox: Sandbox) -> None:
