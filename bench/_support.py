@@ -7,6 +7,7 @@ import resource
 import statistics
 import subprocess
 import tempfile
+import time
 import uuid
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ import harness.run
 from harness.contracts.scan_ticket import SCAN_TICKET
 from harness.environment.database import Database
 from harness.environment.embedded import _binaries
-from harness.firing import Crew, Jobs, Waits
+from harness.firing import Crew
 from harness.options import Options
 from harness.patterns import Keys, Pattern
 from harness.targets.sql import SqlTarget
@@ -42,8 +43,8 @@ def opened() -> Iterator[harness.run.Harness]:
         yield found
 
 
-def cpu_seconds(who: int = resource.RUSAGE_SELF) -> float:
-    usage = resource.getrusage(who)
+def _cpu_of_children() -> float:
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return usage.ru_utime + usage.ru_stime
 
 
@@ -52,28 +53,12 @@ def fire(database: Database, pattern: Pattern, keys: Sequence[Hashable]) -> tupl
     target = SqlTarget(database.dsn, SCAN_TICKET)
     crew = Crew(SCAN_TICKET, lambda client: target, pattern.clients, timeout=10, overlap=pattern.overlap)
     crew.open(new(database, pattern.clients))
-    prepared = _Prepared(pattern, pattern.prepare(crew, crew.clients, Keys(keys)))
     _checkpoint(database)
-    before = cpu_seconds()
-    crew.fire(prepared, None)
-    after = cpu_seconds()
+    crew.fire(pattern, Keys(keys))
+    cpu = time.process_time() - crew.cpu_started
     last = max(log.returned[-1] for log in crew.logs)
     crew.close()
-    return crew, (last - crew.started) / 1e9, after - before
-
-
-@dataclass(frozen=True)
-class _Prepared:
-    """A pattern whose keys are encoded: that is done before the start, and so before the clocks are read."""
-
-    pattern: Pattern
-    jobs: Jobs
-
-    def waits(self, client: int) -> Waits:
-        return self.pattern.waits(client)
-
-    def prepare(self, *_: object) -> Jobs:
-        return self.jobs
+    return crew, (last - crew.started) / 1e9, cpu
 
 
 def harness_burst(found: harness.run.Harness, pattern: Pattern, keys: int) -> Measured:
@@ -103,9 +88,9 @@ def pgbench(found: harness.run.Harness, seconds: float, clients: int, keys: int,
     with found.template.clone() as database:
         _ids(database, clients, keys)
         _checkpoint(database)
-        before = cpu_seconds(resource.RUSAGE_CHILDREN)
+        before = _cpu_of_children()
         said, times = _run_pgbench(database, script + pause, clients, seconds)
-        cpu = cpu_seconds(resource.RUSAGE_CHILDREN) - before
+        cpu = _cpu_of_children() - before
         with database.connect() as connection:
             row = connection.execute("SELECT count(*) FROM scan_logs").fetchone()
         assert row is not None

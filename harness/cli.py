@@ -230,21 +230,24 @@ def _given(options: Options, *names: str) -> dict[str, Any]:
 
 
 def _finish(record: Record, options: Options) -> None:
-    """Print the record, and write it: what it says is shown even where it cannot be kept."""
+    """Print the record and write it; each is done even where the other cannot be."""
     from rich.console import Console
 
     from harness.reports import terminal
 
-    if sys.stdout.isatty():
-        terminal.print_record(record, Console(highlight=False))
-    else:
-        console = Console(highlight=False, width=int(os.environ.get("COLUMNS", "160")))
-        with console.capture() as captured:
-            terminal.print_record(record, console)
-        # Tables fill their lines with blanks.
-        click.echo("\n".join(line.rstrip() for line in captured.get().splitlines()))
-    if options.record is not None:
-        record.write(options.record)
+    columns = os.environ.get("COLUMNS", "")
+    try:
+        if sys.stdout.isatty():
+            terminal.print_record(record, Console(highlight=False))
+        else:
+            console = Console(highlight=False, width=int(columns) if columns.isdigit() else 160)
+            with console.capture() as captured:
+                terminal.print_record(record, console)
+            # Tables fill their lines with blanks.
+            click.echo("\n".join(line.rstrip() for line in captured.get().splitlines()))
+    finally:
+        if options.record is not None:
+            record.write(options.record)
 
 
 def _make(opened: Any, options: Options, runs: Callable[[Any], object]) -> NoReturn:

@@ -344,6 +344,8 @@ class Crew:
         """The same as `stopped`, for generators that look at it before every call."""
         self.started = 0
         """The clock's reading when the clients were last let go."""
+        self.cpu_started = 0.0
+        """The seconds of CPU that this process had used then: encoding the keys, before that, is no part of a load."""
         self.timeouts = 0
         """Calls that outlasted the timeout and were cancelled."""
         self._progress = progress
@@ -399,7 +401,7 @@ class Crew:
             threads = self._start_threads(run, crews)
             try:
                 ready.wait(_READY_TIMEOUT)
-                self.started = clock()
+                self.started, self.cpu_started = clock(), time.process_time()
                 start.set()
                 self._join(threads, watch=True)
             except BaseException:

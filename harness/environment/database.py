@@ -157,9 +157,9 @@ class Template:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        if self._server_goes:
+            return
         with shielded(), suppress(HarnessError, psycopg.OperationalError), connect(self._server.dsn) as connection:
-            if self._server_goes:
-                return
             if self._tidying is not None:
                 self._tidying.join()  # else a clone might appear after the others are gone
             # Clones, too: Ctrl-C may come when one is made and its own context not yet entered.

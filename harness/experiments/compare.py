@@ -280,9 +280,9 @@ class _Bench:
         return iter([Keys(keys[at * each : (at + 1) * each]) for at in range(blocks)])
 
     def _block(self, plan: Burst, crew: Crew, keys: Keys, postgrest: PostgREST) -> Block:
-        client_cpu, postgrest_cpu = time.process_time(), _cpu(postgrest.pid)
+        postgrest_cpu = _cpu(postgrest.pid)
         (log,) = crew.fire(plan, keys)
-        client_cpu = time.process_time() - client_cpu
+        client_cpu = time.process_time() - crew.cpu_started
         ended_cpu = _cpu(postgrest.pid)
         durations = [(returned - called) / 1e6 for called, returned in zip(log.called, log.returned, strict=True)]
         last = max(log.returned, default=crew.started)

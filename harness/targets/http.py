@@ -26,6 +26,7 @@ from harness.contracts.contract import (
     BROKEN_ANSWER,
     FAILED,
     IN_DOUBT,
+    TIMEOUT,
     Column,
     Contract,
     Effect,
@@ -355,7 +356,7 @@ class HttpCaller:
             received = self._wire.receive()
         except LostError as error:
             counters.without_answer()
-            code = "timeout" if self._gave_up else "connection_lost"
+            code = TIMEOUT if self._gave_up else "connection_lost"
             return self._reader.failed(code, str(error), Effect.IN_DOUBT)
         if received is not None and time.monotonic() - self._started >= _SLOW:
             counters.slow += 1
