@@ -96,6 +96,17 @@ def test_the_report_proves_a_broken_claim(broken: Any) -> None:
     assert "repeat: harness run --pattern race" in " ".join(proof.split())
 
 
+def test_a_record_that_cannot_be_written_hides_no_verdict(server: EmbeddedServer, sandbox: Sandbox) -> None:
+    """What was found is printed, on lines of the default width where COLUMNS is no number; then comes the error."""
+    words = ("--server", server.dsn, "--pattern", "unknown", "--clients", "2", "--record", "/nonexistent/record.json")
+    done = sandbox.run("harness", "run", *words, COLUMNS="wide")
+    assert done.returncode == ExitStatus.ENVIRONMENT
+    assert "\nverdict: held" in done.stdout
+    assert not any(line.endswith(" ") or len(line) > 160 for line in done.stdout.splitlines())
+    assert "The record cannot be written to /nonexistent/record.json." in done.stderr
+    assert "next:" in done.stderr
+
+
 def test_the_command_that_repeats_a_finding_does_repeat_it(broken: Any, sandbox: Sandbox) -> None:
     """Copied from the record and run as it stands, it breaks the same claim."""
     _, record = broken

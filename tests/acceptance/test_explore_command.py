@@ -47,6 +47,7 @@ def test_a_broken_function_is_shown_and_repeated(server: EmbeddedServer, sandbox
     [
         (("--replay", "ABBA"), ExitStatus.USAGE, "at step 5 the text ends"),
         (("--replay", "nonsense"), ExitStatus.USAGE, "is not a replay text"),
+        (("--replay", "AABE"), ExitStatus.USAGE, "use the letters A to D"),
         (("--calls", "9"), ExitStatus.USAGE, "9"),
         (("--max-schedules", "2"), ExitStatus.UNDECIDED, "not exhausted"),
         (("--search", "random", "--max-schedules", "5"), ExitStatus.UNDECIDED, "not exhausted"),
