@@ -3,7 +3,7 @@
 from bench._support import harness_burst, median, median_ratio, opened, paired, pgbench
 from harness.patterns import Burst
 
-SECONDS = 3.0
+SECONDS = 5.0
 PAIRS = 5
 
 
