@@ -16,12 +16,21 @@ from pathlib import Path
 
 import psycopg
 
+from harness.environment import cluster
 from harness.environment.servers import MAX_CONNECTIONS, Server, uninterrupted
 from harness.errors import HarnessError
 
 _START_TIMEOUT = 30.0
 _STOP_TIMEOUT = 10.0
 _SYSTEM_USER = "embedded_postgres"
+
+_INITDB = (
+    "-U", "postgres", "--auth=trust", "--encoding=UTF8", "--locale=C",
+    # Not the machine's, which initdb would take: the container's, so that a run means the same on both.
+    "--set=timezone=UTC", "--set=log_timezone=UTC",
+    # The cluster is thrown away: only what runs on it later has to be durable.
+    "--no-sync",
+)  # fmt: skip
 
 
 class EmbeddedServer(Server):
@@ -48,21 +57,16 @@ class EmbeddedServer(Server):
         binaries, user = _binaries()
         self._directory = Path(tempfile.mkdtemp(prefix="harness-pg-"))
         data, log = self._directory / "data", self._directory / "log"
+        owner = None
         if user is not None:
-            os.chown(self._directory, pwd.getpwnam(user).pw_uid, pwd.getpwnam(user).pw_gid)
-        with uninterrupted():
-            self._initdb = subprocess.Popen(  # noqa: S603 - the wheel's own binary
-                [
-                    binaries / "initdb", "-D", data, "-U", "postgres", "--auth=trust", "--encoding=UTF8", "--locale=C",
-                    # The cluster is thrown away: only what runs on it later has to be durable.
-                    "--no-sync",
-                ],
-                user=user, cwd=self._directory, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE, text=True, start_new_session=True,
-            )  # fmt: skip
-        _, complaint = self._initdb.communicate()
-        if self._initdb.returncode:
-            raise HarnessError("The embedded server could not be set up.", tried=f"initdb: {complaint.strip()}")
+            found = pwd.getpwnam(user)
+            owner = found.pw_uid, found.pw_gid
+            os.chown(self._directory, *owner)
+        kept = cluster.place(_INITDB)
+        if kept is None or not cluster.copied(kept, data, owner):
+            self._make_cluster(binaries, user, data)
+            if kept is not None:
+                cluster.keep(data, kept)
         with log.open("wb") as output, uninterrupted():
             self._process = subprocess.Popen(  # noqa: S603 - the wheel's own binary
                 [
@@ -75,6 +79,17 @@ class EmbeddedServer(Server):
             )  # fmt: skip
         _let_clients_finish(self._process.pid)
         self._await_ready(log)
+
+    def _make_cluster(self, binaries: Path, user: str | None, data: Path) -> None:
+        with uninterrupted():
+            self._initdb = subprocess.Popen(  # noqa: S603 - the wheel's own binary
+                [binaries / "initdb", "-D", data, *_INITDB],
+                user=user, cwd=self._directory, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE, text=True, start_new_session=True,
+            )  # fmt: skip
+        _, complaint = self._initdb.communicate()
+        if self._initdb.returncode:
+            raise HarnessError("The embedded server could not be set up.", tried=f"initdb: {complaint.strip()}")
 
     def _await_ready(self, log: Path) -> None:
         assert self._process is not None
