@@ -3,7 +3,7 @@
 from bench._support import harness_burst, median_ratio, opened, paired, pgbench
 from harness.patterns import Burst
 
-SECONDS = 5.0
+SECONDS = 10.0
 PAIRS = 5
 
 

@@ -1,0 +1,111 @@
+"""The embedded server: what it keeps from boot to boot, and how its backends are scheduled."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from harness.environment import cluster
+from harness.environment.embedded import EmbeddedServer
+from harness.environment.servers import connect
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache/pg-concurrency-harness"
+
+
+@pytest.fixture
+def initdb(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """The data directories that initdb made."""
+    made: list[Path] = []
+    make = EmbeddedServer._make_cluster
+
+    def counted(self: EmbeddedServer, binaries: Path, user: str | None, data: Path) -> None:
+        made.append(data)
+        make(self, binaries, user, data)
+
+    monkeypatch.setattr(EmbeddedServer, "_make_cluster", counted)
+    return made
+
+
+def test_the_second_boot_copies_what_the_first_one_made(cache: Path, initdb: list[Path]) -> None:
+    """One initdb for two servers, and what is done to one is not seen by the next."""
+    with EmbeddedServer() as first, connect(first.dsn) as connection:
+        connection.execute("CREATE TABLE left_behind ()")
+    with EmbeddedServer() as second, connect(second.dsn) as connection:
+        assert connection.execute("SELECT to_regclass('left_behind')").fetchone() == (None,)
+    assert len(initdb) == 1
+    assert len(list(cache.iterdir())) == 1
+
+
+def test_two_servers_from_one_copy_run_side_by_side(cache: Path, initdb: list[Path]) -> None:
+    """What is kept is copied, never started."""
+    with EmbeddedServer(), EmbeddedServer() as second, EmbeddedServer() as third:
+        assert second.pid != third.pid
+    assert len(initdb) == 1
+    assert [path.name for kept in cache.iterdir() for path in kept.glob("postmaster.*")] == []
+
+
+def test_a_cache_that_cannot_be_written_is_done_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, initdb: list[Path]
+) -> None:
+    """A file stands where the folder should be: each boot calls initdb, and nothing is said of it."""
+    blocked = tmp_path / "cache"
+    blocked.touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(blocked))
+    for _ in range(2):
+        with EmbeddedServer() as server:
+            connect(server.dsn).close()
+    assert len(initdb) == 2
+
+
+def test_a_kept_cluster_that_cannot_be_copied_is_made_again(cache: Path, initdb: list[Path]) -> None:
+    """Half a copy is not started."""
+    with EmbeddedServer():
+        (kept,) = cache.iterdir()
+    (kept / "pg_hba.conf").unlink()
+    (kept / "pg_hba.conf").symlink_to("nowhere")
+    with EmbeddedServer() as server:
+        connect(server.dsn).close()
+    assert len(initdb) == 2
+
+
+def test_a_copy_is_kept_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A copy that is interrupted leaves nothing that a later boot could take for a cluster."""
+    data, kept = tmp_path / "data", tmp_path / "cache/kept"
+    data.mkdir()
+    (data / "PG_VERSION").write_text("18")
+
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "sync", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        cluster.keep(data, kept)
+    assert list(kept.parent.iterdir()) == []
+
+
+@pytest.mark.usefixtures("cache")
+def test_other_arguments_are_kept_apart() -> None:
+    """A cluster is what initdb made of its arguments."""
+    assert cluster.place(["--locale=C"]) != cluster.place(["--locale=C.UTF-8"])
+    assert cluster.place(["--locale=C"]) == cluster.place(["--locale=C"])
+
+
+def test_a_run_means_the_same_in_every_time_zone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server's zone is that of the container, not that of the machine."""
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    with EmbeddedServer() as server, connect(server.dsn) as connection:
+        assert connection.execute("SHOW timezone").fetchone() == ("UTC",)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="SCHED_BATCH is Linux's")
+def test_a_backend_pushes_no_client_off_its_processor(server: EmbeddedServer) -> None:
+    """Backends run under SCHED_BATCH, in which who wakes up preempts nobody."""
+    with connect(server.dsn) as connection:
+        assert os.sched_getscheduler(connection.info.backend_pid) == os.SCHED_BATCH
