@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Set
+from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -30,6 +30,18 @@ class _TerminatedError(KeyboardInterrupt):
 
 _OF_A_LOAD = frozenset({"profile", "clients", "duration", "pause", "rounds", "pool_size", "timeout"})
 """Options that an exploration has no use for."""
+
+
+_OF_PATTERNS = {
+    "rate": {"arrivals"},
+    "duplicates": {"arrivals"},
+    "distribution": {"arrivals"},
+    "calls": {"burst", "rescan", "unknown"},
+    "duration": {"burst", "arrivals"},
+    "pause": {"burst"},
+    "rounds": {"race"},
+}
+"""The patterns that have a use for an option."""
 
 
 def _options(command: Callable[..., Any], *, without: Set[str] = frozenset()) -> Callable[..., Any]:
@@ -72,17 +84,11 @@ def main() -> None:
     type=click.Choice(PATTERNS),
     help="only this pattern; repeatable; default: those of the profile",
 )
-@click.option("--rate", type=click.FloatRange(min=0, min_open=True), default=100.0, help="arrivals per second")
+@click.option("--rate", type=click.FloatRange(min=0, min_open=True), help="arrivals per second  [default: 100]")
 @click.option(
-    "--duplicates", type=click.FloatRange(0, 1, max_open=True), default=0.0, help="share of arrivals that repeat a key"
+    "--duplicates", type=click.FloatRange(0, 1, max_open=True), help="share of arrivals that repeat a key  [default: 0]"
 )
-@click.option(
-    "--distribution",
-    type=click.Choice(("poisson", "constant")),
-    default="poisson",
-    show_default=True,
-    help="of the arrivals",
-)
+@click.option("--distribution", type=click.Choice(("poisson", "constant")), help="of the arrivals  [default: poisson]")
 @click.option("--calls", type=click.IntRange(min=1), help="calls per client of burst, rescan and unknown")
 @click.option("--http-url", metavar="URL", help="scan real tickets through this API instead of booting a server")
 @click.option("--tickets", type=click.Path(path_type=Path), metavar="FILE", help="their ids (JSON), for --http-url")
@@ -90,9 +96,9 @@ def main() -> None:
 @_options
 def run(
     patterns: tuple[str, ...],
-    rate: float,
-    duplicates: float,
-    distribution: str,
+    rate: float | None,
+    duplicates: float | None,
+    distribution: str | None,
     calls: int | None,
     http_url: str | None,
     tickets: Path | None,
@@ -107,17 +113,16 @@ def run(
         options = resolve(given, {})
         if http_url is not None or tickets is not None:
             _staging(http_url, tickets, options, yes=yes)
-        if calls is not None and not set(patterns) & {"burst", "rescan", "unknown"}:
-            raise UsageError("--calls is for --pattern burst, rescan or unknown.", next_step="add one of them")
+        of_arrivals = _without_none(rate=rate, duplicates=duplicates, distribution=distribution)
+        of_others = _without_none(calls=calls)
+        _check_used({*of_arrivals, *of_others, *_without_none(**given)}, patterns)
         from harness.run import Harness, open_harness
 
         def runs(harness_: Harness) -> None:
             targets = ("sql", "http") if options.http else ("sql",)
             for target in targets:
-                few: dict[str, Any] = {} if calls is None else {"calls": calls}
-                arrivals = {"rate": rate, "duplicates": duplicates, "distribution": distribution}
                 for name in patterns:
-                    plan = arrivals if name == "arrivals" else {} if name == "race" else few
+                    plan = of_arrivals if name == "arrivals" else {} if name == "race" else of_others
                     getattr(harness_, name)(target=target, **plan)
                 if not patterns:
                     for pattern in harness_.profile():
@@ -224,9 +229,23 @@ def _staging(http_url: str | None, tickets: Path | None, options: Options, *, ye
     sys.exit(record.exit_status)
 
 
+def _check_used(given: Set[str], patterns: Sequence[str]) -> None:
+    """Raises UsageError for an option of the command line that would change nothing."""
+    for name, users in _OF_PATTERNS.items():
+        used = users & set(patterns) if patterns else name in _OF_A_LOAD
+        if name in given and not used:
+            raise UsageError(
+                f"--{name} is for --pattern {' or '.join(sorted(users))}.", next_step="add the pattern, or leave it out"
+            )
+
+
 def _given(options: Options, *names: str) -> dict[str, Any]:
     """Those of the options that were given: where they were not, the callee has defaults of its own."""
-    return {name: value for name in names if (value := getattr(options, name)) is not None}
+    return _without_none(**{name: getattr(options, name) for name in names})
+
+
+def _without_none(**values: Any) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def _finish(record: Record, options: Options) -> None:

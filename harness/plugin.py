@@ -6,6 +6,7 @@ nothing heavy, until a test asks for one of its fixtures.
 
 from __future__ import annotations
 
+import re
 import signal
 import sys
 from collections.abc import Callable, Generator, Iterator
@@ -55,7 +56,7 @@ def pytest_configure(config: pytest.Config) -> None:
     try:
         config.stash[_OPTIONS] = resolve(given, ini)
     except HarnessError as error:
-        raise pytest.UsageError(str(error)) from error
+        raise pytest.UsageError(_said(error)) from error
     config.addinivalue_line("markers", "harness_targets(*names): with --harness-http, only through these targets")
     config.pluginmanager.register(_Collector(), "harness-collector")
 
@@ -165,9 +166,15 @@ def _open(session: _Session) -> Harness:
     try:
         return session.harness()
     except HarnessError as error:
-        message = str(error)
+        message = _said(error)
     # Outside of the handler: pytest would print the same error once for each link of the chain.
     pytest.fail(message, pytrace=False)
+
+
+def _said(error: HarnessError) -> str:
+    """The error, with options as they are spelled here."""
+    flags = "|".join(option.flag[2:] for option in OPTIONS)
+    return re.sub(rf"(?<!\S)--({flags})\b", r"--harness-\1", str(error))
 
 
 def _summary(run: RunRecord) -> dict[str, Any]:
@@ -208,6 +215,7 @@ def _properties(run: RunRecord) -> list[tuple[str, object]]:
     """Flat properties for JUnit XML: what a CI server can plot."""
     name = f"harness.{run.pattern}"
     found: list[tuple[str, object]] = [(f"{name}.verdict", run.truth.value)]
+    found += [(f"{name}.{each.replace(' ', '_')}", str(count)) for each, count in _counts(run).items()]
     if run.metrics is not None:
         found.append((f"{name}.calls", str(run.metrics.calls)))
         trend = run.metrics.trends["all"]

@@ -163,7 +163,7 @@ def _judged(connection: psycopg.Connection[Any], invariant: Invariant) -> Findin
         f"{len(rows)} rows violate it",
         "0 rows",
         evidence,
-        f"The rows are those of the query at {invariant.path.name}:{invariant.line}; look at who writes these tables.",
+        f"The rows are those of the query at {invariant.path}:{invariant.line}; look at who writes these tables.",
     )
 
 

@@ -98,12 +98,14 @@ def test_the_report_proves_a_broken_claim(broken: Any) -> None:
 
 def test_a_record_that_cannot_be_written_hides_no_verdict(server: EmbeddedServer, sandbox: Sandbox) -> None:
     """What was found is printed, on lines of the default width where COLUMNS is no number; then comes the error."""
-    words = ("--server", server.dsn, "--pattern", "unknown", "--clients", "2", "--record", "/nonexistent/record.json")
+    (sandbox.tmp / "record.json.partial").mkdir()  # found out only when it is written
+    record = sandbox.tmp / "record.json"
+    words = ("--server", server.dsn, "--pattern", "unknown", "--clients", "2", "--record", record)
     done = sandbox.run("harness", "run", *words, COLUMNS="wide")
     assert done.returncode == ExitStatus.ENVIRONMENT
     assert "\nverdict: held" in done.stdout
     assert not any(line.endswith(" ") or len(line) > 160 for line in done.stdout.splitlines())
-    assert "The record cannot be written to /nonexistent/record.json." in done.stderr
+    assert f"The record cannot be written to {record}." in done.stderr
     assert "next:" in done.stderr
 
 

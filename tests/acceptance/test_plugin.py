@@ -117,12 +117,14 @@ def test_options_come_from_ini_and_environment(project: Project) -> None:
 
 
 def test_junit_xml_has_a_property_for_each_figure(project: Project) -> None:
-    """What a CI server can plot: verdict, calls, and response times of each run."""
+    """What a CI server can plot: verdict, calls, how many of each answer, and response times of each run."""
     done = project.pytest(*GIVEN, "--junitxml", "report.xml", "-o", "junit_family=xunit1")
     assert done.returncode == 0, done.stdout
     found = {p.get("name"): p.get("value") for p in ET.parse(project.folder / "report.xml").iter("property")}
     assert found["harness.race.verdict"] == "held"
     assert int(found["harness.race.calls"] or 0) > 100
+    assert int(found["harness.race.accepted"] or 0) > 10
+    assert int(found["harness.race.race_conditions_caught"] or 0) > 10
     assert float(found["harness.race.p95_ms"] or 0) > 0
 
 
