@@ -64,6 +64,13 @@ def test_a_cache_that_cannot_be_written_is_done_without(
     assert len(initdb) == 2
 
 
+def test_no_home_is_made_for_a_user_who_has_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Nothing is kept then."""
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path / "nowhere"))
+    assert cluster.place([]) is None
+
+
 def test_a_kept_cluster_that_cannot_be_copied_is_made_again(cache: Path, initdb: list[Path]) -> None:
     """Half a copy is not started."""
     with EmbeddedServer():
