@@ -149,7 +149,8 @@ class Round:
     """One release of a race: who calls which of its keys with which argument variant.
 
     In a held round the first caller goes ahead, and its transaction stays open, then commits or rolls back, while the
-    others call.
+    others call. After a commit the last of several comes late: however fast the others were refused, somebody has to
+    be told who was first.
     """
 
     callers: tuple[int, ...]
@@ -162,6 +163,11 @@ class Round:
     @property
     def distinct_keys(self) -> int:
         return max(self.keys) + 1
+
+    @property
+    def late(self) -> int | None:
+        """Who calls when the held transaction has ended and all others have their answers."""
+        return self.callers[-1] if self.hold == "commit" and len(self.callers) > 2 else None
 
 
 # What decides whether a race shows: how many callers, on how many keys, and whether one stays inside for a while. Some
@@ -244,6 +250,7 @@ class Race:
                 if self.pace:
                     # Whoever is asked first waits; no call is in flight now.
                     crew.stopped.wait(crew.started / 1e9 + number * self.pace - clock() / 1e9)
+                late = me == each.late
                 if me in each.callers:
                     key = encoded[number][client.target.name][each.keys[each.callers.index(me)]]
                     job = (0, key, each.variant, number + 1)
@@ -253,8 +260,12 @@ class Race:
                         yield from self._held(client, job, commit=each.hold == "commit")
                     else:
                         yield TOGETHER  # once the first has its answer
+                        if late:
+                            yield TOGETHER  # once the others have theirs, and the first has committed
                         yield job
                 elif each.hold is not None:
+                    yield TOGETHER
+                if each.late is not None and not late:
                     yield TOGETHER
                 yield TOGETHER
 

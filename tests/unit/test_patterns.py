@@ -53,6 +53,20 @@ def test_a_round_never_calls_more_clients_than_there_are(clients: int) -> None:
         assert set(each.keys) == set(range(each.distinct_keys))
 
 
+def test_somebody_is_told_who_was_first_however_fast_the_others_are_refused() -> None:
+    """After a commit that was held back, one of several calls when all others have their answers."""
+    pattern = Race(6, 48)
+    made = play(pattern, Gate())
+    plan = enumerate(pattern.plan(len(SCAN_TICKET.variants)), 1)
+    late = {number: each.late for number, each in plan if each.late is not None}
+    assert len(late) == 4
+    for number, client in late.items():
+        *before, last = [o for o in made.operations() if o.phase == number]
+        assert last.client == client
+        assert last.outcome.label == "already_scanned"
+        assert last.called >= max(o.returned for o in before)
+
+
 def test_a_plain_race_is_all_clients_on_one_key() -> None:
     """Unmixed, as in the original load test: nothing varies, nothing is held."""
     for each in Race(10, 30, mixed=False).plan(5):
