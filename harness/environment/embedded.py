@@ -62,19 +62,30 @@ class EmbeddedServer(Server):
             found = pwd.getpwnam(user)
             owner = found.pw_uid, found.pw_gid
             os.chown(self._directory, *owner)
-        kept = cluster.place(_INITDB)
-        if kept is None or not cluster.copied(kept, data, owner):
-            self._make_cluster(binaries, user, data)
-            if kept is not None:
-                cluster.keep(data, kept)
+        kept = cluster.place(_INITDB, owner)
+        if kept is not None and cluster.unpacked(kept, data):
+            try:
+                self._boot(binaries, user, data, log)
+            except HarnessError:
+                # The machine may have changed since: initdb looks at it as it is now.
+                self._end()
+                shutil.rmtree(data, ignore_errors=True)
+            else:
+                return
+        self._make_cluster(binaries, user, data)
+        if kept is not None:
+            cluster.keep(data, kept)
+        self._boot(binaries, user, data, log)
+
+    def _boot(self, binaries: Path, user: str | None, data: Path, log: Path) -> None:
         with log.open("wb") as output, uninterrupted():
             self._process = subprocess.Popen(  # noqa: S603 - the wheel's own binary
                 [
-                    binaries / "postgres", "-D", data, "-k", self._directory,
+                    binaries / "postgres", "-D", data, "-k", data.parent,
                     "-c", "listen_addresses=", "-c", f"max_connections={MAX_CONNECTIONS}",
                 ],
                 # A session of its own: Ctrl-C at the terminal must reach the harness, not stop the server under it.
-                user=user, cwd=self._directory, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
+                user=user, cwd=data.parent, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
                 start_new_session=True,
             )  # fmt: skip
         _let_clients_finish(self._process.pid)
@@ -108,6 +119,15 @@ class EmbeddedServer(Server):
                 return
 
     def stop(self) -> None:
+        self._end()
+        if self._initdb is not None and self._initdb.poll() is None:
+            # Interrupted: with the children that it has at work in the directory.
+            os.killpg(self._initdb.pid, signal.SIGKILL)
+            self._initdb.wait()
+        if self._directory is not None:
+            _remove(self._directory)
+
+    def _end(self) -> None:
         if self._process is not None and self._process.poll() is None:
             # Immediate shutdown: the data directory goes away with it.
             self._process.send_signal(signal.SIGQUIT)
@@ -116,12 +136,6 @@ class EmbeddedServer(Server):
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
-        if self._initdb is not None and self._initdb.poll() is None:
-            # Interrupted: with the children that it has at work in the directory.
-            os.killpg(self._initdb.pid, signal.SIGKILL)
-            self._initdb.wait()
-        if self._directory is not None:
-            _remove(self._directory)
 
 
 def _let_clients_finish(postmaster: int) -> None:
