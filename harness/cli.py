@@ -19,7 +19,7 @@ import click
 import harness
 from harness.errors import ExitStatus, HarnessError, UsageError
 from harness.options import OPTIONS, Option, Options, resolve
-from harness.record import Record
+from harness.record import Record, check_path
 
 PATTERNS = ("burst", "race", "arrivals", "rescan", "unknown")
 
@@ -40,6 +40,7 @@ _OF_PATTERNS = {
     "duration": {"burst", "arrivals"},
     "pause": {"burst"},
     "rounds": {"race"},
+    "profile": {"burst", "race"},
 }
 """The patterns that have a use for an option."""
 
@@ -111,11 +112,17 @@ def run(
     """
     with _guarded():
         options = resolve(given, {})
-        if http_url is not None or tickets is not None:
-            _staging(http_url, tickets, options, yes=yes)
         of_arrivals = _without_none(rate=rate, duplicates=duplicates, distribution=distribution)
         of_others = _without_none(calls=calls)
-        _check_used({*of_arrivals, *of_others, *_without_none(**given)}, patterns)
+        said = {*of_arrivals, *of_others, *(name for name, value in given.items() if value)}
+        if http_url is not None or tickets is not None:
+            if unused := sorted(said - _OF_STAGING | {"pattern"} if patterns else said - _OF_STAGING):
+                flag = "--" + unused[0].replace("_", "-")
+                raise UsageError(f"{flag} is not for --http-url and --tickets.", next_step="leave it out")
+            _staging(http_url, tickets, options, yes=yes)
+        if yes:
+            raise UsageError("--yes is for --http-url and --tickets.", next_step="leave it out")
+        _check_used(said, patterns, options)
         from harness.run import Harness, open_harness
 
         def runs(harness_: Harness) -> None:
@@ -217,6 +224,7 @@ def _staging(http_url: str | None, tickets: Path | None, options: Options, *, ye
     from harness.environment.servers import command_line
     from harness.staging import confirm, read_staging, run_staging
 
+    check_path(options.record)
     staging = read_staging(http_url, tickets)
     contract = contracts.load(options.contract)
     confirm(staging, yes=yes, ask=input if sys.stdin.isatty() else None)
@@ -229,14 +237,26 @@ def _staging(http_url: str | None, tickets: Path | None, options: Options, *, ye
     sys.exit(record.exit_status)
 
 
-def _check_used(given: Set[str], patterns: Sequence[str]) -> None:
+_OF_PROFILES = frozenset({"profile", "duration", "pause", "rounds"})
+
+_OF_STAGING = frozenset({"clients", "pause", "timeout", "contract", "record"})
+
+
+def _check_used(given: Set[str], patterns: Sequence[str], options: Options) -> None:
     """Raises UsageError for an option of the command line that would change nothing."""
     for name, users in _OF_PATTERNS.items():
-        used = users & set(patterns) if patterns else name in _OF_A_LOAD
+        used = users & set(patterns) if patterns else name in _OF_PROFILES
         if name in given and not used:
             raise UsageError(
                 f"--{name} is for --pattern {' or '.join(sorted(users))}.", next_step="add the pattern, or leave it out"
             )
+    if {"calls", "duration"} <= given and "arrivals" not in patterns:
+        raise UsageError("--calls and --duration both say when a burst ends.", next_step="give one of them")
+    if patterns and options.profile == "soak":
+        raise UsageError(
+            "The profile soak is a burst and a race side by side, and takes no --pattern.",
+            next_step="leave --pattern out, or give --profile quick or seed",
+        )
 
 
 def _given(options: Options, *names: str) -> dict[str, Any]:

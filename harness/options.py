@@ -110,16 +110,6 @@ def _not_negative(text: str) -> float:
     return value
 
 
-def _new_file(text: str) -> Path:
-    """A path that can be written to: a run that ends in an error about its record has cost its time."""
-    path = Path(text)
-    folder = path.parent
-    if path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
-        why = "it is a folder" if path.is_dir() else f"there is no folder {folder} to write in"
-        raise UsageError(f"The record cannot be written to {path}.", tried=why, next_step="give another --record")
-    return path
-
-
 OPTIONS: tuple[Option, ...] = (
     Option("server", str, "auto, container, embedded, or a DSN", "SERVER"),
     Option("postgres_image", str, "image for the container", "IMAGE"),
@@ -134,7 +124,7 @@ OPTIONS: tuple[Option, ...] = (
     Option("rounds", _positive_int, "rounds of a race", "POSITIVE INTEGER"),
     Option("pool_size", _positive_int, "a pool of so many connections between clients and server", "POSITIVE INTEGER"),
     Option("timeout", _positive, "seconds after which a call is cancelled", "POSITIVE NUMBER"),
-    Option("record", _new_file, "write the record (JSON) there", "PATH"),
+    Option("record", Path, "write the record (JSON) there", "PATH"),
     Option("http", _yes, "repeat each pattern through PostgREST, and compare", "YES OR NO", switch=True),
     Option("postgrest", str, "the PostgREST binary [default: .postgrest, PATH, node_modules]", "FILE"),
     Option("postgrest_image", str, "image of PostgREST beside a container", "IMAGE"),

@@ -250,21 +250,18 @@ class Race:
                 if self.pace:
                     # Whoever is asked first waits; no call is in flight now.
                     crew.stopped.wait(crew.started / 1e9 + number * self.pace - clock() / 1e9)
-                late = me == each.late
+                first, late = me == each.callers[0], me == each.late
+                if each.hold is not None and not first:
+                    yield TOGETHER  # the first has its answer
+                    if late:
+                        yield TOGETHER  # the others have theirs, and the first has committed
                 if me in each.callers:
                     key = encoded[number][client.target.name][each.keys[each.callers.index(me)]]
                     job = (0, key, each.variant, number + 1)
-                    if each.hold is None:
-                        yield job
-                    elif me == each.callers[0]:
+                    if each.hold is not None and first:
                         yield from self._held(client, job, commit=each.hold == "commit")
                     else:
-                        yield TOGETHER  # once the first has its answer
-                        if late:
-                            yield TOGETHER  # once the others have theirs, and the first has committed
                         yield job
-                elif each.hold is not None:
-                    yield TOGETHER
                 if each.late is not None and not late:
                     yield TOGETHER
                 yield TOGETHER

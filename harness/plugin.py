@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
 from types import FrameType
-from typing import TYPE_CHECKING, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar
 
 import pytest
 
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from harness.environment.database import Database
     from harness.record import RunRecord
     from harness.run import Harness
+
+T = TypeVar("T")
 
 _SHOWN_LINES = 6
 """Of the first proof of a claim that is not held; the record and `harness run` have all of it."""
@@ -110,7 +112,7 @@ def _harness_session(pytestconfig: pytest.Config) -> Iterator[_Session]:
         yield session
     finally:
         try:
-            session.close()
+            _failing(session.close)
         finally:
             signal.signal(signal.SIGTERM, before)
 
@@ -135,7 +137,7 @@ def harness(_harness_session: _Session, _harness_target: str, request: pytest.Fi
     `harness.burst(...)`, `harness.race(...)`, `harness.arrivals(...)`, `harness.rescan(...)` and `harness.unknown(...)`
     return a result whose `verdict` can be asserted.
     """
-    opened = _open(_harness_session)
+    opened = _failing(_harness_session.harness)
     before = len(opened.runs)
     opened.test, opened.target = request.node.nodeid, _harness_target
     yield opened
@@ -158,13 +160,13 @@ def harness_compare(harness: Harness, pytestconfig: pytest.Config) -> Callable[.
 @pytest.fixture
 def harness_database(_harness_session: _Session) -> Iterator[Database]:
     """A fresh database with migrations and seed: `dsn`, `connect()` and a SQLAlchemy `engine()`."""
-    with _open(_harness_session).template.clone() as database:
+    with _failing(_harness_session.harness).template.clone() as database:
         yield database
 
 
-def _open(session: _Session) -> Harness:
+def _failing(do: Callable[[], T]) -> T:
     try:
-        return session.harness()
+        return do()
     except HarnessError as error:
         message = _said(error)
     # Outside of the handler: pytest would print the same error once for each link of the chain.
@@ -174,7 +176,12 @@ def _open(session: _Session) -> Harness:
 def _said(error: HarnessError) -> str:
     """The error, with options as they are spelled here."""
     flags = "|".join(option.flag[2:] for option in OPTIONS)
-    return re.sub(rf"(?<!\S)--({flags})\b", r"--harness-\1", str(error))
+
+    def spelled(text: str) -> str:
+        return re.sub(rf"(?<!\S)--({flags})\b", r"--harness-\1", text)
+
+    # What was tried may be somebody else's words.
+    return str(HarnessError(spelled(error.what), tried=error.tried, next_step=spelled(error.next_step)))
 
 
 def _summary(run: RunRecord) -> dict[str, Any]:

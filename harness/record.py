@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.environment.servers import ServerDescription
-from harness.errors import ExitStatus, HarnessError
+from harness.errors import ExitStatus, HarnessError, UsageError
 from harness.verdict.findings import Finding, Truth, truth_of
 from harness.verdict.metrics import Metrics
 from harness.verdict.overlap import Overlap
@@ -115,6 +116,23 @@ class Record:
             raise HarnessError(
                 f"The record cannot be written to {path}.", tried=str(error), next_step="give another --record"
             ) from error
+
+
+def check_path(path: Path | None) -> None:
+    """Find out before the runs what would only be found out after them. Raises UsageError with the reason."""
+    if path is None:
+        return
+    # os.path's functions: a folder that may not be looked into is a reason, too.
+    folder = os.path.dirname(path) or "."  # noqa: PTH120
+    if os.path.isdir(path):  # noqa: PTH112
+        why = "it is a folder"
+    elif not os.path.isdir(folder):  # noqa: PTH112
+        why = f"there is no folder {folder}"
+    elif not os.access(folder, os.W_OK | os.X_OK):
+        why = f"the folder {folder} may not be written to"
+    else:
+        return
+    raise UsageError(f"The record cannot be written to {path}.", tried=why, next_step="give another --record")
 
 
 def _plain(value: Any) -> Any:

@@ -40,7 +40,7 @@ from harness.patterns import (
     Together,
     Unknown,
 )
-from harness.record import AppliedFile, Record, RunRecord
+from harness.record import AppliedFile, Record, RunRecord, check_path
 from harness.targets.sql import SqlTarget
 from harness.targets.target import Target
 from harness.verdict import invariants, overlap, thresholds
@@ -225,7 +225,8 @@ class Harness:
         """
         from harness.schedules import Plan, explore
 
-        words = ["harness", "explore"] + (["--crash"] if crash else []) + self._given()
+        words = ["harness", "explore"] + (["--crash"] if crash else [])
+        words += self._given(timeout=Options().timeout)  # it has none
         plan = Plan(
             calls,
             search,
@@ -503,6 +504,7 @@ class Harness:
 @contextmanager
 def open_harness(options: Options, progress: Progress | None = None) -> Iterator[Harness]:
     """Boot the server, build the template, and take everything away at the end."""
+    check_path(options.record)
     contract = contracts.load(options.contract)
     server = open_server(options.server, options.postgres_image)
     theirs = isinstance(server, ExternalServer)

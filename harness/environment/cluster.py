@@ -1,4 +1,4 @@
-"""A data directory as initdb makes it, kept in the user's cache from boot to boot: to unpack it takes a fraction of the time.
+"""A data directory as initdb makes it, kept in the user's cache: unpacking it takes a fraction of initdb's time.
 
 It is one file, so it is there whole or not at all, and it is never started itself, so no run can leave anything in it.
 """

@@ -383,6 +383,12 @@ def test_an_invariant_that_writes_is_refused(folder: Callable[..., Path], harnes
         (("--pattern", "arrivals", "--pause", "1"), "--pause is for --pattern burst"),
         (("--record", "/nonexistent/record.json"), "The record cannot be written to /nonexistent/record.json."),
         (("--record", "/tmp"), "it is a folder"),
+        (("--pattern", "rescan", "--profile", "seed"), "--profile is for --pattern burst or race"),
+        (("--pattern", "burst", "--profile", "soak"), "takes no --pattern"),
+        (("--pattern", "burst", "--calls", "5", "--duration", "2"), "--calls and --duration both say"),
+        (("--yes",), "--yes is for --http-url"),
+        (("--http-url", "http://127.0.0.1:1", "--pattern", "race"), "--pattern is not for --http-url"),
+        (("--tickets", "t.json", "--rounds", "9"), "--rounds is not for --http-url"),
     ],
 )
 def test_wrong_usage_is_said_with_the_option(

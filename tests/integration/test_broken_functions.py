@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from harness.contracts.scan_ticket import SCAN_TICKET
+from harness.patterns import Race
 from harness.run import Harness, Result
 from harness.verdict.findings import Truth
 from tests.conftest import MakeHarness
@@ -92,7 +94,6 @@ def test_every_variant_is_in_the_table() -> None:
 
 def test_every_invariant_of_the_contract_can_fail() -> None:
     """Each query is broken by at least one variant."""
-    from harness.contracts.scan_ticket import SCAN_TICKET
     from harness.verdict import invariants
 
     names = {f"invariant.{i.name}" for i in invariants.load([SCAN_TICKET.invariants])}
@@ -136,3 +137,17 @@ def test_a_held_rollback_leaves_the_ticket_to_somebody_else(make_harness: MakeHa
             standing = [o for o in history.operations if o.outcome.label == "accepted" and not o.rolled_back]
             assert len(standing) == 1
     assert result.verdict["invariant.ticket_agrees_with_log"].truth is Truth.HELD
+
+
+def test_a_race_always_tells_somebody_who_was_first(make_harness: MakeHarness) -> None:
+    """However fast the losers are refused: one caller comes when the winner's transaction has been committed."""
+    race = Race(6, 12)
+    late = {n: each.late for n, each in enumerate(race.plan(len(SCAN_TICKET.variants)), 1) if each.late is not None}
+    operations = make_harness().run(race).history.operations()
+    assert late
+    for number, client in late.items():
+        *before, last = [o for o in operations if o.phase == number]
+        (winner,) = [o for o in before if o.held]
+        assert last.client == client
+        assert last.outcome.label == "already_scanned"
+        assert last.called >= winner.returned
