@@ -6,6 +6,7 @@ nothing heavy, until a test asks for one of its fixtures.
 
 from __future__ import annotations
 
+import gc
 import re
 import signal
 import sys
@@ -108,6 +109,8 @@ def _harness_session(pytestconfig: pytest.Config) -> Iterator[_Session]:
 
     # pytest ends fixtures after Ctrl-C, and would not after SIGTERM.
     before = signal.signal(signal.SIGTERM, terminate)
+    # As the last of all: the interpreter, which is about to end, need not look for garbage in everything that it holds.
+    pytestconfig.add_cleanup(gc.freeze)
     try:
         yield session
     finally:

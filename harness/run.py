@@ -413,16 +413,15 @@ class Harness:
         history = crew.history(unknown)
         contract = self.contract
         expected = pattern.expected(contract)
+        asked = None if database is None else invariants.ask(self.invariants, history.operations(), database.connect)
         metrics = measure(history, contract, expected, LATE)
         overlapped = overlap.measure(history.operations(), crew.spans(), contract.capacity)
         findings = [*thresholds.judge(metrics, contract, expected), *judge_history(history, contract)]
         if overlapped is not None:
             findings.append(overlap.judge(overlapped))
-        server_lost = False
-        if database is not None:
-            stored = invariants.judge(self.invariants, history.operations(), database.connect)
-            server_lost = crew.lost and not _answers(database)
-            findings += stored
+        if asked is not None:
+            findings += asked()
+        server_lost = database is not None and crew.lost and not _answers(database)
         replay = self._replay(pattern, target.name)
         told = target.details()
         record = RunRecord(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pwd
 import shutil
 import signal
 import subprocess
@@ -57,13 +56,10 @@ class EmbeddedServer(Server):
         binaries, user = _binaries()
         self._directory = Path(tempfile.mkdtemp(prefix="harness-pg-"))
         data, log = self._directory / "data", self._directory / "log"
-        owner = None
         if user is not None:
-            found = pwd.getpwnam(user)
-            owner = found.pw_uid, found.pw_gid
-            os.chown(self._directory, *owner)
-        kept = cluster.place(_INITDB, owner)
-        if kept is not None and cluster.unpacked(kept, data):
+            shutil.chown(self._directory, user)
+        kept = cluster.place(_INITDB)
+        if kept is not None and cluster.unpacked(kept, data, user):
             try:
                 self._boot(binaries, user, data, log)
             except HarnessError:

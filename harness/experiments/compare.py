@@ -126,11 +126,12 @@ def compare(
         blocks, anatomy, histories = bench.bursts(Burst(clients, duration=seconds), pairs)
         races = bench.races(Race(clients, rounds))
         merged = History([log for h in (*histories, *(r.history for r in races)) for log in h.logs], histories[0].zero)
+        asked = invariants.ask(harness.invariants, merged.operations(), database.connect)
         findings = [
             *judge_history(merged, harness.contract),
             *(_renamed(r.overlapped, r.name) for r in races),
             _equivalent(histories, races, harness.contract),
-            *invariants.judge(harness.invariants, merged.operations(), database.connect),
+            *asked(),
         ]
     added = added_latency(blocks)
     record = RunRecord(

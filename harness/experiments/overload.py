@@ -47,10 +47,11 @@ def overload(harness: Harness, options: HttpOptions, *, clients: int = 50, round
         history = crew.history(())
         metrics = measure(history, contract, race.expected(contract), LATE)
         measured = overlap.measure(history.operations(), crew.spans(), contract.capacity)
+        asked = invariants.ask(harness.invariants, history.operations(), database.connect)
         findings = [
             *judge_history(history, contract),
             *([] if measured is None else [overlap.judge(measured)]),
-            *invariants.judge(harness.invariants, history.operations(), database.connect),
+            *asked(),
         ]
         details = target.details()
     turned_away = sum(o.outcome.code == EXHAUSTED for o in history.operations())

@@ -97,7 +97,7 @@ def _counted(finding: Finding, schedules: int, broken: int | None) -> Finding:
 def _ask(invariants: Sequence[Invariant], carried: Sequence[Carried], connect: Connect) -> list[Finding]:
     with connect() as connection:
         connection.execute("DROP TABLE IF EXISTS harness.operations")
-    return queries.judge(invariants, CarriedHistory(carried).operations(), connect)
+    return queries.ask(invariants, CarriedHistory(carried).operations(), connect)()
 
 
 def _first_violating(invariant: Invariant, carried: Sequence[Carried], connect: Connect) -> Carried:

@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import resources
@@ -36,6 +38,8 @@ _HEADER = re.compile(r"^--\s*(name|claim):\s*(.*?)\s*$", re.MULTILINE)
 _OPERATIONS = resources.files("harness.verdict").joinpath("operations.sql")
 
 _LINES_AT_ONCE = 1000
+
+_UNANSWERED = (psycopg.OperationalError, psycopg.DataError)
 
 Connect = Callable[[], psycopg.Connection[Any]]
 
@@ -91,23 +95,44 @@ def check(invariants: Sequence[Invariant], connect: Connect) -> None:
                 )
 
 
-def judge(invariants: Sequence[Invariant], operations: Sequence[Operation], connect: Connect) -> list[Finding]:
-    """Load the operations into `harness.operations`, run every query; one finding each.
+def ask(
+    invariants: Sequence[Invariant], operations: Sequence[Operation], connect: Connect
+) -> Callable[[], list[Finding]]:
+    """Load the operations into `harness.operations` and put every query to the server.
 
-    A database that cannot be asked any more makes them undecided. Raises HarnessError for a query that fails.
+    It answers on a thread, while the operations are judged here. Calling what is given back waits for one finding each;
+    a database that cannot be asked any more makes them undecided. That call raises HarnessError for a query that fails.
     """
+    answers = Future[list[Finding]]()
     try:
         connection = connect()
     except HarnessError as error:
-        return [_undecided(i, f"the database could not be asked: {error.tried or error.what}") for i in invariants]
-    with connection:
+        answers.set_result(_undecided(invariants, error.tried or error.what))
+        return answers.result
+    try:
+        _store(connection, operations)
+    except _UNANSWERED as error:
+        connection.close()
+        answers.set_result(_undecided(invariants, str(error)))
+        return answers.result
+    except BaseException:
+        connection.close()
+        raise
+
+    def answer() -> None:
         try:
-            _store(connection, operations)
-            connection.execute("SET default_transaction_read_only = on")  # to judge is not to change
-            return [_judged(connection, invariant) for invariant in invariants]
-        except (psycopg.OperationalError, psycopg.DataError) as error:
-            reason = " ".join(str(error).split())
-            return [_undecided(i, f"the database could not be asked: {reason}") for i in invariants]
+            with connection:
+                connection.execute("SET default_transaction_read_only = on")  # to judge is not to change
+                found = [_judged(connection, invariant) for invariant in invariants]
+        except _UNANSWERED as error:
+            found = _undecided(invariants, str(error))
+        except BaseException as error:
+            answers.set_exception(error)
+            return
+        answers.set_result(found)
+
+    threading.Thread(target=answer, name="invariants", daemon=True).start()
+    return answers.result
 
 
 def _store(connection: psycopg.Connection[Any], operations: Sequence[Operation]) -> None:
@@ -186,5 +211,6 @@ def _explained(invariant: Invariant) -> Iterator[None]:
         ) from error
 
 
-def _undecided(invariant: Invariant, reason: str) -> Finding:
-    return Finding(f"invariant.{invariant.name}", invariant.claim, Truth.UNDECIDED, reason, "0 rows")
+def _undecided(invariants: Sequence[Invariant], reason: str) -> list[Finding]:
+    reason = f"the database could not be asked: {' '.join(reason.split())}"
+    return [Finding(f"invariant.{i.name}", i.claim, Truth.UNDECIDED, reason, "0 rows") for i in invariants]

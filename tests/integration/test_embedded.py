@@ -68,7 +68,7 @@ def test_no_home_is_made_for_a_user_who_has_none(monkeypatch: pytest.MonkeyPatch
     """Nothing is kept then."""
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path / "nowhere"))
-    assert cluster.place([], None) is None
+    assert cluster.place([]) is None
 
 
 def test_a_kept_cluster_that_is_damaged_is_made_again(cache: Path, initdb: list[Path]) -> None:
@@ -87,7 +87,7 @@ def test_a_kept_cluster_that_does_not_start_is_made_again(cache: Path, initdb: l
     with EmbeddedServer():
         (kept,) = cache.iterdir()
     whole = tmp_path / "whole"
-    assert cluster.unpacked(kept, whole)
+    assert cluster.unpacked(kept, whole, None)
     (whole / "pg_notify").rmdir()
     cluster.keep(whole, kept)
     for _ in range(2):
@@ -113,12 +113,12 @@ def test_a_cluster_is_kept_whole_or_not_at_all(tmp_path: Path, monkeypatch: pyte
 
 @pytest.mark.usefixtures("cache")
 def test_what_initdb_would_make_otherwise_is_kept_apart(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Other arguments, another owner, other locales on the machine."""
-    places = [cluster.place([], None), cluster.place(["--locale=C"], None), cluster.place([], (1, 1))]
-    assert places[0] == cluster.place([], None)
+    """Other arguments, other locales on the machine."""
+    places = [cluster.place([]), cluster.place(["--locale=C"])]
+    assert places[0] == cluster.place([])
     monkeypatch.setattr(cluster, "_locales", lambda: b"C\nde_DE.utf8\n")
-    places.append(cluster.place([], None))
-    assert len(set(places)) == 4
+    places.append(cluster.place([]))
+    assert len(set(places)) == 3
 
 
 @pytest.mark.usefixtures("cache")
