@@ -18,6 +18,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from harness.environment.servers import uninterrupted
+
 
 def place(arguments: Sequence[str]) -> Path | None:
     """Where the cluster is kept that these binaries' initdb makes of its arguments on this machine.
@@ -70,4 +72,6 @@ def keep(data: Path, kept: Path) -> None:
 
 def _tar(*arguments: str | Path, **given: Any) -> None:
     """Not Python's own module, which takes longer over a thousand small files."""
-    subprocess.run(["tar", *arguments], stderr=subprocess.DEVNULL, check=True, **given)  # noqa: S603, S607
+    words = ["tar", *arguments]
+    with uninterrupted():
+        subprocess.run(words, stderr=subprocess.DEVNULL, start_new_session=True, check=True, **given)  # noqa: S603

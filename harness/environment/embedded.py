@@ -54,7 +54,8 @@ class EmbeddedServer(Server):
 
     def start(self) -> None:
         binaries, user = _binaries()
-        self._directory = Path(tempfile.mkdtemp(prefix="harness-pg-"))
+        with uninterrupted():
+            self._directory = Path(tempfile.mkdtemp(prefix="harness-pg-"))
         data, log = self._directory / "data", self._directory / "log"
         if user is not None:
             shutil.chown(self._directory, user)

@@ -197,7 +197,7 @@ def _shown_word(word: str) -> str:
 
 @contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Start a process and remember it, in one: Ctrl-C and SIGTERM that come meanwhile are handled right after.
+    """Make something and remember it, in one: Ctrl-C and SIGTERM that come meanwhile are handled right after.
 
     Else a child that was started, and whose starting was interrupted, would be known to nobody.
     """
@@ -212,8 +212,8 @@ def uninterrupted() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-    for signalled in came:
-        signal.raise_signal(signalled)
+        for signalled in came:
+            signal.raise_signal(signalled)
 
 
 @contextmanager

@@ -6,8 +6,9 @@ import json
 import os
 import signal
 import subprocess
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psycopg
@@ -149,22 +150,47 @@ def test_pytest_that_is_ended_keeps_its_record_and_leaves_nothing(
     assert sandbox.left_behind() == []
 
 
-def test_ctrl_c_while_a_process_is_started_comes_right_after() -> None:
-    """Else the child would run on, known to nobody."""
-    started: list[str] = []
+@pytest.fixture
+def python_handles_ctrl_c() -> Iterator[None]:
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("python_handles_ctrl_c")
+@pytest.mark.parametrize("fails", [False, True])
+def test_ctrl_c_while_a_process_is_started_comes_right_after(fails: bool) -> None:
+    """Else the child would run on, known to nobody; an error in its start, which may be handled, does not lose it."""
+    went_on: list[str] = []
 
     def start() -> None:
         with uninterrupted():
             signal.raise_signal(signal.SIGINT)
-            started.append("child")
+            went_on.append("child")
+            if fails:
+                raise OSError("no such program")
 
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            start()
-    finally:
-        signal.signal(signal.SIGINT, before)
-    assert started == ["child"]
+    with pytest.raises(KeyboardInterrupt):
+        start()
+    assert went_on == ["child"]
+
+
+@pytest.mark.usefixtures("python_handles_ctrl_c")
+def test_ctrl_c_while_the_servers_directory_is_made_leaves_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is known to the server before anything else happens."""
+    make = tempfile.mkdtemp
+
+    def interrupted(prefix: str) -> str:
+        made = make(prefix=prefix, dir=tmp_path)
+        signal.raise_signal(signal.SIGINT)
+        return made
+
+    monkeypatch.setattr(tempfile, "mkdtemp", interrupted)
+    with pytest.raises(KeyboardInterrupt), EmbeddedServer():
+        pass
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_server_killed_under_the_command_is_the_environments_fault(sandbox: Sandbox) -> None:
