@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence, Set
@@ -12,7 +11,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 import click
 
@@ -20,12 +19,16 @@ import harness
 from harness.errors import ExitStatus, HarnessError, UsageError
 from harness.options import OPTIONS, Option, Options, resolve
 from harness.record import Record, check_path
+from harness.signals import ended_by
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 PATTERNS = ("burst", "race", "arrivals", "rescan", "unknown")
 
 
 class _TerminatedError(KeyboardInterrupt):
-    """SIGTERM: everything ends as after Ctrl-C, with an exit status of its own."""
+    """SIGTERM or SIGHUP: everything ends as after Ctrl-C, with an exit status of its own."""
 
 
 _OF_A_LOAD = frozenset({"profile", "clients", "duration", "pause", "rounds", "pool_size", "timeout"})
@@ -73,8 +76,10 @@ def main() -> None:
     """Say with evidence whether a PostgreSQL function keeps its promise under concurrency, and how fast it is.
 
     Exit status: 0 every claim held, 1 one is broken, 2 wrong usage, 3 the environment failed, 4 undecided,
-    130 and 143 ended by Ctrl-C and SIGTERM.
+    130 ended by Ctrl-C, 143 by SIGTERM or SIGHUP.
     """
+    if (here := str(Path.cwd())) not in sys.path:
+        sys.path.insert(0, here)  # a contract of one's own may lie here, where pytest finds it too
 
 
 @main.command()
@@ -139,9 +144,10 @@ def run(
 
                 compare(harness_, harness_.http_options, pairs=6, seconds=0.4, rounds=100)
 
-        with _progress() as progress, open_harness(options, progress) as opened:
+        with _Bar() as bar, open_harness(options, bar.show) as opened:
+            bar.stop()
             _report(opened.environment)
-            _make(opened, options, runs)
+            _make(opened, options, runs, bar.stop)
 
 
 @main.command()
@@ -289,11 +295,15 @@ def _finish(record: Record, options: Options) -> None:
             record.write(options.record)
 
 
-def _make(opened: Any, options: Options, runs: Callable[[Any], object]) -> NoReturn:
+def _make(
+    opened: Any, options: Options, runs: Callable[[Any], object], before_report: Callable[[], None] = lambda: None
+) -> NoReturn:
     """Make the runs, write and print the record whatever happens, and end with its exit status."""
-    from harness.environment.servers import command_line, shielded
+    from harness.environment.servers import command_line
+    from harness.signals import shielded
 
     def finish(*, interrupted: bool) -> Record:
+        before_report()
         record: Record = opened.record(command_line(["harness", *sys.argv[1:]]), interrupted=interrupted)
         _finish(record, options)
         return record
@@ -304,8 +314,8 @@ def _make(opened: Any, options: Options, runs: Callable[[Any], object]) -> NoRet
         with shielded():  # somebody impatient would lose the record
             finish(interrupted=True)
         raise
-    except HarnessError:
-        if opened.runs:
+    except Exception:
+        if opened.runs:  # those before it
             finish(interrupted=False)
         raise
     sys.exit(finish(interrupted=False).exit_status)
@@ -317,21 +327,21 @@ def _report(environment: Any) -> None:
 
 @contextmanager
 def _guarded() -> Iterator[None]:
-    """Errors become a message and an exit status; SIGTERM ends a run as Ctrl-C does."""
+    """Errors become a message and an exit status; SIGTERM and SIGHUP end a run as Ctrl-C does."""
 
     def terminate(number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001
         raise _TerminatedError
 
-    before = signal.signal(signal.SIGTERM, terminate)
     try:
-        yield
+        with ended_by(terminate):
+            yield
     except HarnessError as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(error.exit_status)
     except Exception:
         # Status 1 would say that a claim is broken.
         traceback.print_exc()
-        click.echo("error: a defect of the harness or of the contract; nothing was judged", err=True)
+        click.echo("error: a defect of the harness or of the contract; the run that met it was not judged", err=True)
         sys.exit(ExitStatus.ENVIRONMENT)
     except _TerminatedError:
         click.echo("terminated; everything that was started has been removed", err=True)
@@ -339,28 +349,40 @@ def _guarded() -> Iterator[None]:
     except KeyboardInterrupt:
         click.echo("interrupted; everything that was started has been removed", err=True)
         sys.exit(ExitStatus.INTERRUPTED)
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
-@contextmanager
-def _progress() -> Iterator[Callable[[str, int, float | None], None] | None]:
-    """A bar while calls are made; nothing where the output is no terminal."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+class _Bar:
+    """A bar while the server boots and calls are made; nothing where the output is no terminal."""
 
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TextColumn("{task.fields[calls]}"))
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("booting", calls="", total=None)
+    def __init__(self) -> None:
+        self._bar: Progress | None = None
 
-        def show(pattern: str, calls: int, over: float | None) -> None:
+    def __enter__(self) -> Self:
+        if sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+            calls = TextColumn("{task.fields[calls]}")
+            columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), calls)
+            self._bar = Progress(*columns, console=Console(stderr=True), transient=True)
+            self._bar.add_task("booting", calls="", total=None)
+            self._bar.start()
+        return self
+
+    def show(self, pattern: str, calls: int, over: float | None) -> None:
+        if self._bar is not None:
             total = None if over is None else 1.0
-            bar.update(task, description=pattern, calls=f"{calls} calls", total=total, completed=over or 0.0)
+            [task] = self._bar.task_ids
+            self._bar.update(task, description=pattern, calls=f"{calls} calls", total=total, completed=over or 0.0)
+            self._bar.start()
 
-        yield show
+    def stop(self) -> None:
+        """Take it away, so that something else can be printed; the next call brings it back."""
+        if self._bar is not None:
+            self._bar.stop()
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
 
 
 if __name__ == "__main__":

@@ -8,12 +8,12 @@ locked per call, and an operation costs well under 200 bytes. `History` puts the
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from itertools import chain, repeat
 from operator import itemgetter
 from typing import Any
 
-from harness.contracts.contract import Effect, KeyHistory, Operation, Outcome
+from harness.contracts.contract import Effect, KeyHistory, Operation, Outcome, Unreadable, readable
 
 WARM_UP = -1
 """Phase of calls made before the start; they are judged like any other and left out of the metrics."""
@@ -213,6 +213,7 @@ def _rows(log: Log) -> Iterator[tuple[Any, ...]]:
     """The log's calls with keys, arguments and answers decoded, column by column."""
     assert not log.due or len(log.due) == len(log), "a log is of one loop, closed or open"
     amended = log.amended
+    outcomes, answers = _answered(log)
     return zip(
         log.clients,
         map(log.decode_key, log.keys),
@@ -220,8 +221,8 @@ def _rows(log: Log) -> Iterator[tuple[Any, ...]]:
         log.due or log.called,
         log.called,
         log.returned,
-        log.outcomes,
-        _answers(log),
+        outcomes,
+        answers,
         log.phases,
         [amended.get(position) for position in range(len(log))] if amended else repeat(None),
         repeat(log.target),
@@ -229,11 +230,14 @@ def _rows(log: Log) -> Iterator[tuple[Any, ...]]:
     )
 
 
-def _answers(log: Log) -> Iterable[dict[str, Any]]:
-    """The evidence columns of each call by name; empty where no answer came."""
+def _answered(log: Log) -> tuple[Sequence[Outcome], Sequence[dict[str, Any]]]:
+    """The outcome of each call and its evidence columns by name; empty where no answer came."""
     names = log.evidence_names
     nothing = (None,) * len(names)
     columns = [log.decode_evidence(at, log.evidence[at :: log.stride]) for at in range(len(names))]
     if not columns:
-        return repeat({})
-    return [{} if row == nothing else dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
+        return log.outcomes, [{}] * len(log)
+    answers = [{} if row == nothing else dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
+    if any(type(value) is Unreadable for column in columns for value in column):
+        return list(map(readable, log.outcomes, answers)), answers
+    return log.outcomes, answers

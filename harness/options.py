@@ -147,6 +147,8 @@ def resolve(
             (f"harness_{option.name}", ini.get(option.name)),
         )
         for source, given in sources:
+            if source == option.flag and given is not None and "" in (given if option.repeatable else (given,)):
+                raise UsageError(f"{option.flag} is empty.", next_step="give it a value, or leave it out")
             if not given:
                 continue
             if option.repeatable:

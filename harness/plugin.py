@@ -10,22 +10,23 @@ import gc
 import re
 import signal
 import sys
+from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 import pytest
 
 from harness.errors import HarnessError
 from harness.options import OPTIONS, Option, Options, resolve
+from harness.signals import ended_by
 
 if TYPE_CHECKING:
     from harness.environment.database import Database
     from harness.record import RunRecord
     from harness.run import Harness
-
-T = TypeVar("T")
 
 _SHOWN_LINES = 6
 """Of the first proof of a claim that is not held; the record and `harness run` have all of it."""
@@ -55,13 +56,22 @@ def _how(option: Option) -> dict[str, Any]:
 
 def pytest_configure(config: pytest.Config) -> None:
     given = {option.name: config.getoption(f"harness_{option.name}") for option in OPTIONS}
-    ini = {option.name: config.getini(f"harness_{option.name}") for option in OPTIONS}
+    ini = {option.name: _ini(config, option) for option in OPTIONS}
     try:
         config.stash[_OPTIONS] = resolve(given, ini)
     except HarnessError as error:
         raise pytest.UsageError(_said(error)) from error
     config.addinivalue_line("markers", "harness_targets(*names): with --harness-http, only through these targets")
     config.pluginmanager.register(_Collector(), "harness-collector")
+
+
+def _ini(config: pytest.Config, option: Option) -> Any:
+    """What the ini file says; its paths are relative to it, wherever pytest is called."""
+    found = config.getini(f"harness_{option.name}")
+    if not found or option.convert is not Path or config.inipath is None:
+        return found
+    folder = config.inipath.parent
+    return [str(folder / each) for each in found] if option.repeatable else str(folder / found)
 
 
 class _Session:
@@ -73,6 +83,11 @@ class _Session:
         self._stack = ExitStack()
         self._harness: Harness | None = None
         self._error: HarnessError | None = None
+        self._interrupted = False
+
+    def pytest_keyboard_interrupt(self) -> None:
+        """Comes before fixtures are torn down."""
+        self._interrupted = True
 
     def harness(self) -> Harness:
         if self._error is not None:
@@ -97,7 +112,8 @@ class _Session:
             path = self.options.record
             # Under pytest-xdist each worker has a server, and so a record, of its own.
             path = path if worker is None else path.with_name(f"{path.stem}.{worker}{path.suffix}")
-            self._harness.record(command_line(["pytest", *sys.argv[1:]])).write(path)
+            record = self._harness.record(command_line(["pytest", *sys.argv[1:]]), interrupted=self._interrupted)
+            record.write(path)
 
 
 @pytest.fixture(scope="session")
@@ -105,19 +121,17 @@ def _harness_session(pytestconfig: pytest.Config) -> Iterator[_Session]:
     session = _Session(pytestconfig)
 
     def terminate(number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001
-        raise KeyboardInterrupt("SIGTERM")
+        raise KeyboardInterrupt(signal.Signals(number).name)
 
-    # pytest ends fixtures after Ctrl-C, and would not after SIGTERM.
-    before = signal.signal(signal.SIGTERM, terminate)
+    pytestconfig.pluginmanager.register(session, "harness-session")
     # As the last of all: the interpreter, which is about to end, need not look for garbage in everything that it holds.
     pytestconfig.add_cleanup(gc.freeze)
-    try:
-        yield session
-    finally:
+    # pytest ends fixtures after Ctrl-C, and would not after the others.
+    with ended_by(terminate):
         try:
-            _failing(session.close)
+            yield session
         finally:
-            signal.signal(signal.SIGTERM, before)
+            session.close()
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -140,14 +154,16 @@ def harness(_harness_session: _Session, _harness_target: str, request: pytest.Fi
     `harness.burst(...)`, `harness.race(...)`, `harness.arrivals(...)`, `harness.rescan(...)` and `harness.unknown(...)`
     return a result whose `verdict` can be asserted.
     """
-    opened = _failing(_harness_session.harness)
+    opened = _harness_session.harness()
     before = len(opened.runs)
     opened.test, opened.target = request.node.nodeid, _harness_target
     yield opened
     made = opened.runs[before:]
     request.node.stash[_RUNS] = [{"server": str(opened.environment)} | _summary(run) for run in made]
+    times: Counter[str] = Counter()
     for run in made:
-        request.node.user_properties += _properties(run)
+        times[run.pattern] += 1
+        request.node.user_properties += _properties(run, times[run.pattern])
 
 
 @pytest.fixture
@@ -163,18 +179,8 @@ def harness_compare(harness: Harness, pytestconfig: pytest.Config) -> Callable[.
 @pytest.fixture
 def harness_database(_harness_session: _Session) -> Iterator[Database]:
     """A fresh database with migrations and seed: `dsn`, `connect()` and a SQLAlchemy `engine()`."""
-    with _failing(_harness_session.harness).template.clone() as database:
+    with _harness_session.harness().template.clone() as database:
         yield database
-
-
-def _failing(do: Callable[[], T]) -> T:
-    """Do it; an error of the harness fails the test that asked for it, without a traceback."""
-    try:
-        return do()
-    except HarnessError as error:
-        message = _said(error)
-    # Outside of the handler: pytest would print the same error once for each link of the chain.
-    pytest.fail(message, pytrace=False)
 
 
 def _said(error: HarnessError) -> str:
@@ -206,7 +212,8 @@ def _summary(run: RunRecord) -> dict[str, Any]:
                 f.truth.value,
                 f.claim,
                 f.observed,
-                said(f.evidence[0], time_unit(run.pattern))[:_SHOWN_LINES] if f.evidence else [],
+                (said(f.evidence[0], time_unit(run.pattern))[:_SHOWN_LINES] if f.evidence else [])
+                + ([f"remedy: {f.remedy}"] if f.remedy else []),
             ]
             for f in run.findings
             if f.truth.value != "held"
@@ -222,9 +229,9 @@ def _counts(run: RunRecord) -> dict[str, int]:
     return {} if run.metrics is None else {name: n for name, n in run.metrics.counts.items() if n}
 
 
-def _properties(run: RunRecord) -> list[tuple[str, object]]:
-    """Flat properties for JUnit XML: what a CI server can plot."""
-    name = f"harness.{run.pattern}"
+def _properties(run: RunRecord, time: int) -> list[tuple[str, object]]:
+    """Flat properties for JUnit XML: what a CI server can plot. `time`: which of the test's runs of this pattern."""
+    name = f"harness.{run.pattern}" + (f".{time}" if time > 1 else "")
     found: list[tuple[str, object]] = [(f"{name}.verdict", run.truth.value)]
     found += [(f"{name}.{each.replace(' ', '_')}", str(count)) for each, count in _counts(run).items()]
     if run.metrics is not None:
@@ -248,7 +255,7 @@ class _Collector:
             self.servers[run["server"]] = None
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
-        """One line for each run; for every claim that is not held, what was observed, the first proof, the replay."""
+        """A line for each run; for every claim that is not held, what was observed, first proof, remedy, replay."""
         if not self.runs:
             return
         write = terminalreporter.write_line
@@ -280,6 +287,8 @@ _COLOURS: dict[str, dict[str, bool]] = {"held": {"green": True}, "broken": {"red
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, Any]:
     report = yield
+    if call.excinfo is not None and isinstance(call.excinfo.value, HarnessError):
+        report.longrepr = _said(call.excinfo.value)  # where in the harness it was found out helps nobody
     if call.when == "teardown" and _RUNS in item.stash:
         report.harness_runs = item.stash[_RUNS]
     return report

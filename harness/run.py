@@ -23,7 +23,7 @@ from harness.contracts.contract import Contract, Effect
 from harness.environment.choice import open_server
 from harness.environment.database import Database, Template
 from harness.environment.postgrest import SupabaseRoles
-from harness.environment.servers import ExternalServer, Server, ServerDescription, address, shielded
+from harness.environment.servers import ExternalServer, Server, ServerDescription, without_password
 from harness.errors import HarnessError, UsageError
 from harness.firing import INTERRUPTED, Crew, clock, without_collections
 from harness.history import WARM_UP, History
@@ -41,6 +41,7 @@ from harness.patterns import (
     Unknown,
 )
 from harness.record import AppliedFile, Record, RunRecord, check_path
+from harness.signals import shielded
 from harness.targets.sql import SqlTarget
 from harness.targets.target import Target
 from harness.verdict import invariants, overlap, thresholds
@@ -496,7 +497,7 @@ class Harness:
                 words.append(name)
                 continue
             for each in value if isinstance(value, tuple) else (value,):
-                words += [name, _without_password(each) if field.name == "server" else str(each)]
+                words += [name, without_password(str(each)) if field.name == "server" else str(each)]
         return words
 
 
@@ -543,13 +544,6 @@ def _overrides(pattern: Pattern) -> dict[str, Any]:
     numbers = ("duration", "pause", "rounds")
     found = {name: getattr(part, name) for part in parts for name in numbers if hasattr(part, name)}
     return {"clients": parts[0].clients} | dict.fromkeys(numbers) | found
-
-
-def _without_password(server: Any) -> str:
-    text = str(server)
-    if "=" not in text and "://" not in text:
-        return text
-    return address(text)
 
 
 def _answers(database: Database) -> bool:

@@ -22,7 +22,7 @@ def load(name: str) -> Contract:
         raise UsageError(f"There is no contract named {name!r}.", next_step=next_step)
     try:
         contract = getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, ValueError, TypeError) as error:
         raise UsageError(
             f"The contract {name!r} could not be loaded.", tried=str(error), next_step=next_step
         ) from error

@@ -50,6 +50,21 @@ BROKEN_ANSWER = "broken_answer"
 """Code of an outcome whose answer came and could not be read (no row, two rows, NULL where a value is due)."""
 
 
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """Stands in an answer for a value that Python cannot hold, such as an infinite time."""
+
+    reason: str
+
+
+def readable(outcome: Outcome, answer: Mapping[str, Any]) -> Outcome:
+    """The outcome of a call with these evidence columns: failed where one of them cannot be read."""
+    for name, value in answer.items():
+        if type(value) is Unreadable:
+            return Outcome(FAILED, Effect.FAILED, BROKEN_ANSWER, f"unreadable answer: {name}: {value.reason}")
+    return outcome
+
+
 class Operation(NamedTuple):
     """A call with its outcome and its times; times are nanoseconds since the start of the run."""
 
@@ -163,6 +178,8 @@ class Claim:
     judge: Callable[[KeyHistory], Iterable[Violation]]
     concerns: str | None = None
     """The label of the only answers it speaks of: where none was given, a report says so."""
+    naming: str | None = None
+    """The evidence column that says what it is about: a report counts the answers that leave it empty."""
 
 
 @dataclass(frozen=True)

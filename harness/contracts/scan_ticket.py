@@ -63,9 +63,10 @@ class ScanModel:
             # The time of a scan whose answer was lost is not known: no later answer can contradict it.
             return (_Scanned(operation.arguments["p_scanned_by"], None),) if state is _UNSCANNED else ()
         if label == "accepted":
-            if state is not _UNSCANNED:
+            scanner = operation.arguments["p_scanned_by"]
+            if state is not _UNSCANNED or operation.answer.get("scanned_by") not in (None, scanner):
                 return ()
-            return (_Scanned(operation.arguments["p_scanned_by"], operation.answer.get("scanned_at")),)
+            return (_Scanned(scanner, operation.answer.get("scanned_at")),)
         if label == "already_scanned":
             if not isinstance(state, _Scanned):
                 return ()
@@ -114,8 +115,12 @@ def _true_winner(history: KeyHistory) -> Iterator[Violation]:
         return  # an answer that was lost may have been the winner's
     winners = {o.arguments["p_scanned_by"] for o in _standing(history, "accepted")}
     for operation in history.operations:
-        told = operation.answer.get("scanned_by")
-        if operation.outcome.label == "already_scanned" and told is not None and told not in winners:
+        told, own = operation.answer.get("scanned_by"), operation.arguments["p_scanned_by"]
+        if told is None:
+            continue
+        if operation.outcome.label == "accepted" and told != own:
+            yield Violation(f"was let in as {own}, and told that it was {told}", (operation,))
+        if operation.outcome.label == "already_scanned" and told not in winners:
             first = ", ".join(str(w) for w in winners) or "nobody"
             yield Violation(f"was told that {told} was first; {first} was", (operation,))
 
@@ -157,10 +162,11 @@ CLAIMS = (
     ),
     Claim(
         "true_winner",
-        "An already_scanned answer that names a scanner names the one who was let in.",
-        "Read scanned_by from the locked row, after the lock is held.",
+        "An answer that names a scanner names the one who was let in.",
+        "Write p_scanned_by, and read scanned_by from the locked row, after the lock is held.",
         _true_winner,
         "already_scanned",
+        "scanned_by",
     ),
     Claim(
         "busy_only_while_in_flight",

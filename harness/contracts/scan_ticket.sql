@@ -22,7 +22,7 @@ SELECT l.ticket_id, l.id AS scan_log_id, l.scanned_by
                       AND (o.effect = 'in doubt' OR (o.label = 'accepted' AND NOT o.rolled_back)));
 
 -- name: ticket_agrees_with_log
--- claim: A called ticket is used exactly when it has one successful scan_logs row, and both name the same scanner.
+-- claim: A called ticket is used (is_used, status 'used') exactly when it has one successful scan_logs row, and both name the same scanner.
 SELECT t.id AS ticket_id, t.status, t.is_used, t.scanned_by, count(l.id) AS successful_logs
   FROM public.tickets t
   LEFT JOIN public.scan_logs l ON l.ticket_id = t.id AND l.scan_success
@@ -34,7 +34,7 @@ HAVING t.is_used <> (count(l.id) = 1)
     OR (count(l.id) = 1 AND t.scanned_by IS DISTINCT FROM (array_agg(l.scanned_by))[1]);
 
 -- name: ticket_agrees_with_winner
--- claim: The ticket row says of the scan what its winner was told: by whom and when.
+-- claim: The ticket row is used (is_used, status 'used') and says of the scan what its winner was told: by whom and when.
 SELECT t.id AS ticket_id, t.status, t.is_used, t.scanned_by, t.scanned_at,
        o.answer ->> 'scanned_by' AS told_scanned_by, o.answer ->> 'scanned_at' AS told_scanned_at
   FROM harness.operations o

@@ -18,7 +18,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from harness.environment.servers import uninterrupted
+from harness.signals import uninterrupted
 
 
 def place(arguments: Sequence[str]) -> Path | None:

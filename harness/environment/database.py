@@ -23,8 +23,9 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from harness.environment import scripts
 from harness.environment.scripts import Script
-from harness.environment.servers import Server, connect, shielded
+from harness.environment.servers import Server, connect
 from harness.errors import HarnessError
+from harness.signals import shielded
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,23 +133,29 @@ class Template:
 
     def _clone(self) -> Database:
         database = self._named(f"{self._prefix}_{next(self._numbers)}")
-        with connect(self._server.dsn) as connection:
-            connection.execute(
-                sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(
-                    sql.Identifier(database.name), sql.Identifier(self._database.name)
-                )
-            )
+        self._create(database, self._database.name)
         return database
+
+    def _create(self, database: Database, template: str) -> None:
+        command = sql.SQL("CREATE DATABASE {} TEMPLATE {}")
+        with connect(self._server.dsn) as connection:
+            try:
+                connection.execute(command.format(sql.Identifier(database.name), sql.Identifier(template)))
+            except psycopg.Error as error:
+                raise HarnessError(
+                    "No scratch database can be created on the server.",
+                    tried=f"CREATE DATABASE: {' '.join(str(error).split())} (SQLSTATE {error.sqlstate or 'none'})",
+                    next_step="give the DSN of a server, and a role, that can create one",
+                ) from error
 
     def __enter__(self) -> Self:
         try:
-            with connect(self._server.dsn) as connection:
-                connection.execute(
-                    sql.SQL("CREATE DATABASE {} TEMPLATE template0").format(sql.Identifier(self._database.name))
-                )
+            self._create(self._database, "template0")
             with self._database.connect() as connection:
                 for script in (*self.migrations, *self.seeds):
                     scripts.apply(connection, script)
+                    # As if each had its own: pg_dump, for one, empties the search_path and leaves it so.
+                    connection.execute("DISCARD ALL")
         except BaseException as error:
             self.__exit__(type(error), error, None)
             raise

@@ -16,8 +16,9 @@ from pathlib import Path
 import psycopg
 
 from harness.environment import cluster
-from harness.environment.servers import MAX_CONNECTIONS, Server, uninterrupted
+from harness.environment.servers import MAX_CONNECTIONS, Server
 from harness.errors import HarnessError
+from harness.signals import uninterrupted
 
 _START_TIMEOUT = 30.0
 _STOP_TIMEOUT = 10.0

@@ -30,8 +30,9 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from harness.environment.database import Database
-from harness.environment.servers import Server, address, connect, shielded, uninterrupted
+from harness.environment.servers import Server, address, connect
 from harness.errors import HarnessError, UsageError
+from harness.signals import shielded, uninterrupted
 
 if TYPE_CHECKING:
     from testcontainers.core.container import DockerContainer

@@ -12,12 +12,17 @@ from typing import Any
 import pglast
 import psycopg
 from pglast.parser import ParseError
+from psycopg.pq import TransactionStatus
 
 from harness.errors import HarnessError
 
 _ATOMIC = re.compile(r"\bBEGIN\s+ATOMIC\b", re.IGNORECASE)
 
-_CANNOT_RUN_IN_TRANSACTION = psycopg.errors.ActiveSqlTransaction
+_CANNOT_RUN_IN_TRANSACTION = (
+    psycopg.errors.ActiveSqlTransaction,  # CREATE INDEX CONCURRENTLY, VACUUM, ALTER SYSTEM, ...
+    psycopg.errors.InvalidTransactionTermination,  # COMMIT in a DO block or a procedure
+    psycopg.errors.UnsafeNewEnumValueUsage,  # ALTER TYPE ... ADD VALUE, and the value's first use
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +148,7 @@ def apply(connection: psycopg.Connection[tuple[Any, ...]], script: Script) -> No
     try:
         _apply(connection, script, transaction=True)
     except _CANNOT_RUN_IN_TRANSACTION:
-        # CREATE INDEX CONCURRENTLY, VACUUM, ALTER SYSTEM, ...: nothing of the file has been kept, so start it again.
+        # Nothing of the file has been kept, so start it again.
         _apply(connection, script, transaction=False)
 
 
@@ -157,6 +162,13 @@ def _apply(connection: psycopg.Connection[tuple[Any, ...]], script: Script, *, t
             except psycopg.Error as error:
                 if transaction and isinstance(error, _CANNOT_RUN_IN_TRANSACTION):
                     raise
+                if connection.info.transaction_status == TransactionStatus.ACTIVE:
+                    connection.close()  # the server waits for rows
+                    raise HarnessError(
+                        f"{statement.path}:{statement.line}: COPY wants rows from a client; a file of SQL has none.",
+                        tried=statement.text,
+                        next_step="write INSERT statements (pg_dump --inserts)",
+                    ) from error
                 raise _failed(statement, error) from error
         if transaction:
             connection.execute("COMMIT")

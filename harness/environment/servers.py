@@ -9,11 +9,8 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import signal
-import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from types import TracebackType
@@ -23,6 +20,7 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from harness.errors import HarnessError
+from harness.signals import shielded
 
 MAX_CONNECTIONS = 300
 """max_connections of the servers that are booted here; an external server has its own."""
@@ -185,46 +183,12 @@ def address(dsn: str) -> str:
 
 def command_line(words: Sequence[str]) -> str:
     """A command as it may be shown and stored: the DSNs in it without their passwords."""
-    return shlex.join(_shown_word(word) for word in words)
+    return shlex.join(without_password(word) for word in words)
 
 
-def _shown_word(word: str) -> str:
+def without_password(word: str) -> str:
+    """A word of a command; one that is a DSN, or an option with one, without its password."""
     flag, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
     if "://" not in value and "password" not in value:
         return word
     return f"{flag}{equals}{address(value.replace('postgresql+psycopg://', 'postgresql://', 1))}"
-
-
-@contextmanager
-def uninterrupted() -> Iterator[None]:
-    """Make something and remember it, in one: Ctrl-C and SIGTERM that come meanwhile are handled right after.
-
-    Else a child that was started, and whose starting was interrupted, would be known to nobody.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread is interrupted
-        return
-    came: list[int] = []
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.signal(number, lambda number, _frame: came.append(number)) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        for signalled in came:
-            signal.raise_signal(signalled)
-
-
-@contextmanager
-def shielded() -> Iterator[None]:
-    """Clean up undisturbed: a second Ctrl-C must not leave a container behind."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -79,7 +79,7 @@ def _run(run: RunRecord) -> RenderableType:
     if claims:
         parts.append(_section("claims", findings_table(claims)))
     parts += [Text(f"  note: {note}", "yellow") for note in run.notes]
-    parts += [_proof(f, time_unit(run.pattern)) for f in run.findings if f.truth is Truth.BROKEN]
+    parts += [_proof(f, time_unit(run.pattern)) for f in run.findings if f.truth is not Truth.HELD]
     if "exploration" in run.details:
         parts += _schedules(run.details["exploration"])
     if run.interrupted:
@@ -163,7 +163,7 @@ def _race(run: RunRecord) -> RenderableType:
         "inside the function at once": f"{overlap.inside} of them",
         "start spread": f"{overlap.spread_p50_us:.0f} us (median), {overlap.spread_p95_us:.0f} us (p95)",
     }
-    if run.truth is not Truth.BROKEN and overlap.overlapped + overlap.held_rounds:
+    if run.truth is not Truth.BROKEN and overlap.overlapped:
         bound = f"has a chance under {overlap.escape_bound:.2%} per overlapped round (95 % confidence)"
         rows["a fault that did not show"] = bound
     return _pairs(rows)
@@ -224,8 +224,9 @@ def findings_table(findings: Iterable[Finding]) -> RenderableType:
 
 
 def _proof(finding: Finding, unit: str) -> RenderableType:
-    """Everything that a person needs to believe a broken finding, and to see it again; times are in `unit`."""
-    lines: list[RenderableType] = [Text(f"\n  ✗ {finding.id}: {finding.claim}", "bold red")]
+    """Everything that a person needs to believe an open finding, and to see it again; times are in `unit`."""
+    head = f"\n  {_SIGNS[finding.truth]} {finding.id}: {finding.claim}"
+    lines: list[RenderableType] = [Text(head, _STYLES[finding.truth])]
     lines.append(Text(f"    observed {finding.observed}" + (f", limit {finding.limit}" if finding.limit else "")))
     for piece in finding.evidence:
         lines.append(Text(f"    - {piece.get('reason') or flat(piece)}"))

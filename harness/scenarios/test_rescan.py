@@ -8,6 +8,8 @@ def test_a_scanned_ticket_is_refused_with_the_true_winner(harness: Harness) -> N
     result = harness.rescan()
     assert result.verdict.held, str(result.verdict)
     assert result.metrics.counts["already_scanned"] == result.metrics.counts["accepted"]
+    refused = [o for o in result.history.operations() if o.outcome.label == "already_scanned"]
+    assert all(o.answer["scanned_by"] for o in refused), "somebody was not told who was first"
 
 
 def test_an_unknown_ticket_is_not_found(harness: Harness) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from harness.contracts.contract import Contract, Operation
+from harness.contracts.contract import Contract, Operation, readable
 from harness.environment.servers import connect
 from harness.errors import HarnessError, UsageError
 from harness.schedules import judging
@@ -365,7 +365,7 @@ class _Explorer:
                 due=answer.began * _POSITION,
                 called=answer.began * _POSITION,
                 returned=answer.ended * _POSITION,
-                outcome=outcome,
+                outcome=readable(outcome, evidence),
                 answer=evidence,
                 phase=len(self._carried),
                 held=False,

@@ -40,7 +40,7 @@ from harness.environment.servers import Server, connect
 from harness.errors import HarnessError
 from harness.targets import http_wire
 from harness.targets.http_wire import Head, LostError, NotSentError, Wire, address_of
-from harness.targets.target import Answer, Caller, Duplex, Span
+from harness.targets.target import Answer, Caller, Duplex, Span, decoded
 
 CHECKS = ("status is 200", "has body", "response time under 200 ms", "valid JSON")
 """The checks of the original load test, which are metrics here."""
@@ -539,8 +539,7 @@ class _Codec:
         return before, b"}" if others == b"{}" else b"," + others[1:]
 
     def decode_evidence(self, column: int, raw: Sequence[Any]) -> Sequence[Any]:
-        decode = self._evidence_decoders[column]
-        return [None if value is None else decode(value) for value in raw]
+        return decoded(self._evidence_decoders[column], raw, ValueError)
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ from psycopg_pool import ConnectionPool, PoolTimeout
 from harness.contracts.contract import BROKEN_ANSWER, FAILED, IN_DOUBT, Contract, Effect, Function, Outcome
 from harness.environment.servers import connect
 from harness.errors import HarnessError
-from harness.targets.target import Answer, Caller, Duplex, Span
+from harness.targets.target import Answer, Caller, Duplex, Span, decoded
 
 _PLAIN_STATEMENT, _TIMED_STATEMENT = b"harness_call", b"harness_timed_call"
 _WARM_UPS = 6
@@ -398,7 +398,11 @@ class Reader:
         key = row[: self._labels]
         outcome = self._known.get(key)
         if outcome is None:
-            outcome = self._remember(key, self._contract.outcome(self._codec.decode_labels(key)))
+            try:
+                outcome = self._contract.outcome(self._codec.decode_labels(key))
+            except psycopg.DataError as error:
+                return self.failed(BROKEN_ANSWER, f"unreadable answer: {error}")
+            self._remember(key, outcome)
         return outcome, row[self._labels :]
 
     def failed(self, code: str, detail: str, effect: Effect = Effect.FAILED) -> Answer:
@@ -476,8 +480,7 @@ class Codec:
         }
 
     def decode_evidence(self, column: int, raw: Sequence[Any]) -> Sequence[Any]:
-        load = self._evidence_loaders[column]
-        return [None if value is None else load(value) for value in raw]
+        return decoded(self._evidence_loaders[column], raw, psycopg.DataError)
 
     def _dump(self, at: int, value: Any) -> bytes | None:
         if value is None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
-from harness.contracts.contract import Outcome
+from harness.contracts.contract import Outcome, Unreadable
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +33,21 @@ class Span:
         if mine is None or not other.next_transaction:
             return self.ended <= other.started
         return mine < other.next_transaction and mine not in other.running
+
+
+def decoded(load: Callable[[Any], Any], raw: Sequence[Any], errors: type[Exception]) -> list[Any]:
+    """Each value loaded; `Unreadable` where that raises one of the errors."""
+
+    def readable(value: Any) -> Any:
+        try:
+            return load(value)
+        except errors as error:
+            return Unreadable(str(error))
+
+    try:
+        return [None if value is None else load(value) for value in raw]
+    except errors:
+        return [None if value is None else readable(value) for value in raw]
 
 
 class Caller(Protocol):
@@ -128,7 +143,7 @@ class Target(Protocol):
     def decode_key(self, raw: Any) -> Hashable: ...
 
     def decode_evidence(self, column: int, raw: Sequence[Any]) -> Sequence[Any]:
-        """The values of one evidence column, of many answers, as Python values."""
+        """The values of one evidence column, of many answers, as Python values; `Unreadable` where there is none."""
         ...
 
     @property

@@ -38,14 +38,22 @@ def _judged_claim(claim: Claim, histories: Sequence[KeyHistory]) -> Finding:
     if not count:
         observed = f"holds on {counted(len(histories), 'key')}"
         if claim.concerns is not None:
-            given = sum(o.outcome.label == claim.concerns for history in histories for o in history.operations)
-            observed = (
-                f"holds for {counted(given, f'{claim.concerns} answer')}" if given else f"no {claim.concerns} answer"
-            )
+            given = [o for history in histories for o in history.operations if o.outcome.label == claim.concerns]
+            observed = _holds_for(claim, given)
         return Finding(claim.id, claim.statement, Truth.HELD, observed)
     return Finding(
         claim.id, claim.statement, Truth.BROKEN, counted(count, "violation"), "none", tuple(evidence), claim.remedy
     )
+
+
+def _holds_for(claim: Claim, given: Sequence[Operation]) -> str:
+    """How many answers the claim speaks of: nobody should take silence for a proof."""
+    kind = f"{claim.concerns} answer"
+    if not given:
+        return f"no {kind}"
+    silent = sum(o.answer.get(claim.naming) is None for o in given) if claim.naming else 0
+    observed = f"holds for {counted(len(given), kind)}"
+    return f"{observed}, {silent} of which leave {claim.naming} empty" if silent else observed
 
 
 def _evidence(violation: Violation) -> dict[str, object]:

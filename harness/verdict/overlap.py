@@ -19,7 +19,7 @@ from harness.verdict.metrics import percentile
 CONFIDENCE = 0.95
 
 ENOUGH = 29
-"""Overlapped rounds that decide a race: a fault that shows in one of ten would have been seen, 0.9^29 < 1 - 0.95."""
+"""Overlapped plain rounds that decide a race: a fault that shows in one of ten would be seen, 0.9^29 < 1 - 0.95."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class RoundOverlap:
 
 @dataclass(frozen=True, slots=True)
 class Overlap:
-    """Start spread and overlap of a race. Held rounds that overlapped are counted apart."""
+    """Start spread and overlap of a race's plain rounds. Held rounds that overlapped are counted apart."""
 
     rounds: tuple[RoundOverlap, ...]
     overlapped: int
@@ -117,15 +117,18 @@ def measure(
         percentile(spreads, 0.95),
         percentile(sorted(float(r.at_once) for r in rounds), 0.5),
         capacity,
-        escape_bound(overlapped + held),
+        escape_bound(overlapped),
     )
 
 
 def judge(overlap: Overlap) -> Finding:
-    """Held when enough rounds overlapped, half of a short race; an unproved race is undecided, never broken."""
+    """Held when enough plain rounds overlapped, half of a short race; an unproved race is undecided, never broken.
+
+    Held rounds do not stand in for them: they overlap because one transaction was kept open on purpose.
+    """
     plain = len(overlap.rounds)
-    needed = min(ENOUGH, math.ceil((plain + overlap.held_rounds) / 2))
-    enough = overlap.overlapped + overlap.held_rounds >= needed > 0
+    needed = min(ENOUGH, math.ceil(plain / 2))
+    enough = overlap.overlapped >= needed > 0
     observed = (
         f"{overlap.overlapped} of {plain} rounds overlapped, {overlap.inside} of them inside the function, "
         f"{overlap.held_rounds} more were held open; "
@@ -140,6 +143,6 @@ def judge(overlap: Overlap) -> Finding:
         "The calls of a race were in progress at the same time on the server.",
         Truth.HELD if enough else Truth.UNDECIDED,
         observed,
-        f"at least {needed} rounds",
+        f"at least {max(needed, 1)} rounds",
         remedy="" if enough else "Raise --clients or --rounds, or use a machine with more than one core.",
     )

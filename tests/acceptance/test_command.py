@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
+import os
+import pty
+import re
 import shlex
+import struct
+import subprocess
+import termios
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -194,17 +202,73 @@ def test_options_come_from_the_environment_too(server: EmbeddedServer, sandbox: 
 
 
 def test_a_contract_of_ones_own_runs_from_the_command(server: EmbeddedServer, sandbox: Sandbox) -> None:
-    """module:attribute, with migrations, a seed and invariants of its own; one that oversells is found out."""
+    """module:attribute where one stands, with migrations, seed and invariants; one that oversells is found out."""
     folder = ROOT / "tests" / "inventory"
     words = (
         "harness", "run", "--server", server.dsn, "--contract", "tests.inventory:INVENTORY", "--seed", folder / "seed",
         "--clients", "8", "--pattern", "race", "--rounds", "96", "--migrations", folder / "migrations",
     )  # fmt: skip
-    held = sandbox.run(*words, PYTHONPATH=str(ROOT))
+    held = sandbox.run(*words)
     assert held.returncode == ExitStatus.HELD, held.stdout + held.stderr
-    broken = sandbox.run(*words, "--migrations", folder / "oversells.sql", PYTHONPATH=str(ROOT))
+    broken = sandbox.run(*words, "--migrations", folder / "oversells.sql")
     assert broken.returncode == ExitStatus.BROKEN, broken.stdout + broken.stderr
     assert "✗ never_oversold" in broken.stdout
+
+
+def test_a_run_that_meets_a_defect_does_not_take_the_others_with_it(server: EmbeddedServer, sandbox: Sandbox) -> None:
+    """A contract that cannot classify an answer: status 3, and the record has the run before it."""
+    (sandbox.tmp / "mine.py").write_text(
+        "from dataclasses import replace\nfrom harness.contracts.scan_ticket import SCAN_TICKET\n\n\n"
+        "def classify(row):\n    assert 'not found' not in (row['error_message'] or ''), 'a defect of mine'\n"
+        "    return SCAN_TICKET.classify(row)\n\n\nMINE = replace(SCAN_TICKET, classify=classify)\n"
+    )
+    done = sandbox.run(
+        "harness", "run", "--server", server.dsn, "--contract", "mine:MINE", "--record", "record.json", "--migrations",
+        MIGRATIONS, "--seed", SEED, *HELD, "--pattern", "unknown", cwd=sandbox.tmp,
+    )  # fmt: skip
+    assert done.returncode == ExitStatus.ENVIRONMENT
+    assert "a defect of mine" in done.stderr
+    record = json.loads((sandbox.tmp / "record.json").read_text())
+    assert [run["pattern"] for run in record["runs"]] == ["rescan"]
+
+
+def test_what_is_undecided_says_what_to_do(server: EmbeddedServer, sandbox: Sandbox) -> None:
+    """The remedy and the command that repeats it, as for what is broken."""
+    words = ("--pattern", "race", "--clients", "3", "--rounds", "3", "--pool-size", "1")
+    done = sandbox.run("harness", "run", "--server", server.dsn, *words)
+    assert done.returncode == ExitStatus.UNDECIDED
+    after = done.stdout[done.stdout.index("? race_overlapped: ") :]
+    assert "remedy: Raise --clients or --rounds" in after
+    assert "repeat: harness run --pattern race" in after
+
+
+def test_a_race_that_held_says_what_may_have_escaped(server: EmbeddedServer, sandbox: Sandbox) -> None:
+    """The upper bound per round, at 95 % confidence."""
+    done = sandbox.run("harness", "run", "--server", server.dsn, "--pattern", "race", "--clients", "3")
+    assert done.returncode == ExitStatus.HELD, done.stdout
+    assert re.search(r"a fault that did not show +has a chance under \d+\.\d\d% per overlapped round", done.stdout)
+
+
+def test_on_a_terminal_a_bar_shows_the_calls_and_makes_way_for_the_report(
+    server: EmbeddedServer, sandbox: Sandbox
+) -> None:
+    """It is taken away before anything else is printed."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 160, 0, 0))
+    process = subprocess.Popen(
+        ["harness", "run", "--server", server.dsn, "--pattern", "burst", "--duration", "1", "--clients", "3"],
+        cwd=ROOT, env=sandbox.environment(TERM="xterm"), stdin=subprocess.DEVNULL, stdout=theirs, stderr=theirs,
+    )  # fmt: skip
+    os.close(theirs)
+    said = b""
+    with suppress(OSError):  # a terminal that nobody holds any more
+        while piece := os.read(ours, 65536):
+            said += piece
+    os.close(ours)
+    assert process.wait() == ExitStatus.HELD
+    *_, bar, report = said.decode().split("\x1b[2K")  # where a line is taken away
+    assert re.search(r"burst.*\d+ calls", bar), said
+    assert re.match(r"(\x1b\[[\d;]*m)*  configuration", report), said
 
 
 def test_help_and_version_need_no_server(sandbox: Sandbox) -> None:

@@ -116,6 +116,27 @@ def test_options_come_from_ini_and_environment(project: Project) -> None:
     assert "clients 5\n" in project.pytest(*words, "--harness-clients", "5", HARNESS_CLIENTS="4").stdout
 
 
+def test_paths_in_the_ini_file_are_relative_to_it(project: Project) -> None:
+    """Wherever in the project pytest is called."""
+    ini = (project.folder / "pyproject.toml").read_text()
+    (project.folder / "pyproject.toml").write_text(
+        ini + 'harness_migrations = ["supabase/migrations"]\nharness_seed = ["tests/seed"]\n'
+        'harness_record = "record.json"\n'
+    )
+    project.test("def test_it(harness): assert harness.rescan(clients=2).verdict.held\n")
+    done = project.sandbox.run(
+        "pytest",
+        "-p",
+        "no:cacheprovider",
+        "--harness-server",
+        project.dsn,
+        "test_more.py",
+        cwd=project.folder / "tests",
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (project.folder / "record.json").exists()
+
+
 def test_junit_xml_has_a_property_for_each_figure(project: Project) -> None:
     """What a CI server can plot: verdict, calls, how many of each answer, and response times of each run."""
     done = project.pytest(*GIVEN, "--junitxml", "report.xml", "-o", "junit_family=xunit1")
@@ -126,6 +147,17 @@ def test_junit_xml_has_a_property_for_each_figure(project: Project) -> None:
     assert int(found["harness.race.accepted"] or 0) > 10
     assert int(found["harness.race.race_conditions_caught"] or 0) > 10
     assert float(found["harness.race.p95_ms"] or 0) > 0
+
+
+def test_two_runs_of_one_test_have_properties_of_their_own(project: Project) -> None:
+    """The second has its number in the name."""
+    project.test(
+        "def test_it(harness):\n    harness.rescan(clients=2, calls=1)\n    harness.rescan(clients=2, calls=3)\n"
+    )
+    words = ("tests/test_more.py", "--junitxml", "report.xml", "-o", "junit_family=xunit1")
+    assert project.pytest(*GIVEN, *words).returncode == 0
+    found = {p.get("name"): p.get("value") for p in ET.parse(project.folder / "report.xml").iter("property")}
+    assert (found["harness.rescan.calls"], found["harness.rescan.2.calls"]) == ("4", "12")
 
 
 def test_it_works_under_xdist(project: Project) -> None:

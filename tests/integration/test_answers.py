@@ -18,7 +18,7 @@ from harness.environment.embedded import EmbeddedServer
 from harness.environment.servers import connect
 from harness.errors import ExitStatus
 from harness.firing import Crew
-from harness.patterns import Burst, Keys
+from harness.patterns import Arrivals, Burst, Keys
 from harness.run import Result
 from harness.targets.sql import SqlTarget
 from harness.verdict.findings import Truth
@@ -79,6 +79,37 @@ def test_a_call_without_a_good_answer_has_failed(
     assert result.verdict["threshold.scan_errors.rate<0.001"].truth is Truth.BROKEN
     assert {o.outcome.label for o in result.history.operations()} == {"failed"}
     assert harness.record("test").exit_status is ExitStatus.BROKEN
+
+
+@pytest.mark.parametrize("at", ["infinity", "0044-03-15 12:00:00+00 BC"])
+@pytest.mark.parametrize("play", ["burst", "explore"])
+def test_a_value_that_cannot_be_read_is_no_good_answer(
+    play: str, at: str, function: Callable[[str], Path], make_harness: MakeHarness
+) -> None:
+    """A time that Python has no value for: the call has failed, and what could not be read is said."""
+    body = f"BEGIN RETURN QUERY SELECT true, false, '{at}'::timestamptz, p_scanned_by, NULL::text; END"
+    harness = make_harness(function(body))
+    result = harness.burst(clients=2, calls=3) if play == "burst" else harness.explore(seconds=5)
+    finding = result.verdict["no_unhandled_error"]
+    assert finding.truth is Truth.BROKEN
+    assert "broken_answer: unreadable answer: scanned_at: timestamp too" in finding.evidence[0]["reason"]
+
+
+def test_calls_that_came_too_late_are_told(function: Callable[[str], Path], make_harness: MakeHarness) -> None:
+    """Arrivals at a function that cannot keep up are made late, counted, and not dropped."""
+    body = f"BEGIN PERFORM pg_sleep(0.05); {ONE_ROW} END"
+    plan = Arrivals(1, rate=100, duration=0.5, distribution="constant")
+    result = make_harness(function(body)).run(plan)
+    assert result.metrics.calls == len(plan.schedule())
+    [note] = [note for note in result.record.notes if "could not start within" in note]
+    assert note.startswith(f"{result.metrics.late} calls")
+
+
+def test_a_burst_that_ran_out_of_tickets_says_so(make_harness: MakeHarness, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its rate was measured before it, and may rise."""
+    monkeypatch.setattr("harness.patterns.KEYS_MARGIN", 0.05)
+    result = make_harness().burst(clients=2, duration=0.5)
+    assert [note for note in result.record.notes if "fresh keys were used up after" in note]
 
 
 @pytest.mark.parametrize("pool", [None, 2])

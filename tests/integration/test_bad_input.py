@@ -214,6 +214,59 @@ def test_statements_that_cannot_run_in_a_transaction_do_run(
     assert "verdict: held" in said
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "DO $$ BEGIN FOR n IN 1..3 LOOP INSERT INTO extra VALUES ('a'); COMMIT; END LOOP; END $$;\n",
+        "ALTER TYPE kind ADD VALUE 'b';\nINSERT INTO extra VALUES ('a'), ('a'), ('b');\n",
+    ],
+    ids=["commits in a DO block", "uses a new enum value"],
+)
+def test_a_file_that_needs_more_than_one_transaction_is_applied(
+    text: str, folder: Callable[..., Path], harness_run: Callable[..., str]
+) -> None:
+    """The server refuses it in one transaction, and nothing of that first try is kept."""
+    more = folder("CREATE TYPE kind AS ENUM ('a');\nCREATE TABLE extra (k kind);\n", text)
+    check = folder("SELECT count(*) FROM extra HAVING count(*) <> 3;", name="checks")
+    words = ("--migrations", MIGRATIONS, "--migrations", more, "--invariants", check)
+    assert "verdict: held" in harness_run(*words, *QUICK, status=ExitStatus.HELD)
+
+
+def test_a_files_settings_are_not_the_next_ones(folder: Callable[..., Path], harness_run: Callable[..., str]) -> None:
+    """What pg_dump writes at the head of its files, a role, a temporary table: each file starts afresh."""
+    before = folder(
+        "SELECT pg_catalog.set_config('search_path', '', false);\nSET ROLE pg_monitor;\nCREATE TEMP TABLE events ();\n",
+        name="before",
+    )
+    words = ("--migrations", before, "--migrations", MIGRATIONS)
+    assert "verdict: held" in harness_run(*words, *QUICK, status=ExitStatus.HELD)
+
+
+def test_rows_for_copy_cannot_be_in_a_migration(folder: Callable[..., Path], harness_run: Callable[..., str]) -> None:
+    """What a plain pg_dump writes is psql's, not SQL; the line and the way out are said."""
+    path = folder("CREATE TABLE c (id int);\nCOPY c FROM stdin;\n")
+    said = harness_run("--migrations", path, status=ExitStatus.ENVIRONMENT)
+    assert "0001_part.sql:2: COPY wants rows from a client" in said
+    assert "pg_dump --inserts" in said
+
+
+def test_a_server_that_cannot_create_a_database_is_explained(
+    server: EmbeddedServer, harness_run: Callable[..., str]
+) -> None:
+    """A standby, or a role that may only read: the server's own words, and no traceback."""
+    with connect(server.dsn) as connection:
+        connection.execute("CREATE ROLE reads_only LOGIN CREATEDB")
+        connection.execute("ALTER ROLE reads_only SET default_transaction_read_only = on")
+    dsn = server.dsn.replace("postgres@", "reads_only@")
+    try:
+        said = harness_run(server=dsn, status=ExitStatus.ENVIRONMENT)
+    finally:
+        with connect(server.dsn) as connection:
+            connection.execute("DROP ROLE reads_only")
+    assert "No scratch database can be created" in said
+    assert "read-only transaction (SQLSTATE 25006)" in said
+
+
 def test_a_migration_with_its_own_begin_and_commit_is_applied(
     folder: Callable[..., Path], harness_run: Callable[..., str]
 ) -> None:
@@ -373,7 +426,11 @@ def test_an_invariant_that_writes_is_refused(folder: Callable[..., Path], harnes
         (("--pool-size", "0"), "--pool-size is '0'"),
         (("--server", "somewhere"), "is none of auto, container, embedded and no DSN"),
         (("--profile", "fast"), "--profile is 'fast'"),
+        (("--server", ""), "--server is empty"),
+        (("--migrations", ""), "--migrations is empty"),
         (("--contract", "nonsense"), "no contract named 'nonsense'"),
+        (("--contract", ":nonsense"), "contract ':nonsense' could not be loaded"),
+        (("--contract", ".non:sense"), "contract '.non:sense' could not be loaded"),
         (("--pattern", "race", "--clients", "1"), "at least 2 clients"),
         (("--nonsense",), "No such option"),
         (("--calls", "5"), "--calls is for --pattern burst or rescan or unknown"),
@@ -431,14 +488,19 @@ def test_pytest_says_the_same_in_the_test_that_asked(
     [
         (("--harness-migrations", "nowhere"), "that exists with --harness-migrations"),
         (("--harness-record", "/nonexistent/record.json"), "give another --harness-record"),
+        (("--harness-migrations", str(MIGRATIONS), "--harness-seed", str(SEED)), "give fewer --harness-clients"),
     ],
 )
-def test_pytest_spells_the_options_as_it_takes_them(words: tuple[str, ...], says: str, sandbox: Sandbox) -> None:
-    """An error's way out can be typed as it stands."""
-    (sandbox.tmp / "test_it.py").write_text("def test_it(harness): harness.race()\n")
-    done = _pytest(sandbox, *words)
-    assert done.returncode
-    assert says in done.stdout + done.stderr
+def test_pytest_spells_the_options_as_it_takes_them(
+    words: tuple[str, ...], says: str, server: EmbeddedServer, sandbox: Sandbox
+) -> None:
+    """An error's way out can be typed as it stands, whether the boot or the test met it; its place helps nobody."""
+    (sandbox.tmp / "test_it.py").write_text("def test_it(harness): harness.race(clients=400)\n")
+    done = _pytest(sandbox, "--harness-server", server.dsn, *words)
+    assert done.returncode == 1
+    assert says in done.stdout
+    assert "Traceback" not in done.stdout
+    assert "harness/run.py" not in done.stdout
 
 
 @pytest.mark.parametrize(

@@ -62,6 +62,12 @@ BROKEN = [
     ("error_escapes", race, {"losers_are_refused", "no_unhandled_error"}, {"at_most_one_accepted", "linearizable"}),
     ("wrong_winner", rescan, {"true_winner", "linearizable"}, {"at_most_one_accepted", "no_unhandled_error"}),
     ("wrong_winner", race, {"true_winner"}, {"at_most_one_accepted"}),
+    (
+        "wrong_scanner",
+        burst,
+        {"true_winner", "linearizable"},
+        {"at_most_one_accepted", "invariant.ticket_agrees_with_log"},
+    ),
     ("deadlock", long_race, {"no_deadlock", "losers_are_refused"}, {"at_most_one_accepted"}),
     ("no_log", burst, {"invariant.one_log_per_accepted", "invariant.ticket_agrees_with_log"}, {"linearizable"}),
     ("logs_twice", burst, {"invariant.one_log_per_accepted", "invariant.ticket_agrees_with_log"}, {"linearizable"}),

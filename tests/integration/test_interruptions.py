@@ -16,11 +16,16 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 from harness.environment.embedded import EmbeddedServer
-from harness.environment.servers import connect, uninterrupted
+from harness.environment.servers import connect
 from harness.errors import ExitStatus
+from harness.signals import uninterrupted
 from tests.conftest import ROOT, Sandbox
 
-STATUS = {signal.SIGINT: ExitStatus.INTERRUPTED, signal.SIGTERM: ExitStatus.TERMINATED}
+STATUS = {
+    signal.SIGINT: ExitStatus.INTERRUPTED,
+    signal.SIGTERM: ExitStatus.TERMINATED,
+    signal.SIGHUP: ExitStatus.TERMINATED,
+}
 
 
 def await_calls(dsn: Callable[[], str | None], process: subprocess.Popen[str], run: int = 1) -> None:
@@ -148,6 +153,30 @@ def test_pytest_that_is_ended_keeps_its_record_and_leaves_nothing(
     assert [run["interrupted"] for run in value["runs"]][-1] is True
     assert databases() == before
     assert sandbox.left_behind() == []
+
+
+def test_pytest_that_is_ended_between_loads_marks_its_record_too(server: EmbeddedServer, sandbox: Sandbox) -> None:
+    """Ctrl-C while schedules are explored: the runs before it are all held, and the record still says interrupted."""
+    record, begun = sandbox.tmp / "record.json", sandbox.tmp / "begun"
+    (sandbox.tmp / "test_it.py").write_text(
+        "import pathlib\n\ndef test_first(harness): assert harness.rescan(clients=3).verdict.held\n"
+        f"def test_it(harness):\n    pathlib.Path({str(begun)!r}).touch()\n    harness.explore(calls=4)\n"
+    )
+    process = sandbox.start(
+        "pytest", "-p", "no:cacheprovider", sandbox.tmp, "--harness-server", server.dsn, "--harness-record", record,
+        "--harness-migrations", ROOT / "sql/migrations", "--harness-seed", ROOT / "sql/seed", cwd=sandbox.tmp,
+    )  # fmt: skip
+    deadline = time.monotonic() + 60
+    while not begun.exists():
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    out, err = ended(process)
+    assert process.returncode == pytest.ExitCode.INTERRUPTED, out + err
+    value = json.loads(record.read_text())
+    assert [run["pattern"] for run in value["runs"]] == ["rescan"]
+    assert value["interrupted"] is True
 
 
 @pytest.fixture

@@ -51,6 +51,7 @@ CASES = [
         on_one_key(call("in_doubt", 0, 1), call("already_scanned", 2, 3, "B", told="A")),
         set(),
     ),
+    ("let in as somebody else", on_one_key(call("accepted", 0, 1, told="B")), {"true_winner"}),
     ("not told of anyone", on_one_key(call("accepted", 0, 1), call("already_scanned", 2, 3, "B")), set()),
     ("busy alone", on_one_key(call("accepted", 0, 1), call("busy", 2, 3, "B")), {"busy_only_while_in_flight"}),
     ("busy beside another", on_one_key(call("accepted", 0, 3), call("busy", 2, 4, "B")), set()),
@@ -80,6 +81,21 @@ def test_evidence_shows_the_calls_that_prove_it() -> None:
         (3, 0.0, 1.0),
         (4, 2.0, 3.0),
     ]
+
+
+@pytest.mark.parametrize(
+    ("told", "observed"),
+    [
+        (("A", "A"), "holds for 2 already_scanned answers"),
+        (("A", None), "holds for 2 already_scanned answers, 1 of which leave scanned_by empty"),
+        ((), "no already_scanned answer"),
+    ],
+)
+def test_silence_is_not_taken_for_a_true_answer(told: tuple[str | None, ...], observed: str) -> None:
+    """How many answers named nobody is said beside the claim that those who are named are the right ones."""
+    refused = [call("already_scanned", 2 + n, 2.5 + n, "B", told=each) for n, each in enumerate(told)]
+    findings = {f.id: f for f in judge_history(history(call("accepted", 0, 1), *refused), SCAN_TICKET)}
+    assert (findings["true_winner"].truth, findings["true_winner"].observed) == (Truth.HELD, observed)
 
 
 def test_evidence_is_cut_and_the_count_is_whole() -> None:

@@ -138,7 +138,12 @@ def test_claims_that_need_the_database_are_undecided(tmp_path: Path) -> None:
     """Only the API is in reach, so a staging run is undecided at best, and says why."""
     with answering(NOT_FOUND, row(success=True, scanned_by=SCANNER, scanned_at="2026-01-01T00:00:00+00:00")) as server:
         file = ticket_file(tmp_path, {"tickets": [{"id": TICKETS[0]}]})
-        record = run_staging(read_staging(server.url, file, ENVIRONMENT), SCAN_TICKET, command="x", pause=0)
+        record = run_staging(
+            read_staging(server.url, file, ENVIRONMENT | {"TEST_SCANNER_ID": SCANNER}),
+            SCAN_TICKET,
+            command="x",
+            pause=0,
+        )
     undecided = {f.id: f.observed for f in record.runs[0].findings if f.truth is Truth.UNDECIDED}
     assert undecided
     assert all(name.startswith("invariant.") and "database" in observed for name, observed in undecided.items())
