@@ -364,28 +364,26 @@ class Harness:
 
         notes: list[str] = []
         unknown: list[Hashable] = []
-        interrupted = False
         try:
-            crew.open(self.new_keys(database, pattern.clients))
-            wanted = self._calibrated(pattern, crew, database)
-            unknown = [self.contract.unknown_key() for _ in range(pattern.unknown_keys)]
-            keys = Keys(self.new_keys(database, wanted), unknown)
-            crew.fire(pattern, keys)
-            if isinstance(pattern, Burst) and seconds is not None and not crew.lost:
-                took = (clock() - crew.started) / 1e9
-                if took < 0.9 * seconds:
-                    notes.append(f"all {wanted} fresh keys were used up after {took:.1f} s")
+            try:
+                crew.open(self.new_keys(database, pattern.clients))
+                wanted = self._calibrated(pattern, crew, database)
+                unknown = [self.contract.unknown_key() for _ in range(pattern.unknown_keys)]
+                keys = Keys(self.new_keys(database, wanted), unknown)
+                crew.fire(pattern, keys)
+                if isinstance(pattern, Burst) and seconds is not None and not crew.lost:
+                    took = (clock() - crew.started) / 1e9
+                    if took < 0.9 * seconds:
+                        notes.append(f"all {wanted} fresh keys were used up after {took:.1f} s")
+            finally:
+                crew.close()
+            self.template.tidy()
+            return self._keep(pattern, target, crew, unknown, notes, database)
         except KeyboardInterrupt:
-            interrupted = True
+            # What was seen until then is kept, and marked.
+            with shielded():
+                self._keep(pattern, target, crew, unknown, notes, None)
             raise
-        finally:
-            # Also after Ctrl-C: what was seen until then is kept, and marked.
-            crew.close()
-            if interrupted:
-                with shielded():
-                    self._keep(pattern, target, crew, unknown, notes, None, interrupted=True)
-        self.template.tidy()
-        return self._keep(pattern, target, crew, unknown, notes, database, interrupted=False)
 
     def _calibrated(self, pattern: Pattern, crew: Crew, database: Database) -> int:
         """How many fresh keys the pattern needs, after a short burst where that depends on the calls' rate."""
@@ -408,9 +406,8 @@ class Harness:
         unknown: Sequence[Hashable],
         notes: Sequence[str],
         database: Database | None,
-        *,
-        interrupted: bool,
     ) -> Result:
+        """Judge the run and keep its record; without a database, as one that was interrupted."""
         history = crew.history(unknown)
         contract = self.contract
         expected = pattern.expected(contract)
@@ -434,7 +431,7 @@ class Harness:
             findings=tuple(f if f.truth is Truth.HELD else dataclasses.replace(f, replay=replay) for f in findings),
             notes=(*notes, *_notes(crew, history, metrics, server_lost=server_lost)),
             server_lost=server_lost,
-            interrupted=interrupted,
+            interrupted=database is None,
             test=self.test,
             details={target.name: told} if told else {},
         )

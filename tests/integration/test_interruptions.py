@@ -82,6 +82,29 @@ def test_a_command_that_is_ended_keeps_its_record_and_leaves_nothing(
     assert sandbox.left_behind() == []
 
 
+def test_a_run_that_is_ended_while_it_is_judged_is_kept(
+    server: EmbeddedServer, sandbox: Sandbox, databases: Callable[[], set[str]]
+) -> None:
+    """A query that takes for ever: Ctrl-C ends it, and what the calls alone prove is in the record."""
+    before, record, forever = databases(), sandbox.tmp / "record.json", sandbox.tmp / "forever.sql"
+    forever.write_text("SELECT pg_sleep(600) FROM harness.operations;")
+    words = ("--pattern", "rescan", "--clients", "3", "--invariants", forever, "--record", record)
+    process = sandbox.start("harness", "run", "--server", server.dsn, *words)
+    deadline = time.monotonic() + 60
+    with connect(server.dsn) as connection:
+        asked = "SELECT FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep(600)%' AND state = 'active'"
+        while connection.execute(asked).fetchone() is None:
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, err = ended(process)
+    assert process.returncode == ExitStatus.INTERRUPTED, err
+    [run] = json.loads(record.read_text())["runs"]
+    assert (run["interrupted"], run["metrics"]["counts"]["already_scanned"]) == (True, 30)
+    assert databases() == before
+
+
 @pytest.mark.parametrize("pattern", ["race", "arrivals", "burst"])
 def test_an_embedded_server_is_gone_after_ctrl_c(pattern: str, sandbox: Sandbox) -> None:
     """In the middle of any pattern: its processes and its directory are removed, even when Ctrl-C comes twice."""
