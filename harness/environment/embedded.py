@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import signal
 import subprocess
@@ -57,7 +58,8 @@ class EmbeddedServer(Server):
         binaries, user = _binaries()
         with uninterrupted():
             self._directory = Path(tempfile.mkdtemp(prefix="harness-pg-"))
-        data, log = self._directory / "data", self._directory / "log"
+        _spread(self._directory)
+        data, log = self._directory / f"data-{secrets.token_hex(4)}", self._directory / "log"
         if user is not None:
             shutil.chown(self._directory, user)
         kept = cluster.place(_INITDB)
@@ -134,6 +136,16 @@ class EmbeddedServer(Server):
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
+
+
+def _spread(directory: Path) -> None:
+    """Have ext4 place each folder that is made here in a part of the disk that goes by its name (chattr(1), T).
+
+    Else a server comes to where the last one was, and ext4 gives no inode out again for minutes after its file was
+    deleted: for every file that is made it looks at all of those first, and a boot takes up to ten times as long.
+    """
+    with suppress(OSError):  # other systems have no such program, and other file systems no such need
+        subprocess.run(["chattr", "+T", directory], stderr=subprocess.DEVNULL, check=False)  # noqa: S603, S607
 
 
 def _let_clients_finish(postmaster: int) -> None:

@@ -140,7 +140,7 @@ def test_an_interrupted_boot_leaves_nothing(moment: int, sandbox: Sandbox) -> No
     """Before the first call, too: while the cluster is made, while the server starts, while migrations are applied."""
     process = sandbox.start("harness", "run", "--server", "embedded", "--pattern", "burst", "--duration", "60")
     deadline = time.monotonic() + 30
-    evidence = ("harness-pg-*", "harness-pg-*/data/base", "harness-pg-*/log", "harness-pg-*/.s.PGSQL.5432")[moment]
+    evidence = ("harness-pg-*", "harness-pg-*/data-*/base", "harness-pg-*/log", "harness-pg-*/.s.PGSQL.5432")[moment]
     while not list(sandbox.tmp.glob(evidence)):
         assert process.poll() is None
         assert time.monotonic() < deadline
@@ -258,7 +258,7 @@ def test_a_server_killed_under_the_command_is_the_environments_fault(sandbox: Sa
         return f"host={found[0].parent} user=postgres dbname=postgres" if found else None
 
     await_calls(dsn, process)
-    (pid_file,) = sandbox.tmp.glob("harness-pg-*/data/postmaster.pid")
+    (pid_file,) = sandbox.tmp.glob("harness-pg-*/data-*/postmaster.pid")
     os.kill(int(Path(pid_file).read_text().splitlines()[0]), signal.SIGKILL)
     out, err = ended(process)
     assert process.returncode == ExitStatus.ENVIRONMENT, out + err
