@@ -122,6 +122,7 @@ def ask(
     def answer() -> None:
         try:
             with connection:
+                connection.execute("ANALYZE harness.operations (key, label)")
                 connection.execute("SET default_transaction_read_only = on")  # to judge is not to change
                 found = [_judged(connection, invariant) for invariant in invariants]
         except _UNANSWERED as error:
@@ -141,7 +142,6 @@ def _store(connection: psycopg.Connection[Any], operations: Sequence[Operation])
         lines = _lines(operations)
         while block := "".join(islice(lines, _LINES_AT_ONCE)):
             copy.write(block)
-    connection.execute("ANALYZE harness.operations (key, label)")
 
 
 def _lines(operations: Sequence[Operation]) -> Iterator[str]:
