@@ -238,6 +238,7 @@ def _answered(log: Log) -> tuple[Sequence[Outcome], Sequence[dict[str, Any]]]:
     if not columns:
         return log.outcomes, [{}] * len(log)
     answers = [{} if row == nothing else dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
-    if any(type(value) is Unreadable for column in columns for value in column):
-        return list(map(readable, log.outcomes, answers)), answers
-    return log.outcomes, answers
+    if not any(type(value) is Unreadable for column in columns for value in column):
+        return log.outcomes, answers
+    calls = list(map(readable, log.outcomes, answers))
+    return [outcome for outcome, _ in calls], [answer for _, answer in calls]

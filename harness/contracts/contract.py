@@ -57,12 +57,13 @@ class Unreadable:
     reason: str
 
 
-def readable(outcome: Outcome, answer: Mapping[str, Any]) -> Outcome:
-    """The outcome of a call with these evidence columns: failed where one of them cannot be read."""
-    for name, value in answer.items():
-        if type(value) is Unreadable:
-            return Outcome(FAILED, Effect.FAILED, BROKEN_ANSWER, f"unreadable answer: {name}: {value.reason}")
-    return outcome
+def readable(outcome: Outcome, answer: dict[str, Any]) -> tuple[Outcome, dict[str, Any]]:
+    """A call's outcome and evidence columns; where one of those cannot be read, it has failed and the value is None."""
+    reasons = [f"{name}: {value.reason}" for name, value in answer.items() if type(value) is Unreadable]
+    if not reasons:
+        return outcome, answer
+    failed = Outcome(FAILED, Effect.FAILED, BROKEN_ANSWER, f"unreadable answer: {', '.join(reasons)}")
+    return failed, {name: None if type(value) is Unreadable else value for name, value in answer.items()}
 
 
 class Operation(NamedTuple):

@@ -357,6 +357,7 @@ class _Explorer:
             names = self._codec.order[self._codec.labels :]
             values = [self._codec.decode_evidence(column, [value])[0] for column, value in enumerate(raw)]
             evidence = dict(zip(names, values, strict=True)) if any(v is not None for v in values) else {}
+            outcome, evidence = readable(outcome, evidence)
             yield Operation(
                 number=number,
                 client=number,
@@ -365,7 +366,7 @@ class _Explorer:
                 due=answer.began * _POSITION,
                 called=answer.began * _POSITION,
                 returned=answer.ended * _POSITION,
-                outcome=readable(outcome, evidence),
+                outcome=outcome,
                 answer=evidence,
                 phase=len(self._carried),
                 held=False,

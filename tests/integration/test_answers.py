@@ -92,6 +92,7 @@ def test_a_value_that_cannot_be_read_is_no_good_answer(
     result = harness.burst(clients=2, calls=3) if play == "burst" else harness.explore(seconds=5)
     finding = result.verdict["no_unhandled_error"]
     assert finding.truth is Truth.BROKEN
+    assert result.verdict["invariant.ticket_agrees_with_winner"].truth is Truth.HELD  # no winner was told anything
     assert "broken_answer: unreadable answer: scanned_at: timestamp too" in finding.evidence[0]["reason"]
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ import pytest
 from harness.environment import cluster
 from harness.environment.embedded import EmbeddedServer
 from harness.environment.servers import connect
+from tests.conftest import Sandbox
 
 
 @pytest.fixture
@@ -134,3 +137,15 @@ def test_a_backend_pushes_no_client_off_its_processor(server: EmbeddedServer) ->
     """Backends run under SCHED_BATCH, in which who wakes up preempts nobody."""
     with connect(server.dsn) as connection:
         assert os.sched_getscheduler(connection.info.backend_pid) == os.SCHED_BATCH
+
+
+def test_two_servers_are_placed_apart_on_ext4(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that the next one's files do not come to where those of the last one were just deleted."""
+    kind = subprocess.run(["stat", "-f", "-c", "%T", sandbox.tmp], capture_output=True, text=True, check=False).stdout
+    if kind.strip() != "ext2/ext3":
+        pytest.skip(f"the file system is {kind.strip() or 'not known'}, not ext4")
+    monkeypatch.setattr(tempfile, "tempdir", str(sandbox.tmp))
+    with EmbeddedServer():
+        (folder,) = sandbox.tmp.glob("harness-pg-*")
+        shown = subprocess.run(["lsattr", "-d", folder], capture_output=True, text=True, check=True).stdout
+    assert "T" in shown.split()[0]
