@@ -114,7 +114,7 @@ class EmbeddedServer(Server):
                     raise HarnessError(
                         "The embedded server did not start.", tried=f"postgres: {error}\n{tail}"
                     ) from error
-                time.sleep(0.02)
+                time.sleep(0.005)
             else:
                 return
 
