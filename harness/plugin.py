@@ -6,6 +6,7 @@ nothing heavy, until a test asks for one of its fixtures.
 
 from __future__ import annotations
 
+import atexit
 import gc
 import re
 import signal
@@ -124,8 +125,8 @@ def _harness_session(pytestconfig: pytest.Config) -> Iterator[_Session]:
         raise KeyboardInterrupt(signal.Signals(number).name)
 
     pytestconfig.pluginmanager.register(session, "harness-session")
-    # As the last of all: the interpreter, which is about to end, need not look for garbage in everything that it holds.
-    pytestconfig.add_cleanup(gc.freeze)
+    # An interpreter that ends need not look for garbage in everything that it holds.
+    atexit.register(gc.freeze)
     # pytest ends fixtures after Ctrl-C, and would not after the others.
     with ended_by(terminate):
         try:

@@ -27,7 +27,7 @@ def ended_by(handler: Callable[[int, FrameType | None], NoReturn]) -> Iterator[N
 
 @contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Make something and remember it, in one: Ctrl-C and SIGTERM that come meanwhile are handled right after.
+    """Make something and remember it, in one: a signal that comes meanwhile is handled right after.
 
     Else a child that was started, and whose starting was interrupted, would be known to nobody.
     """

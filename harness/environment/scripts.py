@@ -163,14 +163,15 @@ def _apply(connection: psycopg.Connection[tuple[Any, ...]], script: Script, *, t
                 if transaction and isinstance(error, _CANNOT_RUN_IN_TRANSACTION):
                     raise
                 if connection.info.transaction_status == TransactionStatus.ACTIVE:
-                    connection.close()  # the server waits for rows
+                    connection.close()  # the server waits for rows, or for somebody to take them
                     raise HarnessError(
-                        f"{statement.path}:{statement.line}: COPY wants rows from a client; a file of SQL has none.",
+                        f"{statement.path}:{statement.line}: COPY from or to a client cannot be in a file of SQL.",
                         tried=statement.text,
                         next_step="write INSERT statements (pg_dump --inserts)",
                     ) from error
                 raise _failed(statement, error) from error
-        if transaction:
+        # Also what a file began itself and left open.
+        if connection.info.transaction_status == TransactionStatus.INTRANS:
             connection.execute("COMMIT")
     except psycopg.Error as error:
         if transaction and isinstance(error, _CANNOT_RUN_IN_TRANSACTION):
@@ -180,7 +181,7 @@ def _apply(connection: psycopg.Connection[tuple[Any, ...]], script: Script, *, t
             f"{script.path}: COMMIT failed with SQLSTATE {error.sqlstate}.", tried=str(error).strip()
         ) from error
     finally:
-        if transaction and not connection.closed:
+        if not connection.closed:
             connection.rollback()
 
 

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib import resources
 from itertools import islice
 from pathlib import Path
@@ -103,21 +104,13 @@ def ask(
     It answers on a thread, while the operations are judged here. Calling what is given back waits for one finding each;
     a database that cannot be asked any more makes them undecided. That call raises HarnessError for a query that fails.
     """
-    answers = Future[list[Finding]]()
     try:
-        connection = connect()
+        connection = _loaded(operations, connect)
     except HarnessError as error:
-        answers.set_result(_undecided(invariants, error.tried or error.what))
-        return answers.result
-    try:
-        _store(connection, operations)
+        return partial(_undecided, invariants, error.tried or error.what)
     except _UNANSWERED as error:
-        connection.close()
-        answers.set_result(_undecided(invariants, str(error)))
-        return answers.result
-    except BaseException:
-        connection.close()
-        raise
+        return partial(_undecided, invariants, str(error))
+    answers = Future[list[Finding]]()
 
     def answer() -> None:
         try:
@@ -136,12 +129,19 @@ def ask(
     return answers.result
 
 
-def _store(connection: psycopg.Connection[Any], operations: Sequence[Operation]) -> None:
-    connection.execute(_OPERATIONS.read_bytes())
-    with connection.cursor().copy("COPY harness.operations FROM STDIN") as copy:
-        lines = _lines(operations)
-        while block := "".join(islice(lines, _LINES_AT_ONCE)):
-            copy.write(block)
+def _loaded(operations: Sequence[Operation], connect: Connect) -> psycopg.Connection[Any]:
+    """A connection to the database, which has the operations now."""
+    connection = connect()
+    try:
+        connection.execute(_OPERATIONS.read_bytes())
+        with connection.cursor().copy("COPY harness.operations FROM STDIN") as copy:
+            lines = _lines(operations)
+            while block := "".join(islice(lines, _LINES_AT_ONCE)):
+                copy.write(block)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
 
 
 def _lines(operations: Sequence[Operation]) -> Iterator[str]:

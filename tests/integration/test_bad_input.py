@@ -219,8 +219,9 @@ def test_statements_that_cannot_run_in_a_transaction_do_run(
     [
         "DO $$ BEGIN FOR n IN 1..3 LOOP INSERT INTO extra VALUES ('a'); COMMIT; END LOOP; END $$;\n",
         "ALTER TYPE kind ADD VALUE 'b';\nINSERT INTO extra VALUES ('a'), ('a'), ('b');\n",
+        "ALTER TYPE kind ADD VALUE 'b';\nBEGIN;\nINSERT INTO extra VALUES ('a'), ('a'), ('b');\n",
     ],
-    ids=["commits in a DO block", "uses a new enum value"],
+    ids=["commits in a DO block", "uses a new enum value", "leaves a transaction open"],
 )
 def test_a_file_that_needs_more_than_one_transaction_is_applied(
     text: str, folder: Callable[..., Path], harness_run: Callable[..., str]
@@ -242,11 +243,14 @@ def test_a_files_settings_are_not_the_next_ones(folder: Callable[..., Path], har
     assert "verdict: held" in harness_run(*words, *QUICK, status=ExitStatus.HELD)
 
 
-def test_rows_for_copy_cannot_be_in_a_migration(folder: Callable[..., Path], harness_run: Callable[..., str]) -> None:
+@pytest.mark.parametrize("way", ["FROM stdin", "TO stdout"])
+def test_rows_for_copy_cannot_be_in_a_migration(
+    way: str, folder: Callable[..., Path], harness_run: Callable[..., str]
+) -> None:
     """What a plain pg_dump writes is psql's, not SQL; the line and the way out are said."""
-    path = folder("CREATE TABLE c (id int);\nCOPY c FROM stdin;\n")
+    path = folder(f"CREATE TABLE c (id int);\nCOPY c {way};\n")
     said = harness_run("--migrations", path, status=ExitStatus.ENVIRONMENT)
-    assert "0001_part.sql:2: COPY wants rows from a client" in said
+    assert "0001_part.sql:2: COPY from or to a client cannot be in a file of SQL" in said
     assert "pg_dump --inserts" in said
 
 

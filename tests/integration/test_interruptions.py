@@ -28,16 +28,23 @@ STATUS = {
 }
 
 
+def until(there: Callable[[], object], process: subprocess.Popen[str]) -> None:
+    """Wait for evidence of what the command is at."""
+    deadline = time.monotonic() + 60
+    while not there():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline, "it never came to that"
+        time.sleep(0.005)
+
+
 def await_calls(dsn: Callable[[], str | None], process: subprocess.Popen[str], run: int = 1) -> None:
     """Wait until calls of the command's run with that number have let people in."""
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        assert process.poll() is None, process.communicate()
+
+    def made() -> bool:
         address = dsn()
-        if address is not None and _let_in(address, run) >= 20:
-            return
-        time.sleep(0.05)
-    raise AssertionError("no call was made")
+        return address is not None and _let_in(address, run) >= 20
+
+    until(made, process)
 
 
 def _let_in(address: str, run: int) -> int:
@@ -90,13 +97,9 @@ def test_a_run_that_is_ended_while_it_is_judged_is_kept(
     forever.write_text("SELECT pg_sleep(600) FROM harness.operations;")
     words = ("--pattern", "rescan", "--clients", "3", "--invariants", forever, "--record", record)
     process = sandbox.start("harness", "run", "--server", server.dsn, *words)
-    deadline = time.monotonic() + 60
     with connect(server.dsn) as connection:
-        asked = "SELECT FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep(600)%' AND state = 'active'"
-        while connection.execute(asked).fetchone() is None:
-            assert process.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        asked = "SELECT true FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep(600)%' AND state = 'active'"
+        until(lambda: connection.execute(asked).fetchone(), process)
     process.send_signal(signal.SIGINT)
     _, err = ended(process)
     assert process.returncode == ExitStatus.INTERRUPTED, err
@@ -139,12 +142,8 @@ def test_an_embedded_server_is_gone_after_ctrl_c(pattern: str, sandbox: Sandbox)
 def test_an_interrupted_boot_leaves_nothing(moment: int, sandbox: Sandbox) -> None:
     """Before the first call, too: while the cluster is made, while the server starts, while migrations are applied."""
     process = sandbox.start("harness", "run", "--server", "embedded", "--pattern", "burst", "--duration", "60")
-    deadline = time.monotonic() + 30
     evidence = ("harness-pg-*", "harness-pg-*/data-*/base", "harness-pg-*/log", "harness-pg-*/.s.PGSQL.5432")[moment]
-    while not list(sandbox.tmp.glob(evidence)):
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
+    until(lambda: list(sandbox.tmp.glob(evidence)), process)
     process.send_signal(signal.SIGTERM)
     _, err = ended(process)
     assert process.returncode == ExitStatus.TERMINATED, err
@@ -189,11 +188,7 @@ def test_pytest_that_is_ended_between_loads_marks_its_record_too(server: Embedde
         "pytest", "-p", "no:cacheprovider", sandbox.tmp, "--harness-server", server.dsn, "--harness-record", record,
         "--harness-migrations", ROOT / "sql/migrations", "--harness-seed", ROOT / "sql/seed", cwd=sandbox.tmp,
     )  # fmt: skip
-    deadline = time.monotonic() + 60
-    while not begun.exists():
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    until(begun.exists, process)
     process.send_signal(signal.SIGINT)
     out, err = ended(process)
     assert process.returncode == pytest.ExitCode.INTERRUPTED, out + err
@@ -279,7 +274,7 @@ def test_a_command_that_is_ended_between_two_databases_drops_both(
             "harness", "run", "--server", server.dsn, "--pattern", "rescan", "--pattern", "unknown", "--clients", "2"
         )
         while process.poll() is None and len(databases() - before) < wanted:
-            time.sleep(0.002)
+            time.sleep(0.005)
         process.send_signal(signal.SIGTERM)
         ended(process)
         assert databases() == before
