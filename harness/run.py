@@ -297,9 +297,6 @@ class Harness:
         name = target or self.target
         self.check_connections(pattern, name)
         with self.template.lent() as database, closing(self._door(name, database)) as door:
-            if not self._checked:
-                invariants.check(self.invariants, database.connect)
-                self._checked = True
             return self._fire(pattern, database, door)
 
     def record(self, command: str, *, interrupted: bool = False) -> Record:
@@ -366,10 +363,14 @@ class Harness:
         unknown: list[Hashable] = []
         try:
             try:
-                crew.open(self.new_keys(database, pattern.clients))
-                wanted = self._calibrated(pattern, crew, database)
-                unknown = [self.contract.unknown_key() for _ in range(pattern.unknown_keys)]
-                keys = Keys(self.new_keys(database, wanted), unknown)
+                with database.connect() as connection:
+                    if not self._checked:
+                        invariants.check(self.invariants, connection)
+                        self._checked = True
+                    crew.open(self.new_keys(connection, pattern.clients))
+                    wanted = self._calibrated(pattern, crew, connection)
+                    unknown = [self.contract.unknown_key() for _ in range(pattern.unknown_keys)]
+                    keys = Keys(self.new_keys(connection, wanted), unknown)
                 crew.fire(pattern, keys)
                 if isinstance(pattern, Burst) and seconds is not None and not crew.lost:
                     took = (clock() - crew.started) / 1e9
@@ -385,13 +386,13 @@ class Harness:
                 self._keep(pattern, target, crew, unknown, notes, None)
             raise
 
-    def _calibrated(self, pattern: Pattern, crew: Crew, database: Database) -> int:
+    def _calibrated(self, pattern: Pattern, crew: Crew, connection: psycopg.Connection[Any]) -> int:
         """How many fresh keys the pattern needs, after a short burst where that depends on the calls' rate."""
         wanted = pattern.fresh_keys(None)
         if wanted is not None:
             return wanted
         probe = Burst(pattern.clients, calls=CALIBRATION_CALLS, phase=WARM_UP)
-        keys = Keys(self.new_keys(database, pattern.clients * CALIBRATION_CALLS))
+        keys = Keys(self.new_keys(connection, pattern.clients * CALIBRATION_CALLS))
         calls = sum(map(len, crew.fire(probe, keys)))
         wanted = pattern.fresh_keys(calls / ((clock() - crew.started) / 1e9))
         assert wanted is not None
@@ -438,27 +439,26 @@ class Harness:
         self.runs.append(record)
         return Result(record, history)
 
-    def new_keys(self, database: Database, count: int) -> list[Hashable]:
+    def new_keys(self, connection: psycopg.Connection[Any], count: int) -> list[Hashable]:
         """Fresh keys, made by the seed's function. Raises HarnessError when it is not there or makes too few."""
         if not count:
             return []
         name = self.contract.new_keys
-        with database.connect() as connection:
-            query = sql.SQL("SELECT * FROM {}(%s::integer)").format(sql.Identifier(*name.split(".")))
-            try:
-                keys: list[Hashable] = [row[0] for row in connection.execute(query, [count]).fetchall()]
-            except (psycopg.errors.UndefinedFunction, psycopg.errors.InvalidSchemaName) as error:
-                raise HarnessError(
-                    f"The seed does not define {name}(count integer).",
-                    tried=" ".join(str(error).split()),
-                    next_step=f"add a seed file that creates {name}(count integer) RETURNS SETOF the key's type",
-                ) from error
-            except psycopg.Error as error:
-                raise HarnessError(
-                    f"{name}({count}) failed with SQLSTATE {error.sqlstate}.",
-                    tried=" ".join(str(error).split()),
-                    next_step="mend the seed's function, or seed the rows that it refers to",
-                ) from error
+        query = sql.SQL("SELECT * FROM {}(%s::integer)").format(sql.Identifier(*name.split(".")))
+        try:
+            keys: list[Hashable] = [row[0] for row in connection.execute(query, [count]).fetchall()]
+        except (psycopg.errors.UndefinedFunction, psycopg.errors.InvalidSchemaName) as error:
+            raise HarnessError(
+                f"The seed does not define {name}(count integer).",
+                tried=" ".join(str(error).split()),
+                next_step=f"add a seed file that creates {name}(count integer) RETURNS SETOF the key's type",
+            ) from error
+        except psycopg.Error as error:
+            raise HarnessError(
+                f"{name}({count}) failed with SQLSTATE {error.sqlstate}.",
+                tried=" ".join(str(error).split()),
+                next_step="mend the seed's function, or seed the rows that it refers to",
+            ) from error
         if len(set(keys)) < count or None in keys:
             raise HarnessError(
                 f"{name}({count}) returned {len(set(keys) - {None})} distinct keys.",

@@ -59,14 +59,14 @@ class ScanModel:
 
     def step(self, state: Hashable, operation: Operation) -> tuple[Hashable, ...]:
         label = operation.outcome.label
-        if operation.outcome.effect is Effect.IN_DOUBT:
-            # The time of a scan whose answer was lost is not known: no later answer can contradict it.
-            return (_Scanned(operation.arguments["p_scanned_by"], None),) if state is _UNSCANNED else ()
         if label == "accepted":
             scanner = operation.arguments["p_scanned_by"]
             if state is not _UNSCANNED or operation.answer.get("scanned_by") not in (None, scanner):
                 return ()
             return (_Scanned(scanner, operation.answer.get("scanned_at")),)
+        if operation.outcome.effect is Effect.IN_DOUBT:
+            # The time of a scan whose answer was lost is not known: no later answer can contradict it.
+            return (_Scanned(operation.arguments["p_scanned_by"], None),) if state is _UNSCANNED else ()
         if label == "already_scanned":
             if not isinstance(state, _Scanned):
                 return ()
@@ -93,13 +93,12 @@ def _at_most_one_accepted(history: KeyHistory) -> Iterator[Violation]:
 
 
 def _at_least_one_accepted(history: KeyHistory) -> Iterator[Violation]:
-    if not history.exists or _any(history, Effect.FAILED, Effect.IN_DOUBT):
+    if not history.exists or _standing(history, "accepted") or _any(history, Effect.FAILED, Effect.IN_DOUBT):
         return
     if any(o.rolled_back for o in history.operations):
         # Refusals given while the winner's transaction was open are right, and then that transaction went away.
         return
-    if not _standing(history, "accepted"):
-        yield Violation("nobody was let in on a scannable ticket", tuple(history.operations))
+    yield Violation("nobody was let in on a scannable ticket", tuple(history.operations))
 
 
 def _every_other_call_refused(history: KeyHistory) -> Iterator[Violation]:
@@ -111,18 +110,22 @@ def _every_other_call_refused(history: KeyHistory) -> Iterator[Violation]:
 
 
 def _true_winner(history: KeyHistory) -> Iterator[Violation]:
-    if _any(history, Effect.IN_DOUBT):
-        return  # an answer that was lost may have been the winner's
     winners = {o.arguments["p_scanned_by"] for o in _standing(history, "accepted")}
     for operation in history.operations:
         told, own = operation.answer.get("scanned_by"), operation.arguments["p_scanned_by"]
         if told is None:
             continue
-        if operation.outcome.label == "accepted" and told != own:
-            yield Violation(f"was let in as {own}, and told that it was {told}", (operation,))
-        if operation.outcome.label == "already_scanned" and told not in winners:
+        label = operation.outcome.label
+        if label == "accepted" and told != own:
+            reason = f"was let in as {own}, and told that it was {told}"
+        elif label == "already_scanned" and told not in winners:
             first = ", ".join(str(w) for w in winners) or "nobody"
-            yield Violation(f"was told that {told} was first; {first} was", (operation,))
+            reason = f"was told that {told} was first; {first} was"
+        else:
+            continue
+        if _any(history, Effect.IN_DOUBT):
+            return  # an answer that was lost may have been the winner's
+        yield Violation(reason, (operation,))
 
 
 def _busy_only_while_in_flight(history: KeyHistory) -> Iterator[Violation]:

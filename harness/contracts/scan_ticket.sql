@@ -3,12 +3,13 @@
 
 -- name: one_log_per_accepted
 -- claim: Every accepted call left exactly one successful scan_logs row for its ticket.
-SELECT o.key AS ticket_id, count(DISTINCT l.id) AS successful_logs
+SELECT DISTINCT o.key AS ticket_id, coalesce(l.successful_logs, 0) AS successful_logs
   FROM harness.operations o
-  LEFT JOIN public.scan_logs l ON l.ticket_id = o.key::uuid AND l.scan_success
- WHERE o.label = 'accepted' AND NOT o.rolled_back
- GROUP BY o.key
-HAVING count(DISTINCT l.id) <> 1;
+  LEFT JOIN (SELECT ticket_id, count(*) AS successful_logs
+               FROM public.scan_logs
+              WHERE scan_success
+              GROUP BY ticket_id) l ON l.ticket_id = o.key::uuid
+ WHERE o.label = 'accepted' AND NOT o.rolled_back AND l.successful_logs IS DISTINCT FROM 1;
 
 -- name: no_log_without_accepted
 -- claim: No ticket has a successful scan_logs row unless a call on it was accepted (or is in doubt).

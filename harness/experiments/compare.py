@@ -211,7 +211,7 @@ class _Bench:
             crews = {door.name: self._crew(plan, door) for door in (sql, http)}
             try:
                 for crew in crews.values():
-                    crew.open(harness.new_keys(self._database, plan.clients))
+                    crew.open(self._new_keys(plan.clients))
                 rates = {name: self._calibrate(crew, plan.clients) for name, crew in crews.items()}
                 keys = {name: self._keys(rate, plan, pairs) for name, rate in rates.items()}
                 http.evidence()  # what the calibration left is not of the blocks
@@ -238,8 +238,8 @@ class _Bench:
             for name, first, second in ((SQL, 0, 0), (HTTP, 1, 1), ("mixed", 0, 1)):
                 crew = self._crew(plan, doors[first], doors[second])
                 try:
-                    crew.open(harness.new_keys(self._database, plan.clients))
-                    keys = Keys(harness.new_keys(self._database, plan.fresh_keys(None)))
+                    crew.open(self._new_keys(plan.clients))
+                    keys = Keys(self._new_keys(plan.fresh_keys(None)))
                     crew.fire(plan, keys)
                 finally:
                     crew.close()
@@ -248,6 +248,10 @@ class _Bench:
                 assert measured is not None
                 found.append(_Raced(name, history, overlap.judge(measured)))
         return found
+
+    def _new_keys(self, count: int) -> list[Hashable]:
+        with self._database.connect() as connection:
+            return self._harness.new_keys(connection, count)
 
     def _sql(self) -> SqlTarget:
         return SqlTarget(self._database.dsn, self._harness.contract)
@@ -268,7 +272,7 @@ class _Bench:
     def _calibrate(self, crew: Crew, clients: int) -> float:
         """The rate, in calls per second, of a short burst that no figure is taken from."""
         probe = Burst(clients, calls=CALIBRATION_CALLS, phase=WARM_UP)
-        keys = Keys(self._harness.new_keys(self._database, clients * CALIBRATION_CALLS))
+        keys = Keys(self._new_keys(clients * CALIBRATION_CALLS))
         started = time.perf_counter()
         crew.fire(probe, keys)
         return clients * CALIBRATION_CALLS / (time.perf_counter() - started)
@@ -277,7 +281,7 @@ class _Bench:
         """Fresh keys for each block, all made before the first: making them is work that a block would feel."""
         assert plan.duration is not None
         each = math.ceil(rate * plan.duration * KEYS_MARGIN) + plan.clients
-        keys: list[Hashable] = self._harness.new_keys(self._database, each * blocks)
+        keys: list[Hashable] = self._new_keys(each * blocks)
         return iter([Keys(keys[at * each : (at + 1) * each]) for at in range(blocks)])
 
     def _block(self, plan: Burst, crew: Crew, keys: Keys, postgrest: PostgREST) -> Block:

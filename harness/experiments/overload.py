@@ -39,8 +39,9 @@ def overload(harness: Harness, options: HttpOptions, *, clients: int = 50, round
     ):
         crew = Crew(contract, lambda _: target, clients, timeout=harness.options.timeout, overlap=race.overlap)
         try:
-            crew.open(harness.new_keys(database, clients))
-            keys = Keys(harness.new_keys(database, race.fresh_keys(None)))
+            with database.connect() as connection:
+                crew.open(harness.new_keys(connection, clients))
+                keys = Keys(harness.new_keys(connection, race.fresh_keys(None)))
             crew.fire(race, keys)
         finally:
             crew.close()

@@ -39,24 +39,26 @@ class _OutOfTime(Exception):  # noqa: N818 - it ends a search, it is no error
 
 def linearizable(model: Model, history: KeyHistory, deadline: float) -> bool | None:
     """Whether one key's operations fit into a sequence that the model allows; None when time ran out."""
-    operations = [o for o in history.operations if o.outcome.effect is not Effect.FAILED and not _undone(o)]
-    operations.sort(key=_CALLED)
+    operations = [o for o in history.operations if not _without_effect(o)]
     state = model.initial(history.exists)
-    if any(after.called <= before.returned for before, after in pairwise(operations)):
-        try:
-            return _search(model, state, operations, deadline)
-        except _OutOfTime:
-            return None
+    if len(operations) > 1:
+        operations.sort(key=_CALLED)
+        if any(after.called <= before.returned for before, after in pairwise(operations)):
+            try:
+                return _search(model, state, operations, deadline)
+            except _OutOfTime:
+                return None
     # One after the other: there is one order only. (Of operations in doubt, which never return, only the last can be.)
-    states: set[Hashable] = {state}
+    states: Iterable[Hashable] = (state,)
     for operation in operations:
         if operation.outcome.effect is not Effect.IN_DOUBT:
             states = {after for before in states for after in model.step(before, operation)}
     return bool(states)
 
 
-def _undone(operation: Operation) -> bool:
-    return operation.rolled_back and operation.outcome.effect is Effect.APPLIED
+def _without_effect(operation: Operation) -> bool:
+    effect = operation.outcome.effect
+    return effect is Effect.FAILED or (operation.rolled_back and effect is Effect.APPLIED)
 
 
 def _search(model: Model, state: Hashable, operations: Sequence[Operation], deadline: float) -> bool:
