@@ -286,11 +286,13 @@ class _OnThread:
 @contextmanager
 def without_collections() -> Iterator[None]:
     """Put the garbage collector off: it would stop all clients at once, and neither firing nor judging makes cycles."""
+    enabled = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
-        gc.enable()
+        if enabled:
+            gc.enable()
 
 
 class Client:

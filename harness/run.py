@@ -157,6 +157,8 @@ class Harness:
         self.invariants = invariants.load((contract.invariants, *options.invariants))
         self._checked = False
         """Whether the invariants' queries were looked at by the server."""
+        self._sql: SqlTarget | None = None
+        """The target on a database of a run that was made: all are clones of one template."""
 
     def burst(
         self,
@@ -325,7 +327,10 @@ class Harness:
     def _door(self, name: str, database: Database) -> Target:
         options = self.options
         if name == "sql":
-            return SqlTarget(database.dsn, self.contract, pool_size=options.pool_size, timeout=options.timeout)
+            if self._sql is None:
+                dsn, contract = database.dsn, self.contract
+                self._sql = SqlTarget(dsn, contract, pool_size=options.pool_size, timeout=options.timeout)
+            return self._sql.on(database.dsn)
         if name == "http":
             from harness.targets.http import open_http
 
@@ -344,6 +349,7 @@ class Harness:
                 next_step="give fewer --clients, put a pool between with --pool-size, or raise max_connections",
             )
 
+    @without_collections()
     def _fire(self, pattern: Pattern, database: Database, target: Target) -> Result:
         progress = self._progress
         crew = Crew(
@@ -398,7 +404,6 @@ class Harness:
         assert wanted is not None
         return wanted
 
-    @without_collections()
     def _keep(
         self,
         pattern: Pattern,
@@ -459,9 +464,10 @@ class Harness:
                 tried=" ".join(str(error).split()),
                 next_step="mend the seed's function, or seed the rows that it refers to",
             ) from error
-        if len(set(keys)) < count or None in keys:
+        distinct = set(keys)
+        if len(distinct) < count or None in distinct:
             raise HarnessError(
-                f"{name}({count}) returned {len(set(keys) - {None})} distinct keys.",
+                f"{name}({count}) returned {len(distinct - {None})} distinct keys.",
                 next_step="let it create and return as many fresh keys as it is asked for",
             )
         return keys

@@ -157,7 +157,7 @@ class Template:
                     scripts.apply(connection, script)
                     # As if each had its own: pg_dump, for one, empties the search_path and leaves it so.
                     connection.execute("DISCARD ALL")
-            self.tidy()
+            self.tidy()  # the first run's, too, is made while something else is done
         except BaseException as error:
             self.__exit__(type(error), error, None)
             raise

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import suppress
+from copy import copy
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any
@@ -71,6 +72,12 @@ class SqlTarget:
         self._pool_size = pool_size
         self._pool: ConnectionPool[psycopg.Connection[Any]] | None = None
         self._opening = threading.Lock()
+
+    def on(self, dsn: str) -> SqlTarget:
+        """The same target on another clone of its template, where nothing needs looking up again."""
+        twin = copy(self)
+        twin._dsn, twin._pool, twin._opening = dsn, None, threading.Lock()
+        return twin
 
     def connect(
         self, client: int, arguments: Sequence[Mapping[str, Any]], *, overlap: bool, warm_up: Hashable
