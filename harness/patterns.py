@@ -24,6 +24,9 @@ CALIBRATION_CALLS = 30
 KEYS_MARGIN = 1.6
 """Fresh keys made per key that the calibrated rate would use up."""
 
+SHORT_PAUSE = 0.01
+"""Seconds from which on it is the pause that says how many calls can come, and not how long they take."""
+
 _NEVER = 2**62
 """A clock reading that does not come."""
 
@@ -107,10 +110,14 @@ class Burst:
         if self.calls is not None:
             return self.clients * self.calls
         assert self.duration is not None
-        if self.pause > 0:
-            # Even calls that take no time cannot come faster than the pause lets them.
-            return self.clients * (math.ceil(self.duration / self.pause) + 1)
-        return None if rate is None else math.ceil(rate * self.duration * KEYS_MARGIN) + self.clients
+        # Even calls that take no time cannot come faster than the pause lets them.
+        most = self.clients * (math.ceil(self.duration / self.pause) + 1) if self.pause else None
+        if most is not None and self.pause >= SHORT_PAUSE:
+            return most
+        if rate is None:
+            return None
+        wanted = math.ceil(rate * self.duration * KEYS_MARGIN) + self.clients
+        return wanted if most is None else min(wanted, most)
 
     def overlap(self, client: int) -> bool:
         return False

@@ -31,6 +31,7 @@ from harness.options import Options
 from harness.patterns import (
     CALIBRATION_CALLS,
     LATE,
+    SHORT_PAUSE,
     Arrivals,
     Burst,
     Keys,
@@ -265,8 +266,11 @@ class Harness:
         if options.profile == "soak":
             clients, duration = _first(options.clients, 50), _first(options.duration, 600.0)
             pause = _first(options.pause, 0.1)
-            if not pause:
-                raise UsageError("A soak needs a pause, to know its tickets beforehand.", next_step="give --pause 0.01")
+            if pause < SHORT_PAUSE:
+                raise UsageError(
+                    f"A soak needs a pause of at least {SHORT_PAUSE:g} s, to know its tickets beforehand.",
+                    next_step=f"give --pause {SHORT_PAUSE:g}",
+                )
             rounds = _first(options.rounds, max(int(duration), 1))
             burst = Burst(clients, duration, pause=pause)
             return (Together((burst, Race(min(clients, 10), rounds, pace=duration / rounds))),)

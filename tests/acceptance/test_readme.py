@@ -96,6 +96,18 @@ def test_pytest_commands_run_in_a_users_project(
     assert "verdict: held" in done.stdout
 
 
+def test_the_seed_that_is_shown_fits_the_contract(server: EmbeddedServer, sandbox: Sandbox) -> None:
+    """With the event that its tickets refer to, it is all that a run on the shipped migrations asks of a seed."""
+    (shown,) = [text for language, text in BLOCKS if language == "sql"]
+    event = re.search(r"'([0-9a-f-]{36})'", shown)
+    assert event is not None
+    insert = f"INSERT INTO events (id, name, starts_at) VALUES ('{event[1]}', 'one', now());\n"
+    (sandbox.tmp / "seed.sql").write_text(insert + shown)
+    words = ("run", "--pattern", "rescan", "--seed", str(sandbox.tmp / "seed.sql"))
+    done = sandbox.run("harness", *words, cwd=ROOT, HARNESS_SERVER=server.dsn)
+    assert done.returncode == ExitStatus.HELD, done.stdout + done.stderr
+
+
 def test_every_option_is_in_the_readme_with_its_default() -> None:
     """The table of options cannot fall behind the options."""
     for option in OPTIONS:

@@ -447,6 +447,7 @@ def test_an_invariant_that_writes_is_refused(folder: Callable[..., Path], harnes
         (("--record", "r" * 300), "File name too long"),
         (("--pattern", "rescan", "--profile", "seed"), "--profile is for --pattern burst or race"),
         (("--pattern", "burst", "--profile", "soak"), "takes no --pattern"),
+        (("--profile", "soak", "--pause", "0.001"), "A soak needs a pause of at least 0.01 s"),
         (("--pattern", "burst", "--calls", "5", "--duration", "2"), "--calls and --duration both say"),
         (("--yes",), "--yes is for --http-url"),
         (("--http-url", "http://127.0.0.1:1", "--pattern", "race"), "--pattern is not for --http-url"),

@@ -162,20 +162,23 @@ def test_a_rescan_asks_from_another_client() -> None:
 
 
 @pytest.mark.parametrize(
-    ("pattern", "keys"),
+    ("pattern", "keys", "at_1000_per_second"),
     [
-        (Burst(10, calls=7), 70),
-        (Burst(10, duration=1, pause=0.1), 110),
-        (Burst(10, duration=1), None),
-        (Race(10, 5, mixed=False), 5),
-        (Rescan(3, 4), 12),
-        (Unknown(3, 4), 0),
-        (Together((Burst(10, duration=1, pause=0.1), Race(5, 3, mixed=False))), 113),
+        (Burst(10, calls=7), 70, 70),
+        (Burst(10, duration=1, pause=0.1), 110, 110),
+        (Burst(10, duration=1, pause=0.008), None, 1260),
+        (Burst(10, duration=1, pause=0.000001), None, 1610),
+        (Burst(10, duration=1), None, 1610),
+        (Race(10, 5, mixed=False), 5, 5),
+        (Rescan(3, 4), 12, 12),
+        (Unknown(3, 4), 0, 0),
+        (Together((Burst(10, duration=1, pause=0.1), Race(5, 3, mixed=False))), 113, 113),
     ],
 )
-def test_a_plan_knows_how_many_fresh_keys_it_needs(pattern: Any, keys: int | None) -> None:
-    """Keys are made before the start; only a burst by duration must learn the rate first."""
+def test_a_plan_knows_how_many_fresh_keys_it_needs(pattern: Any, keys: int | None, at_1000_per_second: int) -> None:
+    """Keys are made before the start; a burst by duration that hardly pauses must learn the rate first."""
     assert pattern.fresh_keys(None) == keys
+    assert pattern.fresh_keys(1000.0) == at_1000_per_second
 
 
 @pytest.mark.parametrize(
