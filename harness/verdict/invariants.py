@@ -12,6 +12,7 @@ Without a name, the file's name and the query's place in it are taken.
 from __future__ import annotations
 
 import json
+import math
 import re
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -46,6 +47,9 @@ _ENCODE = json.JSONEncoder(default=str).encode
 
 _PLAIN = frozenset({UUID, datetime})
 """Types whose text needs no escaping: most of what a call answers, and the encoder takes thrice as long."""
+
+_TIME_LIMIT = 60.0
+"""Seconds for one query."""
 
 _UNANSWERED = (psycopg.OperationalError, psycopg.DataError)
 
@@ -109,7 +113,8 @@ def ask(
     """Load the operations into `harness.operations` and put every query to the server.
 
     It answers on a thread, while the operations are judged here. Calling what is given back waits for one finding each;
-    a database that cannot be asked any more makes them undecided. That call raises HarnessError for a query that fails.
+    a database that cannot be asked any more makes them undecided, and a query that takes too long itself. That call
+    raises HarnessError for a query that fails.
     """
     try:
         connection = _loaded(operations, connect)
@@ -124,6 +129,7 @@ def ask(
             with connection:
                 connection.execute("ANALYZE harness.operations (key, label)")
                 connection.execute("SET default_transaction_read_only = on")  # to judge is not to change
+                connection.execute(f"SET statement_timeout = {math.ceil(_TIME_LIMIT * 1000)}".encode())
                 found = [_judged(connection, invariant) for invariant in invariants]
         except _UNANSWERED as error:
             found = _undecided(invariants, str(error))
@@ -192,9 +198,19 @@ def _escaped(text: str) -> str:
 
 
 def _judged(connection: psycopg.Connection[Any], invariant: Invariant) -> Finding:
-    with _explained(invariant), connection.cursor(row_factory=dict_row) as cursor:
-        rows = cursor.execute(invariant.query.encode(), prepare=False).fetchall()
     name = f"invariant.{invariant.name}"
+    try:
+        with _explained(invariant), connection.cursor(row_factory=dict_row) as cursor:
+            rows = cursor.execute(invariant.query.encode(), prepare=False).fetchall()
+    except psycopg.errors.QueryCanceled:
+        return Finding(
+            name,
+            invariant.claim,
+            Truth.UNDECIDED,
+            f"no answer within {_TIME_LIMIT:g} s",
+            "0 rows",
+            remedy=f"See what the query at {invariant.path}:{invariant.line} waits for, or let it read less.",
+        )
     if not rows:
         return Finding(name, invariant.claim, Truth.HELD, "0 rows violate it", "0 rows")
     evidence = tuple({n: None if v is None else str(v) for n, v in row.items()} for row in rows[:SHOWN])
