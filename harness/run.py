@@ -23,7 +23,13 @@ from harness.contracts.contract import Contract, Effect
 from harness.environment.choice import open_server
 from harness.environment.database import Database, Template
 from harness.environment.postgrest import SupabaseRoles
-from harness.environment.servers import ExternalServer, Server, ServerDescription, without_password
+from harness.environment.servers import (
+    ExternalServer,
+    Server,
+    ServerDescription,
+    free_connections,
+    without_password,
+)
 from harness.errors import HarnessError, UsageError
 from harness.firing import INTERRUPTED, Crew, clock, without_collections
 from harness.history import WARM_UP, History
@@ -56,6 +62,8 @@ if TYPE_CHECKING:
 
 _SPARE_CONNECTIONS = 5
 """Connections kept free for the harness itself: fresh keys, invariants, maintenance."""
+
+Connection = psycopg.Connection[Any]
 
 Progress = Callable[[str, int, float | None], None]
 """Told, about ten times a second: the pattern's name, the calls made so far, and the share of its time that is over
@@ -301,9 +309,10 @@ class Harness:
         KeyboardInterrupt after keeping what there was.
         """
         name = target or self.target
-        self.check_connections(pattern, name)
-        with self.template.lent() as database, closing(self._door(name, database)) as door:
-            return self._fire(pattern, database, door)
+        with self.template.lent() as database, database.connect() as connection:
+            self.check_connections(pattern, connection, name)
+            with closing(self._door(name, database)) as door:
+                return self._fire(pattern, database, connection, door)
 
     def record(self, command: str, *, interrupted: bool = False) -> Record:
         """Everything so far as one record."""
@@ -341,11 +350,11 @@ class Harness:
             return open_http(self.server, database, self.contract, self.http_options)
         raise UsageError(f"There is no target {name!r}.", next_step="sql or http")
 
-    def check_connections(self, pattern: Pattern, target: str = "sql") -> None:
+    def check_connections(self, pattern: Pattern, connection: Connection, target: str = "sql") -> None:
         """Raises UsageError when the server has too few free connections for the pattern's clients."""
         through = self.options.db_pool if target == "http" else self.options.pool_size
         needed = (through or pattern.clients) + _SPARE_CONNECTIONS
-        free, most = self.server.free_connections()
+        free, most = free_connections(connection)
         if needed > free:
             raise UsageError(
                 f"{pattern.clients} clients need {needed} connections, and the server has {free} free.",
@@ -354,7 +363,8 @@ class Harness:
             )
 
     @without_collections()
-    def _fire(self, pattern: Pattern, database: Database, target: Target) -> Result:
+    def _fire(self, pattern: Pattern, database: Database, connection: Connection, target: Target) -> Result:
+        """`connection` is closed before the load."""
         progress = self._progress
         crew = Crew(
             self.contract,
@@ -373,14 +383,14 @@ class Harness:
         unknown: list[Hashable] = []
         try:
             try:
-                with database.connect() as connection:
-                    if not self._checked:
-                        invariants.check(self.invariants, connection)
-                        self._checked = True
-                    crew.open(self.new_keys(connection, pattern.clients))
-                    wanted = self._calibrated(pattern, crew, connection)
-                    unknown = [self.contract.unknown_key() for _ in range(pattern.unknown_keys)]
-                    keys = Keys(self.new_keys(connection, wanted), unknown)
+                if not self._checked:
+                    invariants.check(self.invariants, connection)
+                    self._checked = True
+                crew.open(self.new_keys(connection, pattern.clients))
+                wanted = self._calibrated(pattern, crew, connection)
+                unknown = [self.contract.unknown_key() for _ in range(pattern.unknown_keys)]
+                keys = Keys(self.new_keys(connection, wanted), unknown)
+                connection.close()
                 crew.fire(pattern, keys)
                 if isinstance(pattern, Burst) and seconds is not None and not crew.lost:
                     took = (clock() - crew.started) / 1e9
@@ -396,7 +406,7 @@ class Harness:
                 self._keep(pattern, target, crew, unknown, notes, None)
             raise
 
-    def _calibrated(self, pattern: Pattern, crew: Crew, connection: psycopg.Connection[Any]) -> int:
+    def _calibrated(self, pattern: Pattern, crew: Crew, connection: Connection) -> int:
         """How many fresh keys the pattern needs, after a short burst where that depends on the calls' rate."""
         wanted = pattern.fresh_keys(None)
         if wanted is not None:
@@ -448,7 +458,7 @@ class Harness:
         self.runs.append(record)
         return Result(record, history)
 
-    def new_keys(self, connection: psycopg.Connection[Any], count: int) -> list[Hashable]:
+    def new_keys(self, connection: Connection, count: int) -> list[Hashable]:
         """Fresh keys, made by the seed's function. Raises HarnessError when it is not there or makes too few."""
         if not count:
             return []

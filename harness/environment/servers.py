@@ -93,14 +93,6 @@ class Server(ABC):
         version = settings.pop("server_version").split()[0]
         return ServerDescription(self.kind, version, self.why, address(self.dsn), settings, os.cpu_count() or 1)
 
-    def free_connections(self) -> tuple[int, int]:
-        """How many more clients may connect now, and max_connections."""
-        query = resources.files("harness.environment").joinpath("free_connections.sql").read_text()
-        with connect(self.dsn) as connection:
-            row = connection.execute(query).fetchone()
-        assert row is not None
-        return row[0], row[1]
-
     def __enter__(self) -> Self:
         try:
             self.start()
@@ -170,6 +162,14 @@ def connect(dsn: str, *, autocommit: bool = True) -> psycopg.Connection[tuple[An
             tried=" ".join(str(error).split()),
             next_step="check that the server runs and that host, port, user, password and database are right",
         ) from error
+
+
+def free_connections(connection: psycopg.Connection[Any]) -> tuple[int, int]:
+    """How many more clients may connect to its server now, and max_connections."""
+    query = resources.files("harness.environment").joinpath("free_connections.sql").read_text()
+    row = connection.execute(query).fetchone()
+    assert row is not None
+    return row[0], row[1]
 
 
 def address(dsn: str) -> str:

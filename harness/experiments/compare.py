@@ -203,7 +203,8 @@ class _Bench:
     def bursts(self, plan: Burst, pairs: int) -> tuple[list[Block], Anatomy, list[History]]:
         """The alternating blocks, where their time went, and each door's history."""
         harness = self._harness
-        harness.check_connections(Burst(plan.clients + self._options.pool, calls=1))
+        with self._database.connect() as connection:
+            harness.check_connections(Burst(plan.clients + self._options.pool, calls=1), connection)
         blocks: list[Block] = []
         with closing(self._sql()) as sql, closing(self._http()) as http:
             postgrest = http.postgrest
