@@ -312,6 +312,9 @@ class Harness:
         with self.template.lent() as database, database.connect() as connection:
             self.check_connections(pattern, connection, name)
             with closing(self._door(name, database)) as door:
+                if not self._checked:
+                    invariants.check(self.invariants, connection)
+                    self._checked = True
                 return self._fire(pattern, database, connection, door)
 
     def record(self, command: str, *, interrupted: bool = False) -> Record:
@@ -383,9 +386,6 @@ class Harness:
         unknown: list[Hashable] = []
         try:
             try:
-                if not self._checked:
-                    invariants.check(self.invariants, connection)
-                    self._checked = True
                 crew.open(self.new_keys(connection, pattern.clients))
                 wanted = self._calibrated(pattern, crew, connection)
                 unknown = [self.contract.unknown_key() for _ in range(pattern.unknown_keys)]
@@ -465,6 +465,8 @@ class Harness:
         name = self.contract.new_keys
         query = sql.SQL("SELECT * FROM {}(%s::integer)").format(sql.Identifier(*name.split(".")))
         try:
+            # As if each call had a session of its own: it may make temporary tables, or set what it likes.
+            connection.execute("DISCARD ALL")
             keys: list[Hashable] = [row[0] for row in connection.execute(query, [count]).fetchall()]
         except (psycopg.errors.UndefinedFunction, psycopg.errors.InvalidSchemaName) as error:
             raise HarnessError(
@@ -473,6 +475,12 @@ class Harness:
                 next_step=f"add a seed file that creates {name}(count integer) RETURNS SETOF the key's type",
             ) from error
         except psycopg.Error as error:
+            if connection.closed:
+                raise HarnessError(
+                    f"The connection was lost while {name}({count}) made fresh keys.",
+                    tried=" ".join(str(error).split()),
+                    next_step="see in the server's log what ended it",
+                ) from error
             raise HarnessError(
                 f"{name}({count}) failed with SQLSTATE {error.sqlstate}.",
                 tried=" ".join(str(error).split()),

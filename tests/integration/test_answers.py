@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 import psycopg
 import pytest
+from psycopg import sql
 
-from harness.contracts.contract import Effect
+from harness.contracts.contract import Effect, Operation, Outcome
 from harness.contracts.scan_ticket import SCAN_TICKET
 from harness.environment.database import Database
 from harness.environment.embedded import EmbeddedServer
@@ -21,6 +25,7 @@ from harness.firing import Crew
 from harness.patterns import Arrivals, Burst, Keys
 from harness.run import Result
 from harness.targets.sql import SqlTarget
+from harness.verdict import invariants
 from harness.verdict.findings import Truth
 from tests.conftest import MakeHarness
 
@@ -365,3 +370,34 @@ def test_the_database_is_dropped_whoever_is_connected(make_harness: MakeHarness,
         left = connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [database.name]).fetchone()
     forgotten.close()
     assert left is None
+
+
+def test_an_invariant_reads_every_value_as_it_was_answered(database: Database, tmp_path: Path) -> None:
+    """What the text form of COPY and JSON give a meaning of its own comes through both."""
+    odd = 'a\tb\nc\rd\\e"f, {g} \\N é'
+    at, scanner = datetime(2030, 1, 1, 22, tzinfo=UTC), uuid.uuid4()
+    answer = {"said": odd, odd: 1, "nothing": None, "true": True, "at": at, "by": scanner}
+    operation = Operation(
+        0,
+        1,
+        odd,
+        {"asked": odd},
+        0,
+        0,
+        1,
+        Outcome(odd, Effect.FAILED, odd),
+        answer,
+        2,
+        held=False,
+        rolled_back=True,
+        target="sql",
+    )
+    wanted = json.dumps(answer, default=str)
+    query = sql.SQL(
+        "SELECT * FROM harness.operations WHERE (answer, arguments, key, label, code, client, phase, rolled_back)"
+        " IS DISTINCT FROM ({}::jsonb, {}::jsonb, {odd}, {odd}, {odd}, 1, 2, true)"
+    ).format(wanted, json.dumps({"asked": odd}), odd=odd)
+    path = tmp_path / "same.sql"
+    path.write_text(query.as_string() + ";\nSELECT 'none was there' WHERE NOT EXISTS (SELECT FROM harness.operations);")
+    findings = invariants.ask(invariants.load((path,)), [operation], database.connect)()
+    assert [f.truth for f in findings] == [Truth.HELD, Truth.HELD], findings

@@ -376,12 +376,19 @@ def test_another_signature_is_said_as_expected_and_found(
             ),
             "failed with SQLSTATE P0042",
         ),
+        (
+            (
+                "CREATE SCHEMA harness; CREATE FUNCTION harness.new_tickets(count integer) RETURNS SETOF uuid\n"
+                "LANGUAGE sql AS 'SELECT gen_random_uuid() WHERE pg_terminate_backend(pg_backend_pid())';"
+            ),
+            "The connection was lost while harness.new_tickets(3) made fresh keys",
+        ),
     ],
 )
 def test_a_seed_that_gives_no_fresh_tickets_is_explained(
     seed: str, says: str, folder: Callable[..., Path], harness_run: Callable[..., str]
 ) -> None:
-    """Not defined, too few, the same ones, none, or an error of its own."""
+    """Not defined, too few, the same ones, none, an error of its own, or the end of the session."""
     assert says in harness_run("--seed", folder(seed), *QUICK, status=ExitStatus.ENVIRONMENT)
 
 

@@ -172,6 +172,20 @@ def test_runs_share_nothing(make_harness: MakeHarness) -> None:
             connection.execute("TRUNCATE tickets, scan_logs")
 
 
+def test_each_call_of_the_seeds_function_has_a_session_of_its_own(make_harness: MakeHarness, tmp_path: Path) -> None:
+    """A temporary table that one call leaves, or a setting, is not in the next one's way; a burst makes three."""
+    wrapped = tmp_path / "wrapped.sql"
+    wrapped.write_text(
+        "ALTER FUNCTION harness.new_tickets RENAME TO plain_tickets;\n"
+        "CREATE FUNCTION harness.new_tickets(count integer) RETURNS SETOF uuid LANGUAGE plpgsql AS $$ BEGIN\n"
+        "    CREATE TEMPORARY TABLE made AS SELECT id FROM harness.plain_tickets(count) AS id;\n"
+        "    RETURN QUERY SELECT id FROM made;\n"
+        "END $$;"
+    )
+    result = make_harness(seed=(SEED, wrapped)).burst(clients=2, duration=0.2)
+    assert result.verdict.held, result.verdict
+
+
 def test_somebody_elses_server_is_left_as_it_was(
     server: EmbeddedServer, sandbox: Sandbox, databases: Callable[[], set[str]]
 ) -> None:
@@ -197,6 +211,9 @@ def test_somebody_elses_server_is_left_as_it_was(
             assert connection.execute("SELECT id FROM tickets").fetchall() == [(42,)]
             assert connection.execute("SELECT count(*) FROM pg_stat_user_tables").fetchone() == (1,)
             assert connection.execute("SELECT to_regnamespace('harness')").fetchone() == (None,)
+        # On a server that is thrown away this one is the template.
+        with connect(f"{server.dsn}&dbname=template1") as connection:
+            assert connection.execute("SELECT to_regclass('tickets')").fetchone() == (None,)
     finally:
         with connect(server.dsn) as connection:
             connection.execute("DROP DATABASE theirs WITH (FORCE)")
