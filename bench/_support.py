@@ -18,9 +18,9 @@ import harness.run
 from harness.contracts.scan_ticket import SCAN_TICKET
 from harness.environment.database import Database
 from harness.environment.embedded import _binaries
-from harness.firing import Crew
+from harness.load.firing import Crew
+from harness.load.patterns import Keys, Pattern
 from harness.options import Options
-from harness.patterns import Keys, Pattern
 from harness.targets.sql import _WARM_UPS, SqlTarget
 
 ROOT = Path(__file__).parent.parent

@@ -1,7 +1,7 @@
 """Burst of 10 clients on unique tickets against pgbench -M prepared -c 10 -j 2, on the same function and server."""
 
 from bench._support import harness_burst, median, median_ratio, opened, paired, pgbench
-from harness.patterns import Burst
+from harness.load.patterns import Burst
 
 SECONDS = 5.0
 PAIRS = 5

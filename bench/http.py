@@ -26,8 +26,8 @@ from harness.environment.database import Database, Template
 from harness.environment.embedded import EmbeddedServer
 from harness.environment.postgrest import PostgREST, SupabaseRoles, Token
 from harness.environment.servers import connect
-from harness.firing import Crew, clock
-from harness.patterns import Burst, Keys
+from harness.load.firing import Crew, clock
+from harness.load.patterns import Burst, Keys
 from harness.targets.http import HttpOptions, HttpTarget, open_http
 
 CLIENTS = 10

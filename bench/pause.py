@@ -1,7 +1,7 @@
 """The seed profile's load (10 clients, 0.1 s pause after each call): p95 against pgbench's own log at the same rate."""
 
 from bench._support import harness_burst, median_ratio, opened, paired, pgbench
-from harness.patterns import Burst
+from harness.load.patterns import Burst
 
 SECONDS = 10.0
 PAIRS = 5

@@ -1,7 +1,7 @@
 """Race of 10 clients: plain rounds per second, and how far apart the calls of a round start."""
 
 from bench._support import fire, median, new, opened
-from harness.patterns import Race
+from harness.load.patterns import Race
 from harness.verdict import overlap
 
 ROUNDS = 500

@@ -18,7 +18,7 @@ import click
 import harness
 from harness.errors import ExitStatus, HarnessError, UsageError
 from harness.options import OPTIONS, Option, Options, resolve
-from harness.record import Record, check_path
+from harness.records import Record, check_path
 from harness.signals import ended_by
 
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ def run(
                     for pattern in harness_.profile():
                         harness_.run(pattern, target)
             if options.http:
-                from harness.experiments.compare import compare
+                from harness.experiments.overhead import compare
 
                 compare(harness_, harness_.http_options, pairs=6, seconds=0.4, rounds=100)
 
@@ -160,7 +160,7 @@ def compare(pairs: int, seconds: float, **given: Any) -> None:
     """Measure what PostgREST adds: blocks by SQL and by HTTP in turn, then races by both doors."""
     with _guarded():
         options = resolve(given | {"http": "yes"}, {})
-        from harness.experiments.compare import compare
+        from harness.experiments.overhead import compare
         from harness.run import open_harness
 
         plan = _given(options, "clients", "rounds")

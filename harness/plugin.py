@@ -26,7 +26,7 @@ from harness.signals import ended_by
 
 if TYPE_CHECKING:
     from harness.environment.database import Database
-    from harness.record import RunRecord
+    from harness.records import RunRecord
     from harness.run import Harness
 
 _SHOWN_LINES = 6
@@ -172,7 +172,7 @@ def harness_compare(harness: Harness, pytestconfig: pytest.Config) -> Callable[.
     """Measures what PostgREST adds: both doors in alternating blocks, then races. Skips without --harness-http."""
     if not pytestconfig.stash[_OPTIONS].http:
         pytest.skip("compares SQL with PostgREST, which --harness-http asks for")
-    from harness.experiments.compare import compare
+    from harness.experiments.overhead import compare
 
     return lambda **plan: compare(harness, harness.http_options, **plan)
 
@@ -197,7 +197,7 @@ def _said(error: HarnessError) -> str:
 
 def _summary(run: RunRecord) -> dict[str, Any]:
     """What the summary section says of a run, as plain values: a worker of pytest-xdist sends it to the controller."""
-    from harness.record import time_unit
+    from harness.records import time_unit
     from harness.verdict.findings import said
 
     trend = None if run.metrics is None else run.metrics.trends["all"]

@@ -31,10 +31,9 @@ from harness.environment.servers import (
     without_password,
 )
 from harness.errors import HarnessError, UsageError
-from harness.firing import INTERRUPTED, Crew, clock, without_collections
 from harness.history import WARM_UP, History
-from harness.options import Options
-from harness.patterns import (
+from harness.load.firing import INTERRUPTED, Crew, clock, without_collections
+from harness.load.patterns import (
     CALIBRATION_CALLS,
     LATE,
     SHORT_PAUSE,
@@ -47,7 +46,8 @@ from harness.patterns import (
     Together,
     Unknown,
 )
-from harness.record import AppliedFile, Record, RunRecord, check_path
+from harness.options import Options
+from harness.records import AppliedFile, Record, RunRecord, check_path
 from harness.signals import shielded
 from harness.targets.sql import SqlTarget
 from harness.targets.target import Target

@@ -27,10 +27,10 @@ from harness.contracts.contract import Contract, Effect, KeyHistory, Operation, 
 from harness.environment.postgrest import Token
 from harness.environment.servers import ServerDescription
 from harness.errors import UsageError
-from harness.firing import Crew
 from harness.history import History
-from harness.patterns import LATE, Burst, Keys, Pattern, Race
-from harness.record import Record, RunRecord
+from harness.load.firing import Crew
+from harness.load.patterns import LATE, Burst, Keys, Pattern, Race
+from harness.records import Record, RunRecord
 from harness.targets.http import HttpTarget
 from harness.verdict import invariants, thresholds
 from harness.verdict.findings import Finding, Truth

@@ -21,11 +21,11 @@ import psycopg
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from harness.environment import scripts
-from harness.environment.scripts import Script
+from harness.environment import migrations as files
 from harness.environment.servers import Server, connect
 from harness.errors import HarnessError
 from harness.signals import shielded
+from harness.sqltext.scripts import Script
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +82,8 @@ class Template:
         """
         self._server = server
         self._server_goes = server_goes
-        self.migrations: tuple[Script, ...] = scripts.find(migrations, "migrations", "--migrations")
-        self.seeds: tuple[Script, ...] = scripts.find(seeds, "seed", "--seed")
+        self.migrations: tuple[Script, ...] = files.find(migrations, "migrations", "--migrations")
+        self.seeds: tuple[Script, ...] = files.find(seeds, "seed", "--seed")
         self._prefix = f"harness_{os.getpid()}_{secrets.token_hex(3)}"
         self._numbers = itertools.count(1)
         self._made: Future[Database] | None = None
@@ -154,7 +154,7 @@ class Template:
                 self._create(self._database, "template0")
             with self._database.connect() as connection:
                 for script in (*self.migrations, *self.seeds):
-                    scripts.apply(connection, script)
+                    files.apply(connection, script)
                     # As if each had its own: pg_dump, for one, empties the search_path and leaves it so.
                     connection.execute("DISCARD ALL")
             self.tidy()  # the first run's, too, is made while something else is done

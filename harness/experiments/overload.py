@@ -10,9 +10,9 @@ from contextlib import closing
 from dataclasses import asdict
 
 from harness.errors import UsageError
-from harness.firing import Crew
-from harness.patterns import LATE, Keys, Race
-from harness.record import RunRecord
+from harness.load.firing import Crew
+from harness.load.patterns import LATE, Keys, Race
+from harness.records import RunRecord
 from harness.run import Harness
 from harness.targets.http import HttpOptions, open_http
 from harness.verdict import invariants, overlap

@@ -13,7 +13,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from harness.record import Record, RunRecord, time_unit
+from harness.records import Record, RunRecord, time_unit
 from harness.schedules.result import Exploration
 from harness.verdict.findings import Finding, Truth, counted, flat
 

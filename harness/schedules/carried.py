@@ -8,8 +8,8 @@ from typing import Any
 
 from harness.contracts.contract import Operation
 from harness.history import History
-from harness.schedules.access import Access
 from harness.schedules.trace import Event, Kind, replay_text, switches
+from harness.sqltext.access import Access
 
 _NONE = Access()
 

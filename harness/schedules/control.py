@@ -29,9 +29,9 @@ from psycopg import pq
 from psycopg.pq import ConnStatus, DiagnosticField, ExecStatus
 
 from harness.errors import HarnessError, UsageError
-from harness.schedules.access import Access
 from harness.schedules.rewrite import Rewritten
 from harness.schedules.trace import COMMIT, START, Choice, Event, Happening, Kind
+from harness.sqltext.access import Access
 
 ASK_AFTER = 0.02
 """Seconds of silence after which the server is asked whether a running call waits, where a role may not set

@@ -12,8 +12,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from harness.schedules.access import Access
 from harness.schedules.trace import Choice, Event, Happening, Kind
+from harness.sqltext.access import Access
 
 _ATTEMPTS = 3
 """How often a schedule is repeated whose beginning does not go as before."""

@@ -18,9 +18,9 @@ import psycopg
 from psycopg import sql
 
 from harness.errors import UsageError
-from harness.schedules import steps
-from harness.schedules.access import NOTIFICATIONS, SEQUENCES, Access, ForeignKey, Touched, Written
-from harness.schedules.steps import Found, UnsplittableError
+from harness.sqltext import plpgsql
+from harness.sqltext.access import NOTIFICATIONS, SEQUENCES, Access, ForeignKey, Touched, Written
+from harness.sqltext.plpgsql import Found, UnsplittableError
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +70,8 @@ class _Catalogue:
         self.functions: dict[int, _Function] = {}
         self.named: dict[str, list[_Function]] = defaultdict(list)
         for row in raw["functions"]:
-            body = steps.body_of(row["definition"], row["body"])
-            touched = steps.touched_by(row["language"], row["definition"], body)
+            body = plpgsql.body_of(row["definition"], row["body"])
+            touched = plpgsql.touched_by(row["language"], row["definition"], body)
             if row["language"] in ("c", "internal"):
                 touched = Touched()  # extensions' functions compute; those that do not are refused by name
             function = _Function(**{**row, "body": body}, touched=touched)
@@ -173,7 +173,7 @@ def rewrite(connection: psycopg.Connection[Any], oid: int, space: int) -> Rewrit
             remarks.append(f"{function.label} is not VOLATILE: it reads with its caller's snapshot")
             continue
         try:
-            done = steps.split(
+            done = plpgsql.split(
                 function.language,
                 function.definition,
                 function.body,

@@ -11,7 +11,7 @@ from string import ascii_uppercase
 from typing import NamedTuple
 
 from harness.errors import UsageError
-from harness.schedules.access import Access
+from harness.sqltext.access import Access
 
 
 class Kind(Enum):

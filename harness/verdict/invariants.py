@@ -33,7 +33,7 @@ from psycopg.pq import ExecStatus
 from psycopg.rows import dict_row
 
 from harness.contracts.contract import Operation
-from harness.environment import scripts
+from harness.environment import migrations
 from harness.errors import HarnessError
 from harness.verdict.findings import SHOWN, Finding, Truth
 
@@ -70,7 +70,7 @@ class Invariant:
 def load(paths: Sequence[Path]) -> tuple[Invariant, ...]:
     """The invariants of files and folders. Raises HarnessError when one is missing, empty or has a name twice."""
     found: dict[str, Invariant] = {}
-    for script in scripts.find(paths, "invariants", "--invariants"):
+    for script in migrations.find(paths, "invariants", "--invariants"):
         before = len(found)
         for number, statement in enumerate(script.statements(), 1):
             headers = dict(_HEADER.findall(statement.leading))

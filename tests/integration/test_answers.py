@@ -21,8 +21,8 @@ from harness.environment.database import Database
 from harness.environment.embedded import EmbeddedServer
 from harness.environment.servers import connect
 from harness.errors import ExitStatus
-from harness.firing import Crew
-from harness.patterns import Arrivals, Burst, Keys
+from harness.load.firing import Crew
+from harness.load.patterns import Arrivals, Burst, Keys
 from harness.run import Result
 from harness.targets.sql import SqlTarget
 from harness.verdict import invariants
@@ -113,7 +113,7 @@ def test_calls_that_came_too_late_are_told(function: Callable[[str], Path], make
 
 def test_a_burst_that_ran_out_of_tickets_says_so(make_harness: MakeHarness, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its rate was measured before it, and may rise."""
-    monkeypatch.setattr("harness.patterns.KEYS_MARGIN", 0.05)
+    monkeypatch.setattr("harness.load.patterns.KEYS_MARGIN", 0.05)
     result = make_harness().burst(clients=2, duration=0.5)
     assert [note for note in result.record.notes if "fresh keys were used up after" in note]
 

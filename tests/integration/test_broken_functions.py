@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from harness.contracts.scan_ticket import SCAN_TICKET
-from harness.patterns import Race
+from harness.load.patterns import Race
 from harness.run import Harness, Result
 from harness.verdict.findings import Truth
 from tests.conftest import MakeHarness

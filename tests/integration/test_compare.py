@@ -14,7 +14,7 @@ from harness.environment.database import Database
 from harness.environment.embedded import EmbeddedServer
 from harness.environment.postgrest import SupabaseRoles, find_binary
 from harness.errors import HarnessError
-from harness.experiments.compare import compare
+from harness.experiments.overhead import compare
 from harness.targets.http import HttpOptions, open_http
 from harness.verdict.findings import Truth
 from tests.conftest import MakeHarness

@@ -20,7 +20,7 @@ from harness.environment.database import Database, Template
 from harness.environment.embedded import EmbeddedServer
 from harness.environment.postgrest import SupabaseRoles, Token, find_binary
 from harness.errors import HarnessError
-from harness.patterns import Burst, Race, Rescan, Unknown
+from harness.load.patterns import Burst, Race, Rescan, Unknown
 from harness.targets.http import HttpOptions, HttpTarget, open_http
 from harness.targets.sql import SqlTarget
 from harness.verdict.findings import Truth

@@ -12,9 +12,9 @@ import pytest
 
 from harness.contracts.contract import Effect, Outcome
 from harness.contracts.scan_ticket import SCAN_TICKET
-from harness.firing import Client, Crew, Job, fire
 from harness.history import NEVER, WARM_UP, History, Log
-from harness.patterns import Burst
+from harness.load.firing import Client, Crew, Job, fire
+from harness.load.patterns import Burst
 from harness.targets.memory import MemoryTarget
 from tests.histories import Gate, play
 

@@ -21,8 +21,8 @@ from harness.contracts.contract import Effect, Outcome
 from harness.contracts.scan_ticket import SCAN_TICKET
 from harness.environment.postgrest import Token
 from harness.errors import HarnessError, UsageError
-from harness.firing import Crew
-from harness.patterns import Burst, Keys
+from harness.load.firing import Crew
+from harness.load.patterns import Burst, Keys
 from harness.targets import http, http_wire
 from harness.targets.http import HttpTarget
 from tests.local_server import CUT, HANG, Answer, LocalServer, answer, answering

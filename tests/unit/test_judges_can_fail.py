@@ -15,7 +15,7 @@ import pytest
 
 from harness.contracts.contract import BROKEN_ANSWER
 from harness.contracts.scan_ticket import SCAN_TICKET
-from harness.patterns import Arrivals, Burst, Pattern, Race, Rescan, Together, Unknown
+from harness.load.patterns import Arrivals, Burst, Pattern, Race, Rescan, Together, Unknown
 from harness.targets.memory import SqlError
 from harness.verdict.findings import Truth, truth_of
 from tests.histories import Function, Gate, answer, findings, history, play

@@ -12,8 +12,8 @@ import pytest
 
 from harness.contracts.scan_ticket import SCAN_TICKET
 from harness.errors import ExitStatus, UsageError
-from harness.firing import Crew
-from harness.patterns import Arrivals, Burst, Keys, Race, Rescan, Together, Unknown
+from harness.load.firing import Crew
+from harness.load.patterns import Arrivals, Burst, Keys, Race, Rescan, Together, Unknown
 from harness.targets.memory import MemoryTarget
 from tests.histories import Gate, play
 

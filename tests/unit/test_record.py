@@ -12,7 +12,7 @@ import pytest
 from harness.contracts.scan_ticket import SCAN_TICKET
 from harness.environment.servers import ServerDescription, address, command_line
 from harness.errors import ExitStatus, HarnessError
-from harness.record import SCHEMA_VERSION, AppliedFile, Record, RunRecord
+from harness.records import SCHEMA_VERSION, AppliedFile, Record, RunRecord
 from harness.verdict.findings import Finding, Truth
 from harness.verdict.metrics import measure
 from tests.histories import call, history

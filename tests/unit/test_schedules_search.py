@@ -10,13 +10,13 @@ from math import factorial
 import pytest
 
 from harness.errors import UsageError
-from harness.schedules.access import Access
 from harness.schedules.exhaustive import Exhaustive
 from harness.schedules.pct import Pct
 from harness.schedules.random_walk import RandomWalk
 from harness.schedules.replay import Replay
 from harness.schedules.scheduler import Scheduler
 from harness.schedules.trace import START, Choice, Event, Happening, Kind, read_replay, replay_text
+from harness.sqltext.access import Access
 
 World = Sequence[Sequence[Access]]
 """For each call, what each of its steps touches. Steps never block."""

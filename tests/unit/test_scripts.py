@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from harness.environment import scripts
-from harness.environment.scripts import Script
+from harness.environment import migrations
 from harness.errors import HarnessError
+from harness.sqltext.scripts import Script
 from harness.verdict import invariants
 
 
@@ -65,7 +65,7 @@ def test_files_come_in_the_order_given_and_folders_in_name_order(tmp_path: Path)
     (tmp_path / "folder").mkdir()
     for name in ("folder/b.sql", "folder/a.sql", "folder/notes.txt", "z.sql"):
         (tmp_path / name).write_text(f"-- {name}")
-    found = scripts.find([tmp_path / "z.sql", tmp_path / "folder"], "migrations", "--migrations")
+    found = migrations.find([tmp_path / "z.sql", tmp_path / "folder"], "migrations", "--migrations")
     assert [s.path.name for s in found] == ["z.sql", "a.sql", "b.sql"]
 
 
@@ -75,7 +75,7 @@ def test_the_sha256_is_that_of_the_file(tmp_path: Path) -> None:
 
     path = tmp_path / "a.sql"
     path.write_bytes(b"SELECT 1;\r\nSELECT '\xc3\xa9';\r\n")
-    (script,) = scripts.find([path], "migrations", "--migrations")
+    (script,) = migrations.find([path], "migrations", "--migrations")
     assert script.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
@@ -87,7 +87,7 @@ def test_a_folder_that_is_missing_or_empty_is_an_error(kind: str, tmp_path: Path
         path.mkdir()
         (path / "readme.md").write_text("no SQL here")
     with pytest.raises(HarnessError) as caught:
-        scripts.find([path], "migrations", "--migrations")
+        migrations.find([path], "migrations", "--migrations")
     assert str(path) in caught.value.what
     assert "--migrations" in caught.value.next_step
 
@@ -97,7 +97,7 @@ def test_a_file_that_is_no_text_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "a.sql"
     path.write_bytes(b"SELECT '\xff';")
     with pytest.raises(HarnessError, match=r"a\.sql cannot be read"):
-        scripts.find([path], "seed", "--seed")
+        migrations.find([path], "seed", "--seed")
 
 
 def test_an_invariant_has_the_name_and_the_claim_of_its_comment(tmp_path: Path) -> None:

@@ -32,8 +32,8 @@ from typing import Any
 from pglast import parse_plpgsql, parse_sql
 from pglast.parser import ParseError, scan
 
-from harness.schedules import access
-from harness.schedules.access import Touched
+from harness.sqltext import access
+from harness.sqltext.access import Touched
 
 TURNSTILE_SCHEMA = "harness_schedules"
 """Schema of the functions `turnstile` and `caught` (see turnstile.sql)."""

@@ -10,8 +10,8 @@ import pytest
 from harness.contracts.contract import Operation
 from harness.contracts.scan_ticket import SCAN_TICKET
 from harness.errors import UsageError
-from harness.experiments import compare as experiment
-from harness.experiments.compare import HTTP, SQL, Block, added_latency, compare, interval
+from harness.experiments import overhead as experiment
+from harness.experiments.overhead import HTTP, SQL, Block, added_latency, compare, interval
 from harness.history import History
 from harness.verdict.findings import Finding, Truth
 from tests.histories import call, history

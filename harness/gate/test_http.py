@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from harness.record import RunRecord
+from harness.records import RunRecord
 from harness.verdict.findings import Truth
 
 

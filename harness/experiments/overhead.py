@@ -6,7 +6,7 @@ doors alike; each pair of neighbours gives one difference, and the interval come
 Blocks, not calls, are the sample: calls of one block share its weather and are no independent draws. The bootstrap is
 the studentized one (Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 12): with the six to
 sixteen pairs of a run the plain percentile interval holds the true value in 83-92 % of simulated runs instead of
-95 %, this one in 93-96 % (`tests/unit/test_compare.py`).
+95 %, this one in 93-96 % (`tests/unit/test_overhead.py`).
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from harness.contracts.contract import Contract, Effect, Operation
 from harness.environment.database import Database
 from harness.environment.postgrest import PostgREST
 from harness.errors import UsageError
-from harness.firing import Crew
 from harness.history import WARM_UP, History
-from harness.patterns import CALIBRATION_CALLS, KEYS_MARGIN, Burst, Keys, Pattern, Race
-from harness.record import RunRecord
+from harness.load.firing import Crew
+from harness.load.patterns import CALIBRATION_CALLS, KEYS_MARGIN, Burst, Keys, Pattern, Race
+from harness.records import RunRecord
 from harness.run import Harness
 from harness.targets.http import PARTS, HttpOptions, HttpTarget, ServerClock, open_http
 from harness.targets.sql import SqlTarget

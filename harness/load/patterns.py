@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Protocol
 
 from harness.contracts.contract import FAILED, IN_DOUBT, Contract, Effect, Outcome
 from harness.errors import UsageError
-from harness.firing import TOGETHER, Client, Crew, Job, Jobs, Step, Wait, Waits, clock
+from harness.load.firing import TOGETHER, Client, Crew, Job, Jobs, Step, Wait, Waits, clock
 from harness.targets.target import Target
 
 CALIBRATION_CALLS = 30

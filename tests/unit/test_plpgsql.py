@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from harness.schedules import access
-from harness.schedules.access import Access, ForeignKey
-from harness.schedules.steps import Split, UnsplittableError, split, touched_by
+from harness.sqltext import access
+from harness.sqltext.access import Access, ForeignKey
+from harness.sqltext.plpgsql import Split, UnsplittableError, split, touched_by
 
 T = "harness_schedules.turnstile"
 

@@ -1,0 +1,1 @@
+"""What is called when: patterns, and the loop that fires them."""
