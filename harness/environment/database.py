@@ -25,7 +25,10 @@ from harness.environment import migrations as files
 from harness.environment.servers import Server, connect
 from harness.errors import HarnessError
 from harness.signals import shielded
+from harness.sqltext import queries
 from harness.sqltext.scripts import Script
+
+_SQL = queries.own("harness.environment")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +66,7 @@ class Database:
 
 
 def _drop(name: str) -> sql.Composed:
-    return sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name))
+    return sql.SQL(_SQL["drop_database"]).format(sql.Identifier(name))
 
 
 _KEPT = 8
@@ -137,7 +140,7 @@ class Template:
         return database
 
     def _create(self, database: Database, template: str) -> None:
-        command = sql.SQL("CREATE DATABASE {} TEMPLATE {}")
+        command = sql.SQL(_SQL["create_database"])
         with connect(self._server.dsn) as connection:
             try:
                 connection.execute(command.format(sql.Identifier(database.name), sql.Identifier(template)))
@@ -172,9 +175,7 @@ class Template:
             if self._tidying is not None:
                 self._tidying.join()  # else a clone might appear after the others are gone
             # Clones, too: Ctrl-C may come when one is made and its own context not yet entered.
-            names = connection.execute(
-                "SELECT datname FROM pg_database WHERE starts_with(datname, %s)", [f"{self._prefix}_"]
-            ).fetchall()
+            names = connection.execute(_SQL["databases_of_a_template"], [f"{self._prefix}_"]).fetchall()
             for (name,) in names:
                 connection.execute(_drop(str(name)))
 

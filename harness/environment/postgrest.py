@@ -20,7 +20,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -33,6 +32,7 @@ from harness.environment.database import Database
 from harness.environment.servers import Server, address, connect
 from harness.errors import HarnessError, UsageError
 from harness.signals import shielded, uninterrupted
+from harness.sqltext import queries
 
 if TYPE_CHECKING:
     from testcontainers.core.container import DockerContainer
@@ -48,6 +48,8 @@ _READY_TIMEOUT = 30.0
 _STOP_TIMEOUT = 5.0
 _PORT_TRIES = 5
 _TOKEN_LIFETIME = 24 * 3600
+_SQL = queries.own("harness.environment")
+
 _SCHEMA = "public"
 _OWN_SCHEMA = "harness"
 """Also exposed: holds what the harness itself adds to a scratch database."""
@@ -114,8 +116,8 @@ class SupabaseRoles:
     def __enter__(self) -> Self:
         self._connection = connect(self._dsn)
         try:
-            self._connection.execute("SELECT pg_advisory_lock_shared(hashtext('harness uses roles'))")
-            self._connection.execute(_script("supabase_roles.sql"))
+            self._connection.execute(_SQL["use_roles"])
+            self._connection.execute(queries.text("harness.environment", "supabase_roles.sql"))
         except psycopg.Error as error:
             self._connection.close()
             raise HarnessError(
@@ -131,10 +133,10 @@ class SupabaseRoles:
     ) -> None:
         assert self._connection is not None
         with shielded(), suppress(psycopg.Error):  # a server that is gone has taken its roles with it
-            self._connection.execute("SELECT pg_advisory_unlock_shared(hashtext('harness uses roles'))")
-            alone = self._connection.execute("SELECT pg_try_advisory_lock(hashtext('harness uses roles'))").fetchone()
+            self._connection.execute(_SQL["leave_roles"])
+            alone = self._connection.execute(_SQL["alone_with_roles"]).fetchone()
             if alone is not None and alone[0]:
-                self._connection.execute(_script("supabase_roles_drop.sql"))
+                self._connection.execute(queries.text("harness.environment", "supabase_roles_drop.sql"))
         self._connection.close()
 
 
@@ -200,7 +202,7 @@ class PostgREST(ABC):
         """
         with connect(self.database.dsn) as connection:
             row = connection.execute(
-                "SELECT sum(calls)::bigint, sum(total_time)::float8 FROM pg_stat_user_functions WHERE funcname = %s",
+                _SQL["function_time"],
                 [function.rpartition(".")[2]],
             ).fetchone()
         return None if row is None or row[0] is None else (int(str(row[0])), float(str(row[1])) / 1000)
@@ -222,12 +224,12 @@ class PostgREST(ABC):
             self._stop()
             with suppress(HarnessError, psycopg.Error), connect(self._maintenance) as connection:
                 self._await_sessions_gone(connection)
-                connection.execute(sql.SQL("DROP ROLE IF EXISTS {}").format(sql.Identifier(self._login)))
+                connection.execute(sql.SQL(_SQL["drop_login"]).format(sql.Identifier(self._login)))
 
     def _await_sessions_gone(self, connection: psycopg.Connection[Any]) -> None:
         """A session reports what it counted when it ends, and it ends a moment after PostgREST did."""
         deadline = time.monotonic() + _STOP_TIMEOUT
-        query = "SELECT FROM pg_stat_activity WHERE usename = %s"
+        query = _SQL["sessions_of"]
         while connection.execute(query, [self._login]).fetchone() is not None and time.monotonic() < deadline:
             time.sleep(0.01)
 
@@ -247,12 +249,13 @@ class PostgREST(ABC):
                 pgconn = connection.pgconn
                 # A verifier instead of the password: statements end up in server logs.
                 verifier = pgconn.encrypt_password(self._password.encode(), self._login.encode(), b"scram-sha-256")
-                create = "CREATE ROLE {} LOGIN NOINHERIT PASSWORD {} IN ROLE anon, authenticated, service_role"
-                connection.execute(sql.SQL(create).format(login, sql.Literal(verifier.decode())))
+                connection.execute(sql.SQL(_SQL["create_login"]).format(login, sql.Literal(verifier.decode())))
                 schemas = sql.SQL(", ").join([sql.Identifier(_SCHEMA), sql.Identifier(_OWN_SCHEMA)])
-                connection.execute(sql.SQL(_script("supabase_grants.sql")).format(schemas=schemas))
+                connection.execute(
+                    sql.SQL(queries.text("harness.environment", "supabase_grants.sql")).format(schemas=schemas)
+                )
                 with suppress(psycopg.errors.InsufficientPrivilege):
-                    connection.execute(sql.SQL("ALTER ROLE {} SET track_functions = 'all'").format(login))
+                    connection.execute(sql.SQL(_SQL["track_functions"]).format(login))
         except psycopg.Error as error:
             raise HarnessError(
                 "PostgREST's login role cannot be prepared.",
@@ -471,10 +474,6 @@ def find_binary(choice: str | None = None, *, environment: Mapping[str, str] = o
         tried=f"{FETCHED}, PATH, node_modules/.bin/postgrest*",
         next_step=_THREE_WAYS,
     )
-
-
-def _script(name: str) -> str:
-    return resources.files("harness.environment").joinpath(name).read_text(encoding="utf-8")
 
 
 def _free_ports() -> tuple[int, int]:

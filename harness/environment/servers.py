@@ -12,7 +12,6 @@ import shlex
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from types import TracebackType
 from typing import Any, Self
 
@@ -21,6 +20,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from harness.errors import HarnessError
 from harness.signals import shielded
+from harness.sqltext import queries
 
 MAX_CONNECTIONS = 300
 """max_connections of the servers that are booted here; an external server has its own."""
@@ -86,7 +86,7 @@ class Server(ABC):
     def describe(self) -> ServerDescription:
         with connect(self.dsn) as connection:
             rows = connection.execute(
-                "SELECT name, current_setting(name) FROM pg_settings WHERE name = ANY (%s) OR name = 'server_version'",
+                queries.own("harness.environment")["settings"],
                 [list(_SETTINGS)],
             ).fetchall()
         settings = {str(name): str(value) for name, value in rows}
@@ -137,9 +137,7 @@ class ExternalServer(Server):
                     f"The server is PostgreSQL {connection.info.parameter_status('server_version')}.",
                     next_step=f"use version {OLDEST} or newer",
                 )
-            row = connection.execute(
-                "SELECT rolname, rolcreatedb OR rolsuper FROM pg_roles WHERE rolname = current_user"
-            ).fetchone()
+            row = connection.execute(queries.own("harness.environment")["may_create_databases"]).fetchone()
         if row is None or not row[1]:
             role = row[0] if row else "?"
             raise HarnessError(
@@ -166,8 +164,7 @@ def connect(dsn: str, *, autocommit: bool = True) -> psycopg.Connection[tuple[An
 
 def free_connections(connection: psycopg.Connection[Any]) -> tuple[int, int]:
     """How many more clients may connect to its server now, and max_connections."""
-    query = resources.files("harness.environment").joinpath("free_connections.sql").read_text()
-    row = connection.execute(query).fetchone()
+    row = connection.execute(queries.own("harness.environment")["free_connections"]).fetchone()
     assert row is not None
     return row[0], row[1]
 

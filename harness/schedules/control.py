@@ -14,14 +14,12 @@ the schedule in which the other closes the circle, which the search tries too.
 
 from __future__ import annotations
 
-import re
 import select
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import Enum
-from importlib import resources
 from typing import Any
 
 import psycopg
@@ -31,6 +29,7 @@ from psycopg.pq import ConnStatus, DiagnosticField, ExecStatus
 from harness.errors import HarnessError, UsageError
 from harness.schedules.rewrite import Rewritten
 from harness.schedules.trace import COMMIT, START, Choice, Event, Happening, Kind
+from harness.sqltext import queries
 from harness.sqltext.access import Access
 
 ASK_AFTER = 0.02
@@ -43,13 +42,7 @@ ASK_ANYWAY_AFTER = 0.5
 Choose = Callable[[tuple[Choice, ...], Sequence[Event]], Choice | None]
 """Who next? Given what is possible and what happened so far; None gives the schedule up."""
 
-_QUERIES = dict(
-    re.findall(
-        r"-- name: (\w+)\n(.*?)(?=-- name:|\Z)",
-        resources.files("harness.schedules").joinpath("control.sql").read_text(),
-        re.DOTALL,
-    )
-)
+_QUERIES = queries.own("harness.schedules", "control.sql")
 
 _SETTINGS = {
     "application_name": "harness schedules",

@@ -11,14 +11,13 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
-from importlib import resources
 from typing import Any
 
 import psycopg
 from psycopg import sql
 
 from harness.errors import UsageError
-from harness.sqltext import plpgsql
+from harness.sqltext import plpgsql, queries
 from harness.sqltext.access import NOTIFICATIONS, SEQUENCES, Access, ForeignKey, Touched, Written
 from harness.sqltext.plpgsql import Found, UnsplittableError
 
@@ -157,7 +156,7 @@ def rewrite(connection: psycopg.Connection[Any], oid: int, space: int) -> Rewrit
     Raises UsageError for a function whose concurrency cannot be controlled: one that ends its transaction itself, or
     acts through a connection of its own.
     """
-    catalogue = _Catalogue(json.loads(_one(connection, _text("catalogue.sql"))))
+    catalogue = _Catalogue(json.loads(_one(connection, queries.text("harness.schedules", "catalogue.sql"))))
     target = catalogue.functions[oid]
     reached = catalogue.reached(target)
     _refuse(reached)
@@ -190,7 +189,7 @@ def rewrite(connection: psycopg.Connection[Any], oid: int, space: int) -> Rewrit
             head, _, tail = function.definition.rpartition(function.body)
             replaced.append(head + done.body + tail)
 
-    connection.execute(sql.SQL(_text("turnstile.sql")).format(space=sql.Literal(space)))
+    connection.execute(sql.SQL(queries.text("harness.schedules", "turnstile.sql")).format(space=sql.Literal(space)))
     for definition in replaced:
         # Sent as it is: a % in a function is no placeholder.
         connection.execute(definition.encode())
@@ -248,10 +247,6 @@ def _remarks(reached: list[_Function]) -> list[str]:
         if any(name.startswith("pg_sleep") for name in function.touched.calls):
             remarks.append(f"{function.label} sleeps: the time passes within one step, and orders nothing")
     return remarks
-
-
-def _text(name: str) -> str:
-    return resources.files("harness.schedules").joinpath(name).read_text()
 
 
 def _one(connection: psycopg.Connection[Any], query: str) -> Any:

@@ -15,7 +15,6 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from datetime import time as time_of_day
 from decimal import Decimal
-from importlib import resources
 from typing import Any
 from uuid import UUID
 
@@ -38,6 +37,7 @@ from harness.environment.database import Database
 from harness.environment.postgrest import DEFAULT_IMAGE, DEFAULT_POOL, PostgREST, Token, open_postgrest
 from harness.environment.servers import Server, connect
 from harness.errors import HarnessError
+from harness.sqltext import queries
 from harness.targets import http_wire
 from harness.targets.http_wire import Head, LostError, NotSentError, Wire, address_of
 from harness.targets.target import Answer, Caller, Duplex, Span, decoded
@@ -585,20 +585,19 @@ def open_http(server: Server, database: Database, contract: Contract, options: H
 def _install(dsn: str, function: Function) -> None:
     """Create `http_own.sql` in a scratch database."""
     schema, _, name = function.name.rpartition(".")
-    scripts = resources.files("harness.targets")
     arguments = sql.SQL(", ").join(
         sql.SQL("{} => {}").format(sql.Identifier(p.name), sql.SQL(f"${number}"))
         for number, p in enumerate(function.parameters, 1)
     )
     with connect(dsn) as connection:
         qualified = sql.Identifier(schema, name) if schema else sql.Identifier(name)
-        query = sql.SQL(scripts.joinpath("overlap.sql").read_text(encoding="utf-8")).format(
+        query = sql.SQL(queries.text("harness.targets", "overlap.sql")).format(
             columns=sql.SQL(", ").join(sql.SQL("g.{}").format(sql.Identifier(c.name)) for c in function.columns),
             call=sql.SQL("{}({})").format(qualified, arguments),
         )
         try:
             connection.execute(
-                sql.SQL(scripts.joinpath("http_own.sql").read_text(encoding="utf-8")).format(
+                sql.SQL(queries.text("harness.targets", "http_own.sql")).format(
                     overlap=sql.Identifier(name + _OVERLAP_SUFFIX),
                     parameters=_declared(function.parameters),
                     columns=_declared(function.columns),

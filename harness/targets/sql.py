@@ -15,7 +15,6 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import suppress
 from copy import copy
 from dataclasses import dataclass
-from importlib import resources
 from typing import Any
 
 import psycopg
@@ -27,7 +26,10 @@ from psycopg_pool import ConnectionPool, PoolTimeout
 from harness.contracts.contract import BROKEN_ANSWER, FAILED, IN_DOUBT, Contract, Effect, Function, Outcome
 from harness.environment.servers import connect
 from harness.errors import HarnessError
+from harness.sqltext import queries
 from harness.targets.target import Answer, Caller, Duplex, Span, decoded
+
+_SQL = queries.own("harness.targets")
 
 _PLAIN_STATEMENT, _TIMED_STATEMENT = b"harness_call", b"harness_timed_call"
 _WARM_UPS = 6
@@ -526,26 +528,19 @@ def _statement(
     connection: psycopg.Connection[Any], call: sql.Composed, columns: Sequence[str], *, overlap: bool
 ) -> bytes:
     names = sql.SQL(", ").join(sql.SQL("g.{}").format(sql.Identifier(name)) for name in columns)
-    text = resources.files("harness.targets").joinpath("overlap.sql").read_text() if overlap else _PLAIN
+    text = queries.text("harness.targets", "overlap.sql") if overlap else _SQL["call"]
     return sql.SQL(text).format(columns=names, call=call).as_bytes(connection)
 
 
-_PLAIN = "SELECT {columns} FROM {call} AS g"
-
-
 def _type_oids(connection: psycopg.Connection[Any], types: Sequence[str]) -> list[int]:
-    rows = connection.execute(
-        "SELECT t.name::regtype::oid FROM unnest(%s::text[]) WITH ORDINALITY AS t (name, place) ORDER BY t.place",
-        [list(types)],
-    ).fetchall()
+    rows = connection.execute(_SQL["type_oids"], [list(types)]).fetchall()
     return [row[0] for row in rows]
 
 
 def _check_function(connection: psycopg.Connection[Any], function: Function) -> str:
     """The schema of the function the contract asks for. Raises HarnessError with expected and found."""
     schema, _, name = function.name.rpartition(".")
-    text = resources.files("harness.targets").joinpath("function.sql").read_text()
-    found = connection.execute(text, {"name": name, "schema": schema or None}).fetchall()
+    found = connection.execute(_SQL["functions"], {"name": name, "schema": schema or None}).fetchall()
     parameters = [f"{p.name} {p.type}" for p in function.parameters]
     columns = [f"{c.name} {c.type}" for c in function.columns]
     for _, found_schema, _, procedure, found_parameters, found_columns in found:

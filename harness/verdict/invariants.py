@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
@@ -21,7 +20,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache, partial
-from importlib import resources
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -35,11 +33,10 @@ from psycopg.rows import dict_row
 from harness.contracts.contract import Operation
 from harness.environment import migrations
 from harness.errors import HarnessError
+from harness.sqltext import queries
 from harness.verdict.findings import SHOWN, Finding, Truth
 
-_HEADER = re.compile(r"^--\s*(name|claim):\s*(.*?)\s*$", re.MULTILINE)
-
-_OPERATIONS = resources.files("harness.verdict").joinpath("operations.sql")
+_OPERATIONS = queries.text("harness.verdict", "operations.sql").encode()
 
 _LINES_AT_ONCE = 1000
 
@@ -72,17 +69,16 @@ def load(paths: Sequence[Path]) -> tuple[Invariant, ...]:
     found: dict[str, Invariant] = {}
     for script in migrations.find(paths, "invariants", "--invariants"):
         before = len(found)
-        for number, statement in enumerate(script.statements(), 1):
-            headers = dict(_HEADER.findall(statement.leading))
-            name = headers.get("name") or f"{script.path.stem}.{number}"
-            claim = headers.get("claim") or f"{script.path.name}:{statement.line} returns no row"
+        for number, query in enumerate(queries.read(script), 1):
+            name = query.name or f"{script.path.stem}.{number}"
+            claim = query.headings.get("claim") or f"{script.path.name}:{query.line} returns no row"
             if name in found:
                 raise HarnessError(
                     f"Two invariants are named {name!r}.",
-                    tried=f"{found[name].path}:{found[name].line} and {script.path}:{statement.line}",
+                    tried=f"{found[name].path}:{found[name].line} and {script.path}:{query.line}",
                     next_step="give each its own `-- name:`",
                 )
-            found[name] = Invariant(name, claim, statement.text, script.path, statement.line)
+            found[name] = Invariant(name, claim, query.text, script.path, query.line)
         if len(found) == before:
             raise HarnessError(f"{script.path} holds no query.", next_step="write queries that return violating rows")
     return tuple(found.values())
@@ -91,7 +87,7 @@ def load(paths: Sequence[Path]) -> tuple[Invariant, ...]:
 def check(invariants: Sequence[Invariant], connection: psycopg.Connection[Any]) -> None:
     """Have the server parse every query, before a run is spent on it. Raises HarnessError for an error in one."""
     with connection.transaction(force_rollback=True):
-        connection.execute(_OPERATIONS.read_bytes())
+        connection.execute(_OPERATIONS)
         for invariant in invariants:
             with _explained(invariant):
                 # Prepared and not carried out: parsed, its names looked up, its columns known.
@@ -146,7 +142,7 @@ def _loaded(operations: Sequence[Operation], connect: Connect) -> psycopg.Connec
     """A connection to the database, which has the operations now."""
     connection = connect()
     try:
-        connection.execute(_OPERATIONS.read_bytes())
+        connection.execute(_OPERATIONS)
         with connection.cursor().copy("COPY harness.operations FROM STDIN") as copy:
             lines = _lines(operations)
             while block := "".join(islice(lines, _LINES_AT_ONCE)):

@@ -1,3 +1,11 @@
+-- name: call
+-- The call as an application makes it; overlap.sql is the same between two readings of the server's clock.
+SELECT {columns} FROM {call} AS g;
+
+-- name: type_oids
+SELECT t.name::regtype::oid FROM unnest(%s::text[]) WITH ORDINALITY AS t (name, place) ORDER BY t.place;
+
+-- name: functions
 -- Every function and procedure with the name asked for that the search path reaches: its parameters and its answer's columns, as
 -- lines of "name type", and the parameters' type oids.
 SELECT p.oid::regprocedure::text AS signature,

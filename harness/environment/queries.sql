@@ -1,0 +1,47 @@
+-- name: settings
+-- The settings that a figure must be read with.
+SELECT name, current_setting(name) FROM pg_settings WHERE name = ANY (%s) OR name = 'server_version';
+
+-- name: may_create_databases
+SELECT rolname, rolcreatedb OR rolsuper FROM pg_roles WHERE rolname = current_user;
+
+-- name: free_connections
+-- How many more clients may connect, and how many may in all.
+SELECT current_setting('max_connections')::int
+       - current_setting('superuser_reserved_connections')::int
+       - (SELECT count(*)::int FROM pg_stat_activity WHERE backend_type = 'client backend') AS free,
+       current_setting('max_connections')::int AS most;
+
+-- name: create_database
+CREATE DATABASE {} TEMPLATE {};
+
+-- name: drop_database
+DROP DATABASE IF EXISTS {} WITH (FORCE);
+
+-- name: databases_of_a_template
+SELECT datname FROM pg_database WHERE starts_with(datname, %s);
+
+-- name: use_roles
+-- Runs that share a server share this lock; the last one to leave drops the roles that runs have created.
+SELECT pg_advisory_lock_shared(hashtext('harness uses roles'));
+
+-- name: leave_roles
+SELECT pg_advisory_unlock_shared(hashtext('harness uses roles'));
+
+-- name: alone_with_roles
+SELECT pg_try_advisory_lock(hashtext('harness uses roles'));
+
+-- name: create_login
+CREATE ROLE {} LOGIN NOINHERIT PASSWORD {} IN ROLE anon, authenticated, service_role;
+
+-- name: track_functions
+ALTER ROLE {} SET track_functions = 'all';
+
+-- name: drop_login
+DROP ROLE IF EXISTS {};
+
+-- name: sessions_of
+SELECT FROM pg_stat_activity WHERE usename = %s;
+
+-- name: function_time
+SELECT sum(calls)::bigint, sum(total_time)::float8 FROM pg_stat_user_functions WHERE funcname = %s;
