@@ -1,0 +1,687 @@
+"""The serial judge: what happens together must be explainable by one after another. Pure: no SQL, no threads.
+
+The result of an interleaving is *held* when some of its units, run one after another from the same baseline, give the
+same answers and the same final state, and each unit left out said that it was busy, truthfully: with an answer that it
+never gives one after another, about a table that one of the others touched. A result is *undecided* when it would be
+held if an answer that looks like a no counted as busy, or if the unit were the transaction and nobody said which, or if
+the only difference is a choice that the SQL leaves open. Everything else is *broken*.
+
+This is serializability of the committed units in the sense of final state and answers (Papadimitriou, "The
+serializability of concurrent database updates", 1979), not of reads and writes: an order that nobody can tell from a
+serial one is one. The search goes along the observed answers (Wing and Gong, 1993): a prefix that answers otherwise is
+not followed, and a unit that commutes with all others is taken as soon as it fits.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from harness.verdict.findings import Truth
+from harness.verdict.values import Clock, Generated, Mark, Parts, Plain, Renaming, Row, Sample, Spread, mark, read_row
+
+Unit = tuple[int, int]
+"""A session by its place, and one of its transactions; the second is -1 where the unit is the whole session."""
+
+REPEATS = 6
+"""Runs of each serial order before a result is called broken: a value that drifts with the clock needs a spread."""
+
+MOST_STEPS = 20_000
+"""Rows tried in one comparison; above that it is given up, and undecided."""
+
+DEADLOCK = "40P01"
+SERIALIZATION_FAILURE = "40001"
+_IN_ABORTED = "25P02"
+_RAISED = "P0001"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a session saw of one statement: rows and a command tag, or an SQLSTATE with its message."""
+
+    columns: tuple[str, ...] = ()
+    types: tuple[int, ...] = ()
+    """OIDs."""
+    rows: tuple[tuple[str | None, ...], ...] = ()
+    """Values as the server's text."""
+    command: str = ""
+    """The command tag, such as `UPDATE 1`; nothing for an error."""
+    code: str | None = None
+    message: str | None = None
+    ordered: bool = False
+    """The statement says in which order its rows come."""
+
+    @property
+    def changed(self) -> int | None:
+        """How many rows a command changed; None for what changes none."""
+        words = self.command.split()
+        return int(words[-1]) if words and words[0] in _CHANGING and words[-1].isdigit() else None
+
+
+_CHANGING = ("INSERT", "UPDATE", "DELETE", "MERGE")
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table's final state, or the rows in which it differs from the baseline, each then with a sign in front."""
+
+    columns: tuple[str, ...]
+    types: tuple[int, ...]
+    rows: tuple[tuple[str | None, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """What came of one interleaving."""
+
+    answers: Mapping[Unit, tuple[Answer, ...]]
+    state: Mapping[str, Table]
+    busy: Mapping[Unit, frozenset[int]] = field(default_factory=dict)
+    """The answers, by their place in the unit, that the scenario declares busy."""
+    hung: Mapping[Unit, str] = field(default_factory=dict)
+    """Units that did not end, and whom they waited for."""
+    used_up: frozenset[Unit] = frozenset()
+    """Units whose retries were used up."""
+
+
+@dataclass(frozen=True, slots=True)
+class SerialRun:
+    """One run of some units one after another."""
+
+    answers: Mapping[Unit, tuple[Answer, ...]]
+    state: Mapping[str, Table]
+    shifts: Mapping[str, int] = field(default_factory=dict)
+    """How far each sequence was set forward before it; those of the first run of an order are 0."""
+
+
+class Oracle(Protocol):
+    """Gives serial runs, and remembers them."""
+
+    def runs(self, order: tuple[Unit, ...], at_least: int = 1) -> Sequence[SerialRun]:
+        """Runs of this order from the baseline, in order of time; more are made until there are so many."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What the scenario and its SQL say about judging."""
+
+    judge: str = ""
+    """sessions, transactions, or nothing where no line says."""
+    ordered: frozenset[str] = frozenset()
+    """Sequences whose order the SQL looks at."""
+    starts: Mapping[str, int] = field(default_factory=dict)
+    """The last value of each sequence in the baseline."""
+    reads: Mapping[int, frozenset[str]] = field(default_factory=dict)
+    """Tables that each session reads."""
+    writes: Mapping[int, frozenset[str]] = field(default_factory=dict)
+    """Tables that each session writes."""
+    chooses: bool = False
+    """A statement chooses without an order: LIMIT without ORDER BY, random()."""
+    most_runs: int = 400
+    """Serial orders that one search may ask for where there are too many to make all of them."""
+
+    def touched(self, unit: Unit) -> frozenset[str]:
+        return self.reads.get(unit[0], frozenset()) | self.writes.get(unit[0], frozenset())
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Where a result departs from a serial one. `unit` and `answer` say which answer; `table` says which table."""
+
+    order: tuple[Unit, ...]
+    unit: Unit | None = None
+    answer: int = -1
+    table: str = ""
+    observed: tuple[str, ...] = ()
+    expected: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What the judge says of one result."""
+
+    truth: Truth
+    why: str
+    """held, deadlock, hung, a_no, transactions, choice, retries, unfinished, not_serial."""
+    order: tuple[Unit, ...] = ()
+    """The serial order that explains it, or would."""
+    left_out: tuple[Unit, ...] = ()
+    noes: Mapping[Unit, int] = field(default_factory=dict)
+    """The answers that would have to be busy."""
+    nearest: tuple[Difference, ...] = ()
+    """Of the nearest serial orders, where each departs first."""
+
+
+def judge(observed: Observed, sessions: Sequence[Sequence[int]], oracle: Oracle, rules: Rules) -> Judgement:
+    """Judge one result. `sessions` gives, for each, the number of statements in each of its transactions.
+
+    A red or open outcome is judged a second time after all serial orders that were asked for were run again.
+    """
+    first = _Judging(observed, sessions, oracle, rules)
+    found = first.judged()
+    if found.truth is Truth.HELD or found.why == "hung":
+        return found
+    for order in list(first.asked):
+        # At least one more than there are: a spread must reach to this side of the result.
+        more = len(oracle.runs(order)) + 1
+        oracle.runs(order, max(REPEATS, more) if len(first.asked) <= _ALL_ORDERS else more)
+    return _Judging(observed, sessions, oracle, rules).judged()
+
+
+def canonical(observed: Observed) -> object:
+    """Equal for results that are judged alike: answers in order, rows of tables and of unordered answers as sets."""
+    return (
+        tuple(sorted((unit, tuple(map(_plain_answer, answers))) for unit, answers in observed.answers.items())),
+        tuple(sorted((name, frozenset(Counter(t.rows).items())) for name, t in observed.state.items())),
+        tuple(sorted(observed.busy.items())),
+        tuple(sorted(observed.hung)),
+    )
+
+
+def _plain_answer(answer: Answer) -> object:
+    rows: object = answer.rows if answer.ordered else frozenset(Counter(answer.rows).items())
+    return answer.command, answer.code or "", (answer.message or "") if answer.code == _RAISED else "", rows
+
+
+def masked(orders: Iterable[Sequence[SerialRun]]) -> dict[str, str]:
+    """Which columns could not be compared as they are, and what was done instead. Keys are places, for a report."""
+    found: dict[str, str] = {}
+    for runs in orders:
+        expected = _Expected(runs)
+        for place, marks in expected.columns():
+            for each in marks:
+                if not isinstance(each, Plain):
+                    found[place] = _how(each)
+    return found
+
+
+def _how(each: Mark) -> str:
+    match each:
+        case Clock():
+            return "a time: not compared"
+        case Spread():
+            return "drifts with the clock: compared within its spread"
+        case Parts(_, numbers):
+            return _how(next(number for number in numbers if not isinstance(number, Plain)))
+        case Generated(domain, _):
+            return "random: renamed one to one" if domain == "(random)" else "generated: renamed one to one"
+    return ""
+
+
+class _Judging:
+    """One look at one result."""
+
+    def __init__(self, observed: Observed, sessions: Sequence[Sequence[int]], oracle: Oracle, rules: Rules) -> None:
+        self.observed = observed
+        self.sessions = sessions
+        self.oracle = oracle
+        self.rules = rules
+        self.asked: dict[tuple[Unit, ...], None] = {}
+        self.unfinished = False
+
+    def judged(self) -> Judgement:
+        try:
+            return self._judged()
+        except _TooManyError:
+            return Judgement(Truth.UNDECIDED, "unfinished")
+
+    def _judged(self) -> Judgement:
+        if self.observed.hung:
+            return Judgement(Truth.BROKEN, "hung")
+        observed = self._by_transaction() if self.rules.judge == "transactions" else self.observed
+        order = self._explained(observed, {})
+        if order is not None:
+            return Judgement(Truth.HELD, "held", order, tuple(u for u in observed.answers if u not in order))
+        nearest = self._nearest(observed)
+        if self.observed.used_up:
+            return Judgement(Truth.UNDECIDED, "retries", nearest=nearest)
+        if any(answer.code == DEADLOCK for answers in observed.answers.values() for answer in answers):
+            return Judgement(Truth.BROKEN, "deadlock", nearest=nearest)
+        noes = {unit: at for unit in observed.answers if (at := self._noes(observed, unit))}
+        if noes and (order := self._explained(observed, noes)) is not None:
+            left = {unit: at for unit, at in noes.items() if unit not in order}
+            return Judgement(
+                Truth.UNDECIDED, "a_no", order, tuple(left), {unit: min(at) for unit, at in left.items()}, nearest
+            )
+        if not self.rules.judge and any(len(lengths) > 1 for lengths in self.sessions):
+            order = self._explained(self._by_transaction(), {})
+            if order is not None:
+                return Judgement(Truth.UNDECIDED, "transactions", order, nearest=nearest)
+        if self.rules.chooses and (order := self._explained(observed, {}, loose=True)) is not None:
+            return Judgement(Truth.UNDECIDED, "choice", order, nearest=nearest)
+        if self.unfinished:
+            return Judgement(Truth.UNDECIDED, "unfinished", nearest=nearest)
+        return Judgement(Truth.BROKEN, "not_serial", nearest=nearest)
+
+    def _by_transaction(self) -> Observed:
+        """The result with its sessions' answers by transaction."""
+        answers: dict[Unit, tuple[Answer, ...]] = {}
+        busy: dict[Unit, frozenset[int]] = {}
+        for (session, _), given in self.observed.answers.items():
+            declared = self.observed.busy.get((session, -1), frozenset())
+            at = 0
+            for place, length in enumerate(self.sessions[session]):
+                answers[session, place] = given[at : at + length]
+                busy[session, place] = frozenset(b - at for b in declared if at <= b < at + length)
+                at += length
+        return Observed(answers, self.observed.state, busy)
+
+    def _runs(self, order: tuple[Unit, ...]) -> Sequence[SerialRun]:
+        self.asked[order] = None
+        return self.oracle.runs(order)
+
+    def _explained(
+        self, observed: Observed, noes: Mapping[Unit, Set[int]], *, loose: bool = False
+    ) -> tuple[Unit, ...] | None:
+        """A serial order of some of the units that gives this result, with all others excused."""
+        units = list(observed.answers)
+        excusable = [u for u in units if observed.busy.get(u) or noes.get(u)]
+        # Nobody left out, then everybody who may be: mostly it is one of these.
+        sizes = dict.fromkeys((0, len(excusable), *range(1, len(excusable))))
+        for size in sizes:
+            if 0 < size < len(excusable) > _MOST_EXCUSED:
+                self.unfinished = True
+                return None
+            for out in itertools.combinations(excusable, size):
+                inside = [unit for unit in units if unit not in out]
+                if not inside:
+                    continue
+                for order in self._orders(observed, inside, loose=loose):
+                    if all(self._excused(observed, unit, order, noes) for unit in out):
+                        return order
+                    if len(units) > _ALL_UP_TO:
+                        break  # another order of the same units hardly excuses anybody else
+        return None
+
+    def _orders(self, observed: Observed, inside: Sequence[Unit], *, loose: bool) -> Iterator[tuple[Unit, ...]]:
+        """Orders of these units that give their answers and the final state."""
+        budget = self.rules.most_runs if len(inside) > _ALL_UP_TO else None
+        spent: set[tuple[Unit, ...]] = set()
+
+        def follow(prefix: tuple[Unit, ...]) -> Iterator[tuple[Unit, ...]]:
+            if len(prefix) == len(inside):
+                if self._expected(prefix).gives(observed, prefix, self._renaming(loose), state=True):
+                    yield prefix
+                return
+            for unit in inside:
+                if unit in prefix or any((unit[0], k) not in prefix for k in range(unit[1]) if (unit[0], k) in inside):
+                    continue
+                order = (*prefix, unit)
+                if budget is not None and order not in self.asked and len(spent) >= budget:
+                    self.unfinished = True
+                    return
+                spent.add(order)
+                if not self._expected(order).gives(observed, order, self._renaming(loose), state=False):
+                    continue
+                yield from follow(order)
+                if self._commutes(unit, [u for u in inside if u not in order]):
+                    return  # it fits here and minds nobody's place: no other place is better
+
+        yield from follow(())
+
+    def _commutes(self, unit: Unit, others: Sequence[Unit]) -> bool:
+        """Whether what a unit does is seen by none of the others: it writes nothing that they touch."""
+        writes = self.rules.writes.get(unit[0])
+        if writes is None:
+            return False
+        return all(u[0] != unit[0] and not writes & self.rules.touched(u) for u in others)
+
+    def _renaming(self, loose: bool) -> Renaming:
+        return Renaming(frozenset() if loose else self.rules.ordered, self.rules.starts, loose=loose)
+
+    def _expected(self, order: tuple[Unit, ...]) -> _Expected:
+        return _Expected(self._runs(order))
+
+    def _excused(self, observed: Observed, unit: Unit, order: tuple[Unit, ...], noes: Mapping[Unit, Set[int]]) -> bool:
+        """Whether a unit that is left out was busy with one of the order's, and cannot have meant anything else."""
+        mine = self.rules.touched(unit)
+        if mine and not any(mine & self.rules.touched(other) for other in order):
+            return False
+        places = observed.busy.get(unit, frozenset()) | noes.get(unit, frozenset())
+        return any(not self._given_serially(observed, unit, at, order) for at in places)
+
+    def _given_serially(self, observed: Observed, unit: Unit, at: int, order: tuple[Unit, ...]) -> bool:
+        """Whether a unit gives this answer one after another, too: then it must be true, and excuses nothing."""
+        answers = observed.answers[unit]
+        for serial in self._orders_with(observed, unit, order):
+            runs = self._runs(serial)
+            if len(runs[0].answers.get(unit, ())) <= at:
+                continue
+            if _Expected(runs).answers_alike(answers[at], unit, at, self._renaming(False)):
+                return True
+        return False
+
+    def _orders_with(self, observed: Observed, unit: Unit, order: tuple[Unit, ...]) -> Iterator[tuple[Unit, ...]]:
+        """The serial orders in which a unit's answer is looked up: all there are, or after each prefix of this one."""
+        before = tuple((unit[0], place) for place in range(unit[1]))
+        if len(observed.answers) <= _ALL_UP_TO:
+            others = [u for u in observed.answers if u != unit]
+            for size in range(len(others) + 1):
+                for some in itertools.permutations(others, size):
+                    if _in_program_order((*some, unit)):
+                        yield (*some, unit)
+            return
+        for length in range(len(order) + 1):
+            prefix = tuple(u for u in order[:length] if u not in before)
+            yield (*prefix, *before, unit)
+
+    def _noes(self, observed: Observed, unit: Unit) -> frozenset[int]:
+        """The answers of a unit that look like a no, and that it gives in no serial order that was asked for."""
+        found = set()
+        for at, answer in enumerate(observed.answers[unit]):
+            if answer.code in (_IN_ABORTED, DEADLOCK):
+                continue
+            orders = [order for order in self.asked if unit in order]
+            expected = [e for order in orders if len((e := self._expected(order)).first.answers[unit]) > at]
+            if any(each.answers_alike(answer, unit, at, self._renaming(False)) for each in expected):
+                continue
+            if looks_like_no(answer, [each.first.answers[unit][at] for each in expected]):
+                found.add(at)
+        return frozenset(found)
+
+    def _nearest(self, observed: Observed) -> tuple[Difference, ...]:
+        """The two full orders that come nearest, each with the place where it departs first."""
+        units = list(observed.answers)
+        if len(units) <= _ALL_UP_TO:
+            for order in itertools.permutations(units):
+                if _in_program_order(order):
+                    self._runs(order)
+        longest = max((len(order) for order in self.asked), default=0)
+        scored: list[tuple[int, int, Difference]] = []
+        for order in self.asked:
+            if len(order) == longest and set(order) <= set(units):
+                wrong = list(_Expected(self._runs(order)).departures(observed, order, self._renaming(False)))
+                if wrong:
+                    scored.append((len(wrong), len(scored), wrong[0]))
+        return tuple(difference for _, _, difference in sorted(scored)[:2])
+
+
+_MOST_EXCUSED = 8
+"""Above so many who may be left out, not every choice among them is tried."""
+
+_ALL_UP_TO = 4
+"""So many units have all their serial orders run; with more, orders are looked for along the answers."""
+
+_ALL_ORDERS = 64
+"""The serial orders of the non-empty subsets of so many units."""
+
+
+def _in_program_order(order: Sequence[Unit]) -> bool:
+    """Whether no transaction of a session comes before an earlier one."""
+    last: dict[int, int] = {}
+    for session, place in order:
+        if last.get(session, -1) > place:
+            return False
+        last[session] = place
+    return True
+
+
+def looks_like_no(answer: Answer, serial: Sequence[Answer]) -> bool:
+    """An error, no row, nothing changed, false, NULL, or a text that no serial order gives in this column."""
+    if answer.code is not None or answer.changed == 0:
+        return True
+    if not answer.columns:
+        return False
+    if not answer.rows:
+        return True
+    known = {(at, row[at]) for each in serial for row in each.rows for at in range(len(row))}
+    for row in answer.rows:
+        for at, (value, type_) in enumerate(zip(row, answer.types, strict=True)):
+            kind = None if value is None else read_row([value], [type_])
+            if kind is None or any(leaf.kind == "bool" and leaf.text in ("f", "false") for leaf in kind.leaves):
+                return True
+            if any(leaf.kind == "text" for leaf in kind.leaves) and (at, value) not in known:
+                return True
+    return False
+
+
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """Rows of one answer or table as they are expected: a shape and a mark for each leaf."""
+
+    place: str
+    ordered: bool
+    rows: tuple[tuple[str, tuple[Mark, ...]], ...]
+
+
+class _Expected:
+    """What a serial order gives, with what its several runs say about each value."""
+
+    def __init__(self, runs: Sequence[SerialRun]) -> None:
+        self.runs = runs
+        self.first = runs[0]
+
+    def columns(self) -> Iterator[tuple[str, list[Mark]]]:
+        for unit, answers in self.first.answers.items():
+            for at in range(len(answers)):
+                for _, marks in self._answer(unit, at).rows:
+                    yield f"{unit[0]} {at}", list(marks)
+        for name in self.first.state:
+            for _, marks in self._table(name).rows:
+                yield name, list(marks)
+
+    def gives(self, observed: Observed, units: Sequence[Unit], renaming: Renaming, *, state: bool) -> bool:
+        """Whether the units answered so, and, if asked, whether the final state is this one."""
+        pieces: list[tuple[_Rows, list[Row]]] = []
+        for unit in units:
+            expected, answers = self.first.answers[unit], observed.answers[unit]
+            if len(expected) != len(answers):
+                return False
+            for at, (wanted, answer) in enumerate(zip(expected, answers, strict=True)):
+                if not _tags_alike(wanted, answer):
+                    return False
+                pieces.append((self._answer(unit, at), _rows_of(answer)))
+        if state:
+            if self.first.state.keys() != observed.state.keys():
+                return False
+            for name, table in observed.state.items():
+                pieces.append((self._table(name), [read_row(row, table.types) for row in table.rows]))
+        return _match(pieces, renaming)
+
+    def answers_alike(self, answer: Answer, unit: Unit, at: int, renaming: Renaming) -> bool:
+        if not _tags_alike(self.first.answers[unit][at], answer):
+            return False
+        return _match([(self._answer(unit, at), _rows_of(answer))], renaming)
+
+    def departures(self, observed: Observed, order: tuple[Unit, ...], renaming: Renaming) -> Iterator[Difference]:
+        """Where a result departs from this order: each answer and table on its own, then all of them together."""
+        found = False
+        for unit in order:
+            expected, answers = self.first.answers[unit], observed.answers[unit]
+            for at, answer in enumerate(answers):
+                wanted = expected[at] if at < len(expected) else Answer(command="(nothing)")
+                if at >= len(expected) or not self.answers_alike(answer, unit, at, renaming):
+                    found = True
+                    yield Difference(order, unit, at, "", format_answer(answer), format_answer(wanted))
+                    break  # what follows in this unit follows from it
+        for name, table in observed.state.items():
+            known = self.first.state.get(name)
+            rows = [read_row(row, table.types) for row in table.rows]
+            if known is None or not _match([(self._table(name), rows)], renaming):
+                found = True
+                extra, missing = _unlike(table, known)
+                yield Difference(order, None, -1, name, extra, missing)
+        if not found:
+            yield Difference(order, None, -1, "", ("generated values that cannot be renamed one to one",), ())
+
+    def _answer(self, unit: Unit, at: int) -> _Rows:
+        place = f"answer {unit[0]} {unit[1]} {at}"
+        runs = [r for r in self.runs if len(r.answers[unit]) > at]
+        samples = [(_rows_of(run.answers[unit][at]), run.shifts) for run in runs]
+        return _Rows(place, self.first.answers[unit][at].ordered, _marked(samples, place))
+
+    def _table(self, name: str) -> _Rows:
+        runs = [run for run in self.runs if name in run.state]
+        samples = [([read_row(r, run.state[name].types) for r in run.state[name].rows], run.shifts) for run in runs]
+        return _Rows(name, False, _marked(samples, name))
+
+
+def _rows_of(answer: Answer) -> list[Row]:
+    if answer.code is not None:
+        # What a function raises is what it says; of other errors the code is.
+        return [read_row([answer.message or ""], [25])] if answer.code == _RAISED else []
+    return [read_row(row, answer.types) for row in answer.rows]
+
+
+def _tags_alike(one: Answer, other: Answer) -> bool:
+    if one.code is not None or other.code is not None:
+        return one.code == other.code
+    return one.command == other.command and len(one.rows) == len(other.rows)
+
+
+def _marked(
+    samples: Sequence[tuple[list[Row], Mapping[str, int]]], place: str
+) -> tuple[tuple[str, tuple[Mark, ...]], ...]:
+    """The first run's rows, each leaf marked by what it is in the others' rows that are most like it."""
+    first, shifts = samples[0]
+    aligned: list[list[tuple[Row, Mapping[str, int]]]] = [[(row, shifts)] for row in first]
+    for rows, their_shifts in samples[1:]:
+        if Counter(row.shape for row in rows) != Counter(row.shape for row in first):
+            continue  # it went otherwise with other numbers, and says nothing of these
+        if rows == first:
+            for each, row in zip(aligned, rows, strict=True):
+                each.append((row, their_shifts))
+            continue
+        left = list(rows)
+        for each in aligned:
+            best = max(left, key=lambda row: _likeness(row, each[0][0]))
+            left.remove(best)
+            each.append((best, their_shifts))
+    found = []
+    for each in aligned:
+        head = each[0][0]
+        marks = tuple(
+            mark(leaf.kind, [Sample(row.leaves[at].text, moved) for row, moved in each], f"{place}.{at}")
+            for at, leaf in enumerate(head.leaves)
+        )
+        found.append((head.shape, marks))
+    return tuple(found)
+
+
+def _likeness(one: Row, other: Row) -> tuple[bool, int]:
+    alike = one.shape == other.shape
+    return alike, sum(a.text == b.text for a, b in zip(one.leaves, other.leaves, strict=False)) if alike else 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """An expected row that is to be found among those in the slots; in an ordered answer it has its place."""
+
+    slots: list[Row | None]
+    shape: str
+    marks: tuple[Mark, ...]
+    fixed: int | None = None
+
+
+class _TooManyError(Exception):
+    """A comparison was given up."""
+
+
+def _match(pieces: Sequence[tuple[_Rows, list[Row]]], renaming: Renaming) -> bool:
+    """Whether all observed rows can be paired with expected ones under one renaming. Leaves `renaming` as it was."""
+    start = renaming.position()
+    todo: list[_Wanted] = []
+    for expected, rows in pieces:
+        if len(expected.rows) != len(rows):
+            return False
+        if expected.ordered:
+            slots: list[Row | None] = list(rows)
+            todo += [_Wanted(slots, shape, marks, at) for at, (shape, marks) in enumerate(expected.rows)]
+            continue
+        plain = Counter(row for row in rows)
+        left = []
+        for shape, marks in expected.rows:
+            row = _as_row(shape, marks)
+            if row is not None and plain[row] > 0:
+                plain[row] -= 1
+            else:
+                left.append((shape, marks))
+        slots = list(plain.elements())
+        if len(slots) != len(left):
+            return False
+        if left and not renaming.loose and all(_as_row(*each) is not None and not _floats(each[1]) for each in left):
+            return False
+        todo += [_Wanted(slots, shape, marks) for shape, marks in left]
+    try:
+        return _place(todo, renaming)
+    finally:
+        renaming.undo(start)
+
+
+def _as_row(shape: str, marks: tuple[Mark, ...]) -> Row | None:
+    """The row itself, where nothing in it may differ."""
+    if all(isinstance(each, Plain) for each in marks):
+        return Row(shape, tuple(each.leaf for each in marks if isinstance(each, Plain)))
+    return None
+
+
+def _floats(marks: tuple[Mark, ...]) -> bool:
+    return any(isinstance(each, Plain) and each.leaf.kind == "float" for each in marks)
+
+
+def _place(todo: Sequence[_Wanted], renaming: Renaming) -> bool:
+    """Backtracking over which observed row is which expected one, without recursion: there may be many rows."""
+    steps = 0
+    placed: list[tuple[int, Row, int]] = []  # slot, the row that was in it, and how long the renaming was before it
+    following = 0
+    while len(placed) < len(todo):
+        wanted = todo[len(placed)]
+        for slot in (
+            range(following, len(wanted.slots)) if wanted.fixed is None else ((wanted.fixed,) * (not following))
+        ):
+            row = wanted.slots[slot]
+            if row is None:
+                continue
+            steps += 1
+            if steps > MOST_STEPS:
+                raise _TooManyError
+            before = renaming.position()
+            if renaming.row(row, wanted.shape, wanted.marks):
+                wanted.slots[slot] = None
+                placed.append((slot, row, before))
+                following = 0
+                break
+            renaming.undo(before)
+        else:
+            if not placed:
+                return False
+            slot, row, before = placed.pop()
+            renaming.undo(before)
+            todo[len(placed)].slots[slot] = row
+            following = slot + 1
+    return True
+
+
+def _unlike(table: Table, known: Table | None) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The rows that only one of two states has, as text."""
+    here = Counter(table.rows)
+    there = Counter(known.rows if known is not None else ())
+    return (
+        tuple(_format_row(table.columns, row) for row in (here - there).elements())[:_SHOWN],
+        tuple(_format_row(table.columns, row) for row in (there - here).elements())[:_SHOWN],
+    )
+
+
+_SHOWN = 5
+
+
+def _format_row(columns: Sequence[str], row: Sequence[str | None]) -> str:
+    return ", ".join(
+        f"{name}={'NULL' if value is None else value[:80]}" for name, value in zip(columns, row, strict=False)
+    )
+
+
+def format_answer(answer: Answer) -> tuple[str, ...]:
+    """An answer as lines of text: its rows, its command tag, or its error."""
+    if answer.code is not None:
+        return (f"error {answer.code}: {answer.message or ''}".rstrip(": "),)
+    if answer.columns:
+        lines = [_format_row(answer.columns, row) for row in answer.rows[:_SHOWN]]
+        if len(answer.rows) > _SHOWN:
+            lines.append(f"and {len(answer.rows) - _SHOWN} more rows")
+        return tuple(lines) or ("no row",)
+    return (answer.command,)

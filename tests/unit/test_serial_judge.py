@@ -1,0 +1,96 @@
+"""The serial judge agrees with a brute-force judge of the tests' own, and calls what that calls broken broken."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from harness.verdict.findings import Truth
+from harness.verdict.serial import Answer, Observed, Rules, SerialRun, Table, Unit, judge
+from tests import brute_force
+
+INT, TEXT = 23, 25
+
+
+def _answer(given: tuple[Any, ...]) -> Answer:
+    match given:
+        case ("row", kind, value):
+            return Answer((kind,), (TEXT if kind == "text" else INT,), ((str(value),),), "SELECT 1")
+        case ("changed", number):
+            return Answer(command=f"UPDATE {number}")
+        case ("error", code):
+            return Answer(code=code, message="")
+    raise AssertionError(given)
+
+
+def _answers(outcome: brute_force.Outcome) -> dict[Unit, tuple[Answer, ...]]:
+    return {unit: tuple(map(_answer, given)) for unit, given in outcome[0].items()}
+
+
+def _state(outcome: brute_force.Outcome) -> dict[str, Table]:
+    return {
+        name: Table(("id", "n"), (INT, INT), tuple((str(key), str(value)) for key, value in rows))
+        for name, rows in outcome[1]
+    }
+
+
+class _World:
+    """The oracle of the little world: its serial runs, every second one with the ids set forward."""
+
+    def __init__(self, sessions: brute_force.Sessions) -> None:
+        self.sessions = sessions
+        self.known: dict[tuple[Unit, ...], list[SerialRun]] = {}
+
+    def runs(self, order: tuple[Unit, ...], at_least: int = 1) -> Sequence[SerialRun]:
+        made = self.known.setdefault(order, [])
+        while len(made) < max(at_least, 2):
+            shift = 1000 * (len(made) % 2)
+            outcome = brute_force.one_after_another(self.sessions, order, shift)
+            made.append(SerialRun(_answers(outcome), _state(outcome), {"ids": shift}))
+        return made
+
+
+def _judged(sessions: brute_force.Sessions, outcome: brute_force.Outcome, *, busy: bool, judge_: str = "") -> Truth:
+    answers = _answers(outcome)
+    declared = {
+        unit: frozenset(at for at, each in enumerate(given) if busy and each[-1] in ("come back later", "55P03"))
+        for unit, given in outcome[0].items()
+    }
+    touched = {number: frozenset(brute_force.tables(each)) for number, each in enumerate(sessions)}
+    lengths = [[len(transaction) for transaction in each] for each in sessions]
+    rules = Rules(judge=judge_, starts={"ids": brute_force.FIRST_ID}, reads=touched, writes=touched)
+    observed = Observed(answers, _state(outcome), declared)
+    return judge(observed, lengths, _World(sessions), rules).truth
+
+
+def test_it_agrees_with_brute_force_over_random_transactions() -> None:
+    """Over random interleavings of pairs and triples, 300 at least and 60 of each verdict, both judges say the same."""
+    chance = random.Random(16)
+    seen: Counter[str] = Counter()
+    while seen.total() < 300 or min(seen[truth.value] for truth in Truth) < 60:
+        sessions = brute_force.random_sessions(chance)
+        turns, outcome = brute_force.interleave(sessions, chance)
+        busy, judge_ = chance.random() < 0.3, chance.choice(("", "", "sessions", "transactions"))
+        wanted = brute_force.verdict(sessions, outcome, busy=busy, judge=judge_)
+        assert _judged(sessions, outcome, busy=busy, judge_=judge_).value == wanted, (sessions, turns, outcome, busy)
+        seen[wanted] += 1
+
+
+def test_a_right_result_that_is_changed_is_broken() -> None:
+    """Of 50 results that hold, each change that no serial order explains is called broken, and no other is."""
+    chance = random.Random(61)
+    right = changed = broken = 0
+    while right < 50:
+        sessions = brute_force.random_sessions(chance)
+        _, outcome = brute_force.interleave(sessions, chance)
+        if brute_force.verdict(sessions, outcome, busy=True, judge="sessions") != "held":
+            continue
+        right += 1
+        for mutant in brute_force.mutants(outcome):
+            wanted = brute_force.verdict(sessions, mutant, busy=True, judge="sessions")
+            assert _judged(sessions, mutant, busy=True, judge_="sessions").value == wanted, (sessions, mutant)
+            changed += 1
+            broken += wanted == "broken"
+    assert broken > changed / 2 > 100
