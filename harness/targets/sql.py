@@ -24,6 +24,7 @@ from psycopg.pq import ConnStatus, DiagnosticField, ExecStatus, Format
 from psycopg_pool import ConnectionPool, PoolTimeout
 
 from harness.contracts.contract import BROKEN_ANSWER, FAILED, IN_DOUBT, Contract, Effect, Function, Outcome
+from harness.environment import own
 from harness.environment.servers import connect
 from harness.errors import HarnessError
 from harness.sqltext import queries
@@ -178,6 +179,7 @@ class SqlTarget:
                     self._dsn,
                     min_size=self._pool_size,
                     max_size=self._pool_size,
+                    connection_class=own.Connection,
                     kwargs={"autocommit": True},
                     configure=self._prepare,
                     open=False,

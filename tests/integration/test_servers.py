@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from psycopg.conninfo import conninfo_to_dict
 
 from harness.contracts.scan_ticket import SCAN_TICKET
 from harness.environment.choice import open_server
@@ -211,7 +212,6 @@ def test_somebody_elses_server_is_left_as_it_was(
             assert connection.execute("SELECT id FROM tickets").fetchall() == [(42,)]
             assert connection.execute("SELECT count(*) FROM pg_stat_user_tables").fetchone() == (1,)
             assert connection.execute("SELECT to_regnamespace('harness')").fetchone() == (None,)
-        # On a server that is thrown away this one is the template.
         with connect(f"{server.dsn}&dbname=template1") as connection:
             assert connection.execute("SELECT to_regclass('tickets')").fetchone() == (None,)
     finally:
@@ -233,7 +233,7 @@ def test_clones_are_dropped_with_their_template(server: EmbeddedServer, database
 def test_a_dsn_may_be_spelled_as_others_spell_it(spelling: str, server: EmbeddedServer) -> None:
     """SQLAlchemy's, libpq's and the keyword form lead to the same server."""
     rest = server.dsn.removeprefix("postgresql://")
-    host = rest.partition("host=")[2]
+    host = conninfo_to_dict(server.dsn)["host"]
     dsn = f"host={host} user=postgres dbname=postgres" if spelling == "keywords" else spelling + rest
     opened = open_server(dsn, "")
     assert isinstance(opened, ExternalServer)

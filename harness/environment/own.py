@@ -1,0 +1,138 @@
+"""Connections to a server that was booted here: they obey nobody's environment.
+
+libpq fills what a DSN leaves open from PGHOSTADDR, PGPORT, PGOPTIONS and forty more, and from service files. A run that
+left anything open could write into whatever server those mean. So a booted server's DSN names every parameter, and
+`Connection` keeps away the four variables that no DSN can answer.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import cache
+from typing import Any
+from urllib.parse import quote, urlencode
+
+import psycopg
+from psycopg import pq
+
+CONNECT_TIMEOUT = 10
+"""Seconds to wait for one connection."""
+
+_NO_FILE = "/dev/null/none"
+"""Cannot exist: an empty passfile would mean ~/.pgpass. Also what a booted server's DSN is known by."""
+
+_NEUTRAL = {
+    "connect_timeout": str(CONNECT_TIMEOUT),
+    "passfile": _NO_FILE,
+    # A booted server speaks neither; so nobody's certificates and tickets are looked for.
+    "sslmode": "disable",
+    "gssencmode": "disable",
+    # Numbers and words, of which an empty one is an error; as libpq has them where nothing is said.
+    "keepalives": "1",
+    "keepalives_idle": "0",
+    "keepalives_interval": "0",
+    "keepalives_count": "0",
+    "tcp_user_timeout": "0",
+    "sslcertmode": "disable",
+    "require_auth": "none,password,md5,scram-sha-256",
+    "min_protocol_version": "3.0",
+    "max_protocol_version": "3.0",
+}
+"""Values for those parameters that have no default to be named, or one that will not do."""
+
+_NEWER = frozenset(
+    [
+        *("sslcrldir", "sslsni", "require_auth", "load_balance_hosts", "sslcertmode", "sslnegotiation"),
+        *("gssdelegation", "min_protocol_version", "max_protocol_version", "scram_client_key", "scram_server_key"),
+        *("oauth_issuer", "oauth_client_id", "oauth_client_secret", "oauth_scope", "sslkeylogfile", "servicefile"),
+    ]
+)
+"""Parameters that libpq 13 does not know, and so no DSN that any program is given: `Connection` names them."""
+
+_BEYOND_DSN = ("PGSERVICE", "PGTZ", "PGDATESTYLE", "PGGEQO")
+"""libpq sends the last three to the server whatever the DSN says, and looks for a service before it reads the DSN."""
+
+
+def own_dsn(*, user: str, dbname: str, host: str, port: str, password: str = "") -> str:
+    """The URI of a booted server: every parameter, those given and the others neutral."""
+    login = {"user": user, "password": password, "dbname": dbname}
+    found = {"host": host, "port": port}
+    found |= {n: v for n, v in _neutral().items() if n not in _NEWER and n not in login and n not in found}
+    who = quote(user, safe="") + (":" + quote(password, safe="") if password else "")
+    return f"postgresql://{who}@/{quote(dbname, safe='')}?{urlencode(found, quote_via=quote, safe='/')}"
+
+
+@cache
+def _neutral() -> dict[str, str]:
+    """Every parameter that an environment or a service can set, with a value that says nothing."""
+    return {
+        name: _NEUTRAL.get(name, (option.compiled or b"").decode())
+        for option in pq.Conninfo.get_defaults()
+        if (name := option.keyword.decode()) != "service" and (option.envvar or name not in _NEWER)
+    }
+
+
+def said(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of a DSN's parameters that say something: all of somebody else's, the chosen ones of a booted server's."""
+    if parameters.get("passfile") != _NO_FILE:
+        return dict(parameters)
+    return {name: parameters[name] for name in ("host", "port", "user", "password", "dbname") if name in parameters}
+
+
+class Connection(psycopg.Connection[tuple[Any, ...]]):
+    """A connection that obeys nobody's environment where its DSN is that of a booted server."""
+
+    @classmethod
+    def connect(cls, conninfo: str = "", **options: Any) -> Connection:
+        """As psycopg's. Raises psycopg.Error."""
+        if _NO_FILE not in conninfo:
+            return super().connect(conninfo, **options)
+        options |= {name: value for name, value in _neutral().items() if name in _NEWER}
+        with _undisturbed():
+            return super().connect(conninfo, **options)
+
+
+def environment() -> dict[str, str]:
+    """The environment for the programs of a booted server: without anything of libpq's or the server's."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("PG")}
+
+
+def environment_for(dsn: str) -> dict[str, str]:
+    """What a client program needs of libpq's environment to reach the DSN's server under a login of its own.
+
+    Nothing where the server was booted here; somebody else's may be where their environment says.
+    """
+    if _NO_FILE in dsn:
+        return {}
+    login = ("PGUSER", "PGPASSWORD", "PGPASSFILE", "PGOPTIONS")
+    return {k: v for k, v in os.environ.items() if k.startswith("PG") and not k.startswith("PGRST_") and k not in login}
+
+
+_lock = threading.Lock()
+_inside = 0
+_kept: dict[str, str] = {}
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Without the variables that no DSN can answer; side by side too: the first takes them away, the last returns them.
+
+    They are taken for the moment only, since in a test suite the environment is somebody else's.
+    """
+    global _inside
+    with _lock:
+        _inside += 1
+        for name in _BEYOND_DSN:
+            if (value := os.environ.pop(name, None)) is not None:
+                _kept[name] = value
+    try:
+        yield
+    finally:
+        with _lock:
+            _inside -= 1
+            if not _inside:
+                os.environ.update(_kept)
+                _kept.clear()
