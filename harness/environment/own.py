@@ -31,7 +31,7 @@ _NEUTRAL = {
     "sslmode": "disable",
     "gssencmode": "disable",
     # Numbers and words, of which an empty one is an error; as libpq has them where nothing is said.
-    "keepalives": "1",
+    "keepalives": "0",  # on this machine a peer that is gone says so
     "keepalives_idle": "0",
     "keepalives_interval": "0",
     "keepalives_count": "0",
