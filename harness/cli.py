@@ -19,6 +19,7 @@ import harness
 from harness.errors import ExitStatus, HarnessError, UsageError
 from harness.options import OPTIONS, Option, Options, resolve
 from harness.records import Record, check_path
+from harness.records import read as read_record
 from harness.signals import ended_by
 
 if TYPE_CHECKING:
@@ -225,6 +226,16 @@ def explore(random_seed: int, **given: Any) -> None:
             _make(opened, options, lambda harness_: harness_.explore(seed=random_seed, **plan))
 
 
+@main.command()
+@click.argument("record", type=click.Path(path_type=Path))
+def report(record: Path) -> None:
+    """Print a record that --record wrote as the run itself printed it, and end with its exit status."""
+    with _guarded():
+        found = read_record(record)
+        _print(found)
+    sys.exit(found.exit_status)
+
+
 def _staging(http_url: str | None, tickets: Path | None, options: Options, *, yes: bool) -> NoReturn:
     from harness import contracts
     from harness.environment.servers import command_line
@@ -276,23 +287,28 @@ def _without_none(**values: Any) -> dict[str, Any]:
 
 def _finish(record: Record, options: Options) -> None:
     """Print the record and write it; each is done even where the other cannot be."""
+    try:
+        _print(record)
+    finally:
+        if options.record is not None:
+            record.write(options.record)
+
+
+def _print(record: Record) -> None:
+    """The report, as wide as the terminal, or as COLUMNS says, or 160."""
     from rich.console import Console
 
     from harness.reports import terminal
 
     columns = os.environ.get("COLUMNS", "")
-    try:
-        if sys.stdout.isatty():
-            terminal.print_record(record, Console(highlight=False))
-        else:
-            console = Console(highlight=False, width=int(columns) if columns.isdigit() else 160)
-            with console.capture() as captured:
-                terminal.print_record(record, console)
-            # Tables fill their lines with blanks.
-            click.echo("\n".join(line.rstrip() for line in captured.get().splitlines()))
-    finally:
-        if options.record is not None:
-            record.write(options.record)
+    if sys.stdout.isatty():
+        terminal.print_record(record, Console(highlight=False))
+        return
+    console = Console(highlight=False, width=int(columns) if columns.isdigit() else 160)
+    with console.capture() as captured:
+        terminal.print_record(record, console)
+    # Tables fill their lines with blanks.
+    click.echo("\n".join(line.rstrip() for line in captured.get().splitlines()))
 
 
 def _make(

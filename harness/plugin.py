@@ -163,8 +163,8 @@ def harness(_harness_session: _Session, _harness_target: str, request: pytest.Fi
     request.node.stash[_RUNS] = [{"server": str(opened.environment)} | _summary(run) for run in made]
     times: Counter[str] = Counter()
     for run in made:
-        times[run.pattern] += 1
-        request.node.user_properties += _properties(run, times[run.pattern])
+        times[run.kind] += 1
+        request.node.user_properties += _properties(run, times[run.kind])
 
 
 @pytest.fixture
@@ -197,13 +197,12 @@ def _said(error: HarnessError) -> str:
 
 def _summary(run: RunRecord) -> dict[str, Any]:
     """What the summary section says of a run, as plain values: a worker of pytest-xdist sends it to the controller."""
-    from harness.records import time_unit
     from harness.verdict.findings import said
 
     trend = None if run.metrics is None else run.metrics.trends["all"]
     return {
         "test": run.test,
-        "pattern": run.pattern,
+        "pattern": run.kind,
         "target": run.target,
         "truth": run.truth.value,
         "counts": _counts(run),
@@ -213,7 +212,7 @@ def _summary(run: RunRecord) -> dict[str, Any]:
                 f.truth.value,
                 f.claim,
                 f.observed,
-                (said(f.evidence[0], time_unit(run.pattern))[:_SHOWN_LINES] if f.evidence else [])
+                (said(f.evidence[0], run.unit)[:_SHOWN_LINES] if f.evidence else [])
                 + ([f"remedy: {f.remedy}"] if f.remedy else []),
             ]
             for f in run.findings
@@ -226,13 +225,13 @@ def _summary(run: RunRecord) -> dict[str, Any]:
 
 def _counts(run: RunRecord) -> dict[str, int]:
     if "exploration" in run.details:
-        return {"interleavings tried": run.details["exploration"].schedules}
+        return {"interleavings tried": sum(case["schedules"] for case in run.details["exploration"]["cases"])}
     return {} if run.metrics is None else {name: n for name, n in run.metrics.counts.items() if n}
 
 
 def _properties(run: RunRecord, time: int) -> list[tuple[str, object]]:
     """Flat properties for JUnit XML: what a CI server can plot. `time`: which of the test's runs of this pattern."""
-    name = f"harness.{run.pattern}" + (f".{time}" if time > 1 else "")
+    name = f"harness.{run.kind}" + (f".{time}" if time > 1 else "")
     found: list[tuple[str, object]] = [(f"{name}.verdict", run.truth.value)]
     found += [(f"{name}.{each.replace(' ', '_')}", str(count)) for each, count in _counts(run).items()]
     if run.metrics is not None:

@@ -1,30 +1,28 @@
-"""The record: the one value a run leaves, and its JSON form. Every report is drawn from it and from nothing else."""
+"""The record: the one value a run leaves, and its JSON form. Every report is drawn from it and from nothing else.
+
+One format holds every kind of run: what all kinds have are fields, and what only one has are plain values in `details`,
+so a new kind of run is no new format. A field with a default may be added; one that changes its meaning or goes away
+makes a new format.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
-from enum import Enum
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness.environment.servers import ServerDescription
+from harness.environment.description import ServerDescription
 from harness.errors import ExitStatus, HarnessError, UsageError
+from harness.plain import from_plain, schema, to_plain
 from harness.verdict.findings import Finding, Truth, truth_of
 from harness.verdict.metrics import Metrics
 from harness.verdict.overlap import Overlap
 
-SCHEMA_VERSION = 1
-"""Raised when a field changes its meaning or goes away; new fields leave it as it is."""
-
-
-def time_unit(pattern: str) -> str:
-    """What the times of a run's operations count: an exploration has no clock, only steps."""
-    return "step" if pattern == "explore" else "ms"
+FORMAT = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +35,18 @@ class AppliedFile:
 
 @dataclass(frozen=True, slots=True)
 class RunRecord:
-    """One pattern on one database: what was planned, measured and found."""
+    """One run on one database: what was planned, measured and found."""
 
-    pattern: str
+    kind: str
+    """A pattern's name, or what else was run: `explore`, `overhead`, `overload`."""
     target: str
+    """The door that the calls went through: `sql` or `http`."""
     plan: Mapping[str, Any]
+    """What the run was made with, by name."""
     metrics: Metrics | None
+    """None where no load was fired."""
     overlap: Overlap | None
+    """None where no calls were timed on the server."""
     findings: tuple[Finding, ...]
     notes: tuple[str, ...] = ()
     """What a reader must know: keys that ran out, calls that timed out, clients whose connection died."""
@@ -51,11 +54,23 @@ class RunRecord:
     interrupted: bool = False
     test: str = ""
     """The pytest test that made it."""
-    details: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    """What only this kind of run has, as plain JSON values."""
+    repeat: str = ""
+    """The command that makes this run again."""
+    unit: str = "ms"
+    """Of the times of its operations: `ms`, or `step` where there is no clock, only positions in a schedule."""
+    details: Mapping[str, Any] = field(default_factory=dict)
+    """What only this kind of run has."""
+
+    def __post_init__(self) -> None:
+        """Plain values at once: what a report draws from the value and from its file is the same."""
+        for name in ("plan", "details"):
+            object.__setattr__(self, name, to_plain(getattr(self, name)))
+        plain = tuple(dataclasses.replace(f, evidence=tuple(map(to_plain, f.evidence))) for f in self.findings)
+        object.__setattr__(self, "findings", plain)
 
     @property
     def truth(self) -> Truth:
+        """Broken if one finding is, else undecided if one is or there is none, else held."""
         return truth_of(self.findings)
 
 
@@ -68,13 +83,15 @@ class Record:
     """ISO 8601, UTC."""
     command: str
     profile: str
+    """Empty where the command takes none."""
     contract: str
+    """Empty where nothing was called by contract."""
     environment: ServerDescription
     migrations: tuple[AppliedFile, ...]
     seeds: tuple[AppliedFile, ...]
     runs: tuple[RunRecord, ...]
     interrupted: bool = False
-    schema_version: int = SCHEMA_VERSION
+    format: int = FORMAT
 
     @property
     def truth(self) -> Truth:
@@ -88,6 +105,7 @@ class Record:
 
     @property
     def exit_status(self) -> ExitStatus:
+        """That of the command which made it."""
         if any(run.server_lost for run in self.runs):
             return ExitStatus.ENVIRONMENT
         return {
@@ -96,26 +114,84 @@ class Record:
             Truth.UNDECIDED: ExitStatus.UNDECIDED,
         }[self.truth]
 
-    def to_json(self) -> str:
-        """The record as JSON; durations in milliseconds, and no value for what could not be measured."""
-        value = _plain(self)
-        value["truth"] = self.truth.value
-        for run, plain in zip(self.runs, value["runs"], strict=True):
-            plain["truth"] = run.truth.value
-            if plain["metrics"] is not None:
-                del plain["metrics"]["durations"]  # as many as there were calls; the trends say what they come to
-        return json.dumps(value, indent=2, sort_keys=False, allow_nan=False) + "\n"
-
     def write(self, path: Path) -> None:
         """Write the JSON, whole or not at all. Raises HarnessError when the path cannot be written."""
         partial = path.with_name(path.name + ".partial")
         try:
-            partial.write_text(self.to_json(), encoding="utf-8")
+            partial.write_text(dumps(self), encoding="utf-8")
             partial.replace(path)
         except OSError as error:
             raise HarnessError(
                 f"The record cannot be written to {path}.", tried=str(error), next_step="give another --record"
             ) from error
+
+
+def dumps(record: Record) -> str:
+    """The record as JSON; durations in milliseconds, null for what could not be measured.
+
+    `truth` and `exit_status` stand in it for readers that do not add up the findings themselves.
+    """
+    value: dict[str, Any] = {
+        "format": record.format,
+        "truth": record.truth.value,
+        "exit_status": int(record.exit_status),
+    }
+    value |= to_plain(record)
+    for run, plain in zip(record.runs, value["runs"], strict=True):
+        plain["truth"] = run.truth.value
+    return json.dumps(value, indent=2, allow_nan=False) + "\n"
+
+
+def loads(text: str, name: str = "The text") -> Record:
+    """The record in a JSON text; `loads(dumps(record)) == record`.
+
+    Raises UsageError, which speaks of it by `name`, for what is no record of this format.
+    """
+    again = "make the record again with this version: the option --record PATH of run, explore, overhead or overload"
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise UsageError(f"{name} is no JSON.", tried=str(error), next_step=again) from error
+    found = value.get("format", value.get("schema_version")) if isinstance(value, dict) else None
+    if type(found) is not int:
+        raise UsageError(f"{name} is no record of the harness.", tried='its member "format"', next_step=again)
+    if found != FORMAT:
+        older = found < FORMAT
+        raise UsageError(
+            f"{name} is a record of format {found}, and this version of the harness reads format {FORMAT}.",
+            tried=f"it was written by version {value.get('harness_version', 'unknown')}",
+            next_step=again if older else "read it with a newer version of the harness",
+        )
+    try:
+        return from_plain(Record, value, "record")
+    except ValueError as error:
+        raise UsageError(f"{name} is no whole record of format {FORMAT}.", tried=str(error), next_step=again) from error
+
+
+def read(path: Path) -> Record:
+    """The record in a file. Raises UsageError when it cannot be read or holds none."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"The record {path} cannot be read.", tried=str(error), next_step="name a record") from error
+    return loads(text, str(path))
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema of the format, as it is published in `harness/record.schema.json`."""
+    made = schema(Record)
+    truths = {"enum": [each.value for each in Truth]}
+    definitions = made["$defs"]
+    definitions["Record"]["properties"] |= {
+        "format": {"const": FORMAT},
+        "truth": truths,
+        "exit_status": {"enum": sorted({int(each) for each in ExitStatus})},
+    }
+    definitions["Record"]["required"] += ["format", "truth", "exit_status"]
+    definitions["RunRecord"]["properties"]["truth"] = truths
+    definitions["RunRecord"]["required"].append("truth")
+    title = f"A record of pg-concurrency-harness, format {FORMAT}"
+    return {"$schema": made.pop("$schema"), "title": title, **made}
 
 
 def check_path(path: Path | None) -> None:
@@ -135,17 +211,3 @@ def check_path(path: Path | None) -> None:
     except OSError as error:  # a name that is too long, a folder that may not be looked into
         why = str(error)
     raise UsageError(f"The record cannot be written to {path}.", tried=why, next_step="give another --record")
-
-
-def _plain(value: Any) -> Any:
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
-    if isinstance(value, Enum):
-        return value.value
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple, set, frozenset)):
-        return [_plain(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -49,10 +50,11 @@ from harness.load.patterns import (
 from harness.options import Options
 from harness.records import AppliedFile, Record, RunRecord, check_path
 from harness.signals import shielded
+from harness.sqltext.definitions import definition
 from harness.targets.sql import SqlTarget
 from harness.targets.target import Target
 from harness.verdict import invariants, overlap, thresholds
-from harness.verdict.findings import Finding, Truth, truth_of
+from harness.verdict.findings import Finding, Location, Truth, truth_of
 from harness.verdict.judge import judge_history
 from harness.verdict.metrics import Metrics, measure
 
@@ -119,7 +121,7 @@ class Result:
     history: History
 
     def __repr__(self) -> str:
-        return f"<Result of {self.record.pattern}: {self.record.truth.value}>"
+        return f"<Result of {self.record.kind}: {self.record.truth.value}>"
 
     @property
     def verdict(self) -> Verdict:
@@ -254,18 +256,20 @@ class Harness:
         )
         with self.template.lent() as database:
             exploration = explore(database.dsn, self.contract, plan, self.invariants)
-        record = RunRecord(
-            pattern="explore",
-            target="sql",
-            plan=dataclasses.asdict(plan),
-            metrics=None,
-            overlap=None,
-            findings=exploration.findings,
-            test=self.test,
-            # The findings stand in the record already.
-            details={"exploration": dataclasses.replace(exploration, findings=())},
+        record = self.keep(
+            RunRecord(
+                kind="explore",
+                target="sql",
+                plan=dataclasses.asdict(plan),
+                metrics=None,
+                overlap=None,
+                findings=exploration.findings,
+                repeat=plan.command,
+                unit="step",
+                # The findings stand in the record already.
+                details={"exploration": dataclasses.replace(exploration, findings=())},
+            )
         )
-        self.runs.append(record)
         return Explored(record, exploration)
 
     def profile(self) -> tuple[Pattern, ...]:
@@ -316,6 +320,24 @@ class Harness:
                     invariants.check(self.invariants, connection)
                     self._checked = True
                 return self._fire(pattern, database, connection, door)
+
+    def keep(self, run: RunRecord) -> RunRecord:
+        """Keep the record of a run, with the test that made it and the place of the function in each finding."""
+        findings = tuple(
+            f if f.location is not None else dataclasses.replace(f, location=self._location) for f in run.findings
+        )
+        kept = dataclasses.replace(run, findings=findings, test=self.test)
+        self.runs.append(kept)
+        return kept
+
+    @cached_property
+    def _location(self) -> Location:
+        function = self.contract.function
+        scripts = (*self.template.migrations, *self.template.seeds)
+        found = definition(scripts, function.name, len(function.parameters))
+        if found is None:
+            return Location(function=function.name)
+        return Location(str(found.path), found.line, function.name)
 
     def record(self, command: str, *, interrupted: bool = False) -> Record:
         """Everything so far as one record."""
@@ -442,20 +464,21 @@ class Harness:
         server_lost = database is not None and crew.lost and not _answers(database)
         replay = self._replay(pattern, target.name)
         told = target.details()
-        record = RunRecord(
-            pattern=pattern.name,
-            target=target.name,
-            plan=_plan(pattern) | {"pool_size": self.options.pool_size, "timeout": self.options.timeout},
-            metrics=metrics,
-            overlap=overlapped,
-            findings=tuple(f if f.truth is Truth.HELD else dataclasses.replace(f, replay=replay) for f in findings),
-            notes=(*notes, *_notes(crew, history, metrics, server_lost=server_lost)),
-            server_lost=server_lost,
-            interrupted=database is None,
-            test=self.test,
-            details={target.name: told} if told else {},
+        record = self.keep(
+            RunRecord(
+                kind=pattern.name,
+                target=target.name,
+                plan=_plan(pattern) | {"pool_size": self.options.pool_size, "timeout": self.options.timeout},
+                metrics=metrics,
+                overlap=overlapped,
+                findings=tuple(f if f.truth is Truth.HELD else dataclasses.replace(f, replay=replay) for f in findings),
+                notes=(*notes, *_notes(crew, history, metrics, server_lost=server_lost)),
+                server_lost=server_lost,
+                interrupted=database is None,
+                repeat=replay,
+                details={target.name: told} if told else {},
+            )
         )
-        self.runs.append(record)
         return Result(record, history)
 
     def new_keys(self, connection: Connection, count: int) -> list[Hashable]:

@@ -24,8 +24,8 @@ from uuid import UUID
 
 import harness
 from harness.contracts.contract import Contract, Effect, KeyHistory, Operation, Variant
+from harness.environment.description import ServerDescription
 from harness.environment.postgrest import Token
-from harness.environment.servers import ServerDescription
 from harness.errors import UsageError
 from harness.history import History
 from harness.load.firing import Crew
@@ -33,7 +33,7 @@ from harness.load.patterns import LATE, Burst, Keys, Pattern, Race
 from harness.records import Record, RunRecord
 from harness.targets.http import HttpTarget
 from harness.verdict import invariants, thresholds
-from harness.verdict.findings import Finding, Truth
+from harness.verdict.findings import Finding, Location, Truth
 from harness.verdict.judge import judge_history
 from harness.verdict.metrics import measure
 
@@ -164,12 +164,12 @@ def _run(
         for i in invariants.load((contract.invariants,))
     ]
     return RunRecord(
-        pattern=pattern.name,
+        kind=pattern.name,
         target=target.name,
         plan=dataclasses.asdict(pattern) | {"timeout": timeout},  # type: ignore[call-overload]
         metrics=metrics,
         overlap=None,
-        findings=tuple(findings),
+        findings=tuple(dataclasses.replace(f, location=Location(function=contract.function.name)) for f in findings),
         notes=tuple(_notes(history)),
         interrupted=interrupted,
         details={"http": target.details()},

@@ -11,14 +11,14 @@ import re
 import secrets
 import shlex
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Self
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+from harness.environment.description import ServerDescription as ServerDescription
 from harness.environment.own import CONNECT_TIMEOUT, Connection, said
 from harness.errors import HarnessError
 from harness.signals import shielded
@@ -40,24 +40,6 @@ _SETTINGS = (
     "synchronous_commit",
     "wal_sync_method",
 )
-
-
-@dataclass(frozen=True, slots=True)
-class ServerDescription:
-    """What a figure must be read with: which server, how it is set, on how many cores."""
-
-    kind: str
-    version: str
-    why: str
-    """Why this kind was taken."""
-    address: str
-    """Where it is, without a password."""
-    settings: Mapping[str, str]
-    cores: int
-    """Cores of the machine the harness runs on."""
-
-    def __str__(self) -> str:
-        return f"PostgreSQL {self.version} ({self.kind}: {self.why})"
 
 
 class Server(ABC):

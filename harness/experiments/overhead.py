@@ -135,14 +135,13 @@ def compare(
         ]
     added = added_latency(blocks)
     record = RunRecord(
-        pattern="compare",
+        kind="overhead",
         target=f"{SQL} and {HTTP}",
         plan=plan,
         metrics=None,
         overlap=None,
         findings=tuple(findings),
         notes=tuple(_notes(added, blocks, anatomy)),
-        test=harness.test,
         details={
             "added": [asdict(each) for each in added],
             "rates": {name: _rate(blocks, name) for name in (SQL, HTTP)},
@@ -151,8 +150,7 @@ def compare(
             "http": bench.details,
         },
     )
-    harness.runs.append(record)
-    return record
+    return harness.keep(record)
 
 
 def added_latency(blocks: Sequence[Block], shares: Sequence[float] = SHARES, seed: int = 1) -> tuple[Added, ...]:

@@ -61,15 +61,13 @@ def overload(harness: Harness, options: HttpOptions, *, clients: int = 50, round
         f"were turned away with 504 {EXHAUSTED} after waiting {options.pool_timeout:g} s for a connection"
     )
     record = RunRecord(
-        pattern="overload",
+        kind="overload",
         target=target.name,
         plan=asdict(race) | {"pool": options.pool, "pool_timeout": options.pool_timeout},
         metrics=metrics,
         overlap=measured,
         findings=tuple(findings),
         notes=(note,),
-        test=harness.test,
         details={"http": details, "turned_away": turned_away},
     )
-    harness.runs.append(record)
-    return record
+    return harness.keep(record)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group, RenderableType
 from rich.markup import escape
@@ -13,9 +12,12 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from harness.records import Record, RunRecord, time_unit
-from harness.schedules.result import Exploration
+from harness.plain import from_plain
+from harness.records import Record, RunRecord
 from harness.verdict.findings import Finding, Truth, counted, flat
+
+if TYPE_CHECKING:
+    from harness.schedules.result import Exploration
 
 _STYLES = {Truth.HELD: "green", Truth.BROKEN: "bold red", Truth.UNDECIDED: "yellow"}
 _SIGNS = {Truth.HELD: "✓", Truth.BROKEN: "✗", Truth.UNDECIDED: "?"}
@@ -61,7 +63,7 @@ def _configuration(record: Record) -> RenderableType:
 
 def _run(run: RunRecord) -> RenderableType:
     plan = ", ".join(f"{name}={_plan_value(value)}" for name, value in run.plan.items() if _worth_showing(name, value))
-    title = f"{run.pattern} through {run.target}: {plan}" + (f"  [{run.test}]" if run.test else "")
+    title = f"{run.kind} through {run.target}: {plan}" + (f"  [{run.test}]" if run.test else "")
     parts: list[RenderableType] = [Text(f"\n{title}", "bold")]
     if run.metrics is not None:
         parts.append(_section("scan results", _results(run)))
@@ -70,8 +72,9 @@ def _run(run: RunRecord) -> RenderableType:
         parts.append(_section("http", _http(run.details["http"])))
     if run.overlap is not None:
         parts.append(_section("race handling", _race(run)))
-    if "exploration" in run.details:
-        parts.append(_section("interleavings", _exploration(run.details["exploration"], run.truth)))
+    explored = _explored(run)
+    if explored is not None:
+        parts.append(_section("interleavings", _exploration(explored, run.truth)))
     thresholds = [f for f in run.findings if f.id.startswith("threshold.")]
     claims = [f for f in run.findings if not f.id.startswith("threshold.")]
     if thresholds:
@@ -79,9 +82,9 @@ def _run(run: RunRecord) -> RenderableType:
     if claims:
         parts.append(_section("claims", findings_table(claims)))
     parts += [Text(f"  note: {note}", "yellow") for note in run.notes]
-    parts += [_proof(f, time_unit(run.pattern)) for f in run.findings if f.truth is not Truth.HELD]
-    if "exploration" in run.details:
-        parts += _schedules(run.details["exploration"])
+    parts += [_proof(f, run.unit) for f in run.findings if f.truth is not Truth.HELD]
+    if explored is not None:
+        parts += _schedules(explored)
     if run.interrupted:
         parts.append(Text("  interrupted: what follows rests on the calls made until then", "yellow"))
     return Group(*parts)
@@ -96,7 +99,11 @@ def _plan_value(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:g}"
     if isinstance(value, list):
-        return " + ".join("(" + ", ".join(f"{k}={_plan_value(v)}" for k, v in part.items()) + ")" for part in value)
+        if any(isinstance(part, dict) for part in value):  # patterns side by side
+            return " + ".join(map(_plan_value, value))
+        return f"({', '.join(map(_plan_value, value))})"
+    if isinstance(value, dict):
+        return f"({', '.join(f'{name}={_plan_value(each)}' for name, each in value.items())})"
     return str(value)
 
 
@@ -122,7 +129,7 @@ def _times(run: RunRecord) -> RenderableType:
         table.add_column(column, justify="left" if column == "outcome" else "right")
     for label, trend in metrics.trends.items():
         values = (trend.avg, trend.min, trend.med, trend.p90, trend.p95, trend.p99, trend.max)
-        table.add_row(label, str(trend.count), *("-" if math.isnan(v) else f"{v:.2f}" for v in values))
+        table.add_row(label, str(trend.count), *("-" if v is None else f"{v:.2f}" for v in values))
     left_out = metrics.calls - metrics.trends["all"].count
     if not left_out:
         return table
@@ -159,14 +166,22 @@ def _race(run: RunRecord) -> RenderableType:
     rows |= {
         "rounds": f"{len(overlap.rounds)} plain, {overlap.held_rounds} with a transaction held open",
         "overlapped on the server": f"{overlap.overlapped} of {len(overlap.rounds)} plain rounds, "
-        f"{overlap.at_once_p50:.0f} calls in progress at once (median)",
+        f"{_rounded(overlap.at_once_p50)} calls in progress at once (median)",
         "inside the function at once": f"{overlap.inside} of them",
-        "start spread": f"{overlap.spread_p50_us:.0f} us (median), {overlap.spread_p95_us:.0f} us (p95)",
+        "start spread": f"{_rounded(overlap.spread_p50_us)} us (median), {_rounded(overlap.spread_p95_us)} us (p95)",
     }
     if run.truth is not Truth.BROKEN and overlap.overlapped:
         bound = f"has a chance under {overlap.escape_bound:.2%} per overlapped round (95 % confidence)"
         rows["a fault that did not show"] = bound
     return _pairs(rows)
+
+
+def _explored(run: RunRecord) -> Exploration | None:
+    if "exploration" not in run.details:
+        return None
+    from harness.schedules.result import Exploration
+
+    return from_plain(Exploration, run.details["exploration"])
 
 
 def _exploration(found: Exploration, truth: Truth) -> RenderableType:
@@ -233,6 +248,8 @@ def _proof(finding: Finding, unit: str) -> RenderableType:
         operations = piece.get("operations")
         if operations:
             lines.append(Padding(_operations(operations, unit), (0, 0, 0, 6)))
+    if finding.location is not None and str(finding.location):
+        lines.append(Text(f"    defined: {finding.location}"))
     if finding.remedy:
         lines.append(Text(f"    remedy: {finding.remedy}"))
     if finding.replay:
@@ -251,6 +268,10 @@ def _operations(operations: Iterable[Mapping[str, Any]], unit: str) -> Renderabl
         row = (f"#{o['number']}", str(o["client"]), o["key"], f"{o['called_ms']:.10g}", returned, outcome)
         table.add_row(*row, escape(flat(o["answer"])))
     return table
+
+
+def _rounded(value: float | None) -> str:
+    return "-" if value is None else f"{value:.0f}"
 
 
 def _section(title: str, body: RenderableType) -> RenderableType:

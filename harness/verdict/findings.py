@@ -25,6 +25,23 @@ class Truth(Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class Location:
+    """What a claim is about, in the SQL; None where it is not known, as for a function that a DO block creates."""
+
+    file: str | None = None
+    """The file that defines the function, or the scenario's."""
+    line: int | None = None
+    """Line of the definition's first word, from 1."""
+    function: str | None = None
+    step: str | None = None
+    """The statement or guard inside that the claim turns on."""
+
+    def __str__(self) -> str:
+        place = self.file if self.file is None or self.line is None else f"{self.file}:{self.line}"
+        return ", ".join(part for part in (place, self.function, self.step) if part)
+
+
+@dataclass(frozen=True, slots=True)
 class Finding:
     """One judged claim. `id` is stable: reports, tests and CI may refer to it."""
 
@@ -37,6 +54,7 @@ class Finding:
     remedy: str = ""
     replay: str = ""
     """The command that repeats it; filled in for what is not held."""
+    location: Location | None = None
 
 
 def truth_of(findings: Iterable[Finding]) -> Truth:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from harness.contracts.contract import Contract, Effect
 from harness.history import WARM_UP, History
+from harness.plain import LEFT_OUT
 
 FAST = 200.0
 """Milliseconds within which a call passes the check `under 200 ms`."""
@@ -16,18 +17,18 @@ FAST = 200.0
 
 @dataclass(frozen=True, slots=True)
 class Trend:
-    """Durations in milliseconds, with exact percentiles over all calls."""
+    """Durations in milliseconds, with exact percentiles over all calls; None where there is no call."""
 
     count: int
     rate: float
     """Calls per second."""
-    avg: float
-    min: float
-    med: float
-    p90: float
-    p95: float
-    p99: float
-    max: float
+    avg: float | None
+    min: float | None
+    med: float | None
+    p90: float | None
+    p95: float | None
+    p99: float | None
+    max: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +37,6 @@ class Metrics:
 
     calls: int
     seconds: float
-    durations: Sequence[float]
-    """Sorted, in milliseconds; what the duration metric's percentiles are taken from."""
     trends: Mapping[str, Trend]
     """Outcome label (and `all`) -> its durations."""
     counts: Mapping[str, int]
@@ -48,6 +47,9 @@ class Metrics:
     """Check -> (passed, failed)."""
     late: int
     """Arrivals that could not start in time."""
+    durations: Sequence[float] = field(default=(), compare=False, repr=False, metadata=LEFT_OUT)
+    """Sorted, in milliseconds; what the duration metric's percentiles are taken from. As many as there were calls, so
+    they are not kept in the record: the trends say what they come to."""
 
 
 def percentile(ordered: Sequence[float], share: float) -> float:
@@ -66,8 +68,7 @@ def percentile(ordered: Sequence[float], share: float) -> float:
 def trend(ordered: Sequence[float], seconds: float) -> Trend:
     """The trend of sorted durations, in milliseconds."""
     if not ordered:
-        nan = math.nan
-        return Trend(0, 0.0, nan, nan, nan, nan, nan, nan, nan)
+        return Trend(0, 0.0, *[None] * 7)
     return Trend(
         len(ordered),
         len(ordered) / seconds if seconds else 0.0,
@@ -126,7 +127,6 @@ def measure(history: History, contract: Contract, expected: frozenset[str], late
     return Metrics(
         calls,
         seconds,
-        everything,
         {"all": trend(everything, seconds)}
         | {label: trend(sorted(values), seconds) for label, values in sorted(durations.items())},
         dict(sorted(labels.items())) | counts | {contract.error_metric: failed},
@@ -134,4 +134,5 @@ def measure(history: History, contract: Contract, expected: frozenset[str], late
         | {name: count / calls if calls else 0.0 for name, count in counts.items()},
         checks,
         late,
+        everything,
     )

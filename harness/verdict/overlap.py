@@ -45,9 +45,11 @@ class Overlap:
     inside: int
     """Rounds in which two calls on one key were inside the function at once: a part of those that overlapped."""
     held_rounds: int
-    spread_p50_us: float
-    spread_p95_us: float
-    at_once_p50: float
+    spread_p50_us: float | None
+    """Microseconds between the first start and the last of a plain round, as medians and 95th percentiles; None where
+    there was no plain round."""
+    spread_p95_us: float | None
+    at_once_p50: float | None
     capacity: int
     """How many calls one fresh key accepts."""
     escape_bound: float
@@ -113,9 +115,9 @@ def measure(
         overlapped,
         sum(r.inside >= 2 for r in rounds),
         held,
-        percentile(spreads, 0.5),
-        percentile(spreads, 0.95),
-        percentile(sorted(float(r.at_once) for r in rounds), 0.5),
+        percentile(spreads, 0.5) if rounds else None,
+        percentile(spreads, 0.95) if rounds else None,
+        percentile(sorted(float(r.at_once) for r in rounds), 0.5) if rounds else None,
         capacity,
         escape_bound(overlapped),
     )
@@ -131,9 +133,10 @@ def judge(overlap: Overlap) -> Finding:
     enough = overlap.overlapped >= needed > 0
     observed = (
         f"{overlap.overlapped} of {plain} rounds overlapped, {overlap.inside} of them inside the function, "
-        f"{overlap.held_rounds} more were held open; "
-        f"starts within {overlap.spread_p50_us:.0f} us (median)"
+        f"{overlap.held_rounds} more were held open"
     )
+    if overlap.spread_p50_us is not None:
+        observed += f"; starts within {overlap.spread_p50_us:.0f} us (median)"
     if enough:
         observed += (
             f"; a fault that showed in none of them has a chance under {overlap.escape_bound:.2%} per round (95 %)"

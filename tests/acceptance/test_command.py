@@ -64,7 +64,7 @@ def broken(server: EmbeddedServer) -> Any:
 def test_the_record_holds_what_the_verdict_rests_on(broken: Any) -> None:
     """Environment, sha256 of every file, plan, metrics, findings with evidence; and how it was made."""
     _, record = broken
-    assert record["schema_version"] == 1
+    assert record["format"] == 2
     assert record["truth"] == "broken"
     assert record["environment"]["kind"] == "external"
     assert record["environment"]["settings"]["fsync"] == "on"
@@ -73,7 +73,7 @@ def test_the_record_holds_what_the_verdict_rests_on(broken: Any) -> None:
     assert [f["sha256"] for f in record["migrations"]] == [hashlib.sha256(f.read_bytes()).hexdigest() for f in files]
     assert [Path(f["path"]).name for f in record["seeds"]] == sorted(p.name for p in SEED.glob("*.sql"))
     (run,) = record["runs"]
-    assert (run["pattern"], run["target"], run["plan"]["clients"], run["plan"]["rounds"]) == ("race", "sql", 5, 48)
+    assert (run["kind"], run["target"], run["plan"]["clients"], run["plan"]["rounds"]) == ("race", "sql", 5, 48)
     assert run["metrics"]["trends"]["accepted"]["count"] > 0
     assert run["metrics"]["counts"]["successful_scans"] > 0
     assert run["overlap"]["held_rounds"] == 16
@@ -102,6 +102,33 @@ def test_the_report_proves_a_broken_claim(broken: Any) -> None:
     assert "callers were let in on one ticket" in proof
     assert "remedy: Take the row lock before the check" in proof
     assert "repeat: harness run --pattern race" in " ".join(proof.split())
+
+
+def test_a_report_from_the_file_equals_what_the_run_printed(broken: Any, sandbox: Sandbox) -> None:
+    """`harness report` draws the page from the record alone, and ends with the run's exit status."""
+    printed, record = broken
+    (sandbox.tmp / "record.json").write_text(json.dumps(record))
+    again = sandbox.run("harness", "report", sandbox.tmp / "record.json")
+    assert (again.returncode, again.stdout) == (ExitStatus.BROKEN, printed), again.stderr
+
+
+def test_a_record_that_is_none_has_no_report(sandbox: Sandbox) -> None:
+    """What is wrong with it, and how to make one that can be read."""
+    (sandbox.tmp / "old.json").write_text('{"schema_version": 1}')
+    done = sandbox.run("harness", "report", sandbox.tmp / "old.json")
+    assert done.returncode == ExitStatus.USAGE
+    assert "is a record of format 1, and this version of the harness reads format 2" in done.stderr
+    assert "next:" in done.stderr
+
+
+def test_a_claim_says_where_the_function_is_defined(broken: Any) -> None:
+    """The file that is applied last and defines it, and the line; for the claims that hold, too."""
+    report, record = broken
+    for finding in record["runs"][0]["findings"]:
+        place = {"file": str(BROKEN), "line": 1, "function": "scan_ticket_atomic", "step": None}
+        assert finding["location"] | {"line": 1} == place
+        assert "scan_ticket_atomic" in BROKEN.read_text().splitlines()[finding["location"]["line"] - 1]
+    assert "defined: " in report
 
 
 def test_a_record_that_cannot_be_written_hides_no_verdict(server: EmbeddedServer, sandbox: Sandbox) -> None:
@@ -166,7 +193,7 @@ def test_the_quick_profile_gives_the_whole_verdict(server: EmbeddedServer, sandb
     done = sandbox.run("harness", "run", "--server", server.dsn, "--duration", "0.5", "--record", record)
     assert done.returncode == ExitStatus.HELD, done.stdout + done.stderr
     runs = json.loads(record.read_text())["runs"]
-    assert [run["pattern"] for run in runs] == ["burst", "race", "rescan", "unknown"]
+    assert [run["kind"] for run in runs] == ["burst", "race", "rescan", "unknown"]
     assert [run["plan"]["clients"] for run in runs] == [10] * 4
     assert runs[1]["plan"]["rounds"] == 100
 
@@ -229,7 +256,7 @@ def test_a_run_that_meets_a_defect_does_not_take_the_others_with_it(server: Embe
     assert done.returncode == ExitStatus.ENVIRONMENT
     assert "a defect of mine" in done.stderr
     record = json.loads((sandbox.tmp / "record.json").read_text())
-    assert [run["pattern"] for run in record["runs"]] == ["rescan"]
+    assert [run["kind"] for run in record["runs"]] == ["rescan"]
 
 
 def test_what_is_undecided_says_what_to_do(server: EmbeddedServer, sandbox: Sandbox) -> None:

@@ -38,6 +38,9 @@ def test_a_broken_function_is_shown_and_repeated(server: EmbeddedServer, sandbox
     assert command.endswith("--replay AABBBBBAAA")
     assert command.rpartition(" ")[2] in done.stdout
 
+    report = sandbox.run("harness", "report", record)
+    assert (report.returncode, report.stdout) == (done.returncode, done.stdout), report.stderr
+
     again = sandbox.run(*shlex.split(command))
 
     assert again.returncode == ExitStatus.BROKEN, again.stdout + again.stderr

@@ -193,7 +193,7 @@ def test_pytest_that_is_ended_between_loads_marks_its_record_too(server: Embedde
     out, err = ended(process)
     assert process.returncode == pytest.ExitCode.INTERRUPTED, out + err
     value = json.loads(record.read_text())
-    assert [run["pattern"] for run in value["runs"]] == ["rescan"]
+    assert [run["kind"] for run in value["runs"]] == ["rescan"]
     assert value["interrupted"] is True
 
 

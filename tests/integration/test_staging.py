@@ -15,6 +15,7 @@ from harness.environment.database import Database
 from harness.environment.embedded import EmbeddedServer
 from harness.environment.postgrest import SupabaseRoles, find_binary
 from harness.errors import HarnessError
+from harness.records import dumps
 from harness.staging import Staging, read_staging, run_staging
 from harness.targets.http import HttpOptions, open_http
 from harness.verdict.findings import Truth
@@ -54,7 +55,7 @@ def test_real_tickets_are_scanned_once_and_the_verdict_says_what_it_could_not_se
     assert record.truth is Truth.UNDECIDED
     with database.connect() as connection:
         assert connection.execute("SELECT count(*), count(DISTINCT scanned_by) FROM scan_logs").fetchone() == (16, 1)
-    assert staging.token.reveal() not in record.to_json()
+    assert staging.token.reveal() not in dumps(record)
 
 
 def test_a_second_run_accuses_nobody(staging: Staging) -> None:

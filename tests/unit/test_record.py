@@ -5,14 +5,25 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import types
+import typing
+from collections.abc import Mapping
+from importlib import resources
 from pathlib import Path
+from typing import Any
 
+import hypothesis
+import jsonschema
 import pytest
+from hypothesis import strategies as st
 
 from harness.contracts.scan_ticket import SCAN_TICKET
-from harness.environment.servers import ServerDescription, address, command_line
-from harness.errors import ExitStatus, HarnessError
-from harness.records import SCHEMA_VERSION, AppliedFile, Record, RunRecord
+from harness.environment.description import ServerDescription
+from harness.environment.servers import address, command_line
+from harness.errors import ExitStatus, HarnessError, UsageError
+from harness.plain import from_plain
+from harness.records import FORMAT, AppliedFile, Record, RunRecord, dumps, json_schema, loads, read
+from harness.schedules.result import Exploration
 from harness.verdict.findings import Finding, Truth
 from harness.verdict.metrics import measure
 from tests.histories import call, history
@@ -56,9 +67,10 @@ def test_a_record_adds_up_to_one_truth_and_one_exit_status(made: Record, truth: 
 
 
 def test_the_json_form_has_every_section() -> None:
-    """Schema version, environment, migrations with their sha256, plan, metrics and findings with evidence."""
-    value = json.loads(record(run(HELD, BROKEN)).to_json())
-    assert value["schema_version"] == SCHEMA_VERSION == 1
+    """Format, environment, migrations with their sha256, plan, metrics and findings with evidence."""
+    value = json.loads(dumps(record(run(HELD, BROKEN))))
+    assert value["format"] == FORMAT == 2
+    assert value["exit_status"] == 1
     assert value["environment"]["settings"] == {"fsync": "on"}
     assert value["migrations"] == [{"path": "sql/a.sql", "sha256": "ab" * 32}]
     assert value["truth"] == "broken"
@@ -73,7 +85,7 @@ def test_the_json_form_has_every_section() -> None:
 
 def test_what_could_not_be_measured_has_no_value_in_json() -> None:
     """NaN is no JSON: null stands for it."""
-    text = record(run(BROKEN, empty=True)).to_json()
+    text = dumps(record(run(BROKEN, empty=True)))
     assert "NaN" not in text
     assert "Infinity" not in text
     assert json.loads(text)["runs"][0]["metrics"]["trends"]["all"]["p95"] is None
@@ -81,7 +93,7 @@ def test_what_could_not_be_measured_has_no_value_in_json() -> None:
 
 def test_single_durations_are_not_in_the_json() -> None:
     """There may be a million of them, and the trends say what they come to."""
-    assert "durations" not in json.loads(record(run(HELD)).to_json())["runs"][0]["metrics"]
+    assert "durations" not in json.loads(dumps(record(run(HELD))))["runs"][0]["metrics"]
 
 
 @pytest.mark.parametrize(
@@ -124,7 +136,7 @@ def test_a_record_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     """No half of it is ever seen under its name, and nothing else is left beside it."""
     made = record(run(HELD))
     made.write(tmp_path / "r.json")
-    assert (tmp_path / "r.json").read_text() == made.to_json()
+    assert (tmp_path / "r.json").read_text() == dumps(made)
     assert [p.name for p in tmp_path.iterdir()] == ["r.json"]
 
 
@@ -140,3 +152,121 @@ def test_a_broken_finding_keeps_its_place_when_replaced() -> None:
     """Findings are frozen values: a report cannot change what was judged."""
     with pytest.raises(dataclasses.FrozenInstanceError):
         HELD.truth = Truth.BROKEN  # type: ignore[misc]
+
+
+PLAIN = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=4,
+)
+"""What `details`, a plan and a proof may hold."""
+
+
+def made_of(kind: Any) -> st.SearchStrategy[Any]:
+    """Any value of a type, as its hints describe it."""
+    if kind is Any:
+        return PLAIN
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (typing.Union, types.UnionType):
+        return st.one_of(*map(made_of, arguments))
+    if origin is tuple and arguments[1] is not Ellipsis:
+        return st.tuples(*map(made_of, arguments))
+    if origin is tuple:
+        return st.lists(made_of(arguments[0]), max_size=2).map(tuple)
+    if origin is Mapping:
+        return st.dictionaries(st.text(), made_of(arguments[1]), max_size=2)
+    if kind is float:
+        return st.floats(allow_nan=False, allow_infinity=False)
+    if not dataclasses.is_dataclass(kind):
+        return st.from_type(kind)
+    hints = typing.get_type_hints(kind)
+    fields = [field for field in dataclasses.fields(kind) if field.name not in ("durations", "format")]
+    return st.builds(kind, **{field.name: made_of(hints[field.name]) for field in fields})
+
+
+MANY = hypothesis.settings(
+    max_examples=50, deadline=None, database=None, suppress_health_check=list(hypothesis.HealthCheck)
+)
+
+
+@MANY
+@hypothesis.given(made_of(Record))
+def test_any_record_comes_back_from_its_json_as_it_was(made: Record) -> None:
+    """Whatever its runs, findings and details are; and its JSON is as the published schema says."""
+    text = dumps(made)
+    assert loads(text) == made
+    assert dumps(loads(text)) == text
+    jsonschema.validate(json.loads(text), json_schema(), jsonschema.Draft202012Validator)
+
+
+@MANY
+@hypothesis.given(made_of(Exploration))
+def test_any_exploration_comes_back_from_a_record_s_details(found: Exploration) -> None:
+    """What only one kind of run has is read back as the value that it was."""
+    made = RunRecord("explore", "sql", {}, None, None, (), details={"exploration": found})
+    [back] = loads(dumps(record(made))).runs
+    assert from_plain(Exploration, back.details["exploration"]) == found
+
+
+def test_the_published_schema_is_that_of_the_format() -> None:
+    """Whoever reads records without Python goes by `harness/record.schema.json`."""
+    published = resources.files("harness").joinpath("record.schema.json").read_text()
+    assert json.loads(published) == json_schema(), (
+        'write it again: python -c "import json; from harness.records import json_schema; '
+        'print(json.dumps(json_schema(), indent=2))" > harness/record.schema.json'
+    )
+
+
+WHOLE = dumps(record(run(BROKEN, HELD)))
+
+
+def changed(*keys: Any, to: object) -> str:
+    value = top = json.loads(WHOLE)
+    for key in keys[:-1]:
+        value = value[key]
+    value[keys[-1]] = to
+    return json.dumps(top)
+
+
+@pytest.mark.parametrize(
+    ("text", "what", "tried"),
+    [
+        ("", "no JSON", "Expecting value"),
+        ("[1]", "no record of the harness", "format"),
+        ('{"format": true}', "no record of the harness", "format"),
+        ('{"schema_version": 1, "harness_version": "0.1.0"}', "a record of format 1, and this version", "0.1.0"),
+        ('{"format": 3, "harness_version": "9.0"}', "a record of format 3, and this version", "9.0"),
+        ('{"format": 2}', "no whole record", "record has no harness_version"),
+        (changed("runs", to={}), "no whole record", "record.runs is {} and not a list"),
+        (changed("runs", 0, to=7), "no whole record", "record.runs[0] is 7 and not an object"),
+        (changed("environment", "cores", to="2"), "no whole record",
+         "record.environment.cores is '2' and not an integer"),
+        (changed("runs", 0, "findings", 1, "truth", to="so so"), "no whole record",
+         "record.runs[0].findings[1].truth is 'so so' and not one of held, broken, undecided"),
+        (changed("runs", 0, "metrics", "checks", "under 200 ms", to=[1]), "no whole record",
+         "record.runs[0].metrics.checks.under 200 ms has 1 entries and not 2"),
+        (changed("runs", 0, "overlap", to=False), "no whole record",
+         "record.runs[0].overlap is False and not an object"),
+    ],
+)  # fmt: skip
+def test_what_is_no_record_of_this_format_is_refused_with_a_sentence(text: str, what: str, tried: str) -> None:
+    """An older format, a newer one, a broken file: what it is, what was looked at, how to get one that can be read."""
+    with pytest.raises(UsageError) as caught:
+        loads(text, "r.json")
+    assert caught.value.what.startswith("r.json is ")
+    assert what in caught.value.what
+    assert tried in caught.value.tried
+    assert caught.value.next_step
+
+
+def test_members_that_this_version_does_not_know_are_passed_over() -> None:
+    """A newer harness may add a field to the same format."""
+    assert loads(changed("runs", 0, "findings", 0, "colour", to="red")) == record(run(BROKEN, HELD))
+
+
+def test_a_record_that_cannot_be_read_says_which(tmp_path: Path) -> None:
+    """A missing file, or one that holds no text."""
+    (tmp_path / "r.json").write_bytes(b"\xff")
+    for name in ("missing.json", "r.json"):
+        with pytest.raises(UsageError, match=f"{name} cannot be read"):
+            read(tmp_path / name)

@@ -14,6 +14,7 @@ import pytest
 
 from harness.contracts.scan_ticket import SCAN_TICKET
 from harness.errors import HarnessError, UsageError
+from harness.records import dumps
 from harness.staging import confirm, read_staging, run_staging
 from harness.verdict.findings import Truth
 from tests.local_server import HANG, answer, answering
@@ -131,7 +132,7 @@ def test_used_and_unknown_tickets_are_left_out_and_said(tmp_path: Path) -> None:
     assert [note for note in burst.notes if "1 tickets are left out" in note] == list(burst.notes[:2])
     assert not [f for f in burst.findings if f.truth is Truth.BROKEN]
     assert all(json.loads(r.partition(b"\r\n\r\n")[2])["p_scanned_by"] == SCANNER for r in server.requests[1:])
-    assert KEY not in record.to_json()
+    assert KEY not in dumps(record)
 
 
 def test_claims_that_need_the_database_are_undecided(tmp_path: Path) -> None:

@@ -1,0 +1,24 @@
+"""What a server was, as a record keeps it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class ServerDescription:
+    """What a figure must be read with: which server, how it is set, on how many cores."""
+
+    kind: str
+    version: str
+    why: str
+    """Why this kind was taken."""
+    address: str
+    """Where it is, without a password."""
+    settings: Mapping[str, str]
+    cores: int
+    """Cores of the machine the harness runs on."""
+
+    def __str__(self) -> str:
+        return f"PostgreSQL {self.version} ({self.kind}: {self.why})"
