@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence, Set
@@ -26,10 +27,6 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 PATTERNS = ("burst", "race", "arrivals", "rescan", "unknown")
-
-
-class _TerminatedError(KeyboardInterrupt):
-    """SIGTERM or SIGHUP: everything ends as after Ctrl-C, with an exit status of its own."""
 
 
 _OF_A_LOAD = frozenset({"profile", "clients", "duration", "pause", "rounds", "pool_size", "timeout"})
@@ -316,7 +313,7 @@ def _make(
 ) -> NoReturn:
     """Make the runs, write and print the record whatever happens, and end with its exit status."""
     from harness.environment.servers import command_line
-    from harness.signals import shielded
+    from harness.signals import uninterrupted
 
     def finish(*, interrupted: bool) -> Record:
         before_report()
@@ -327,7 +324,7 @@ def _make(
     try:
         runs(opened)
     except KeyboardInterrupt:
-        with shielded():  # somebody impatient would lose the record
+        with uninterrupted():  # somebody impatient would lose the record
             finish(interrupted=True)
         raise
     except Exception:
@@ -345,12 +342,20 @@ def _report(environment: Any) -> None:
 def _guarded() -> Iterator[None]:
     """Errors become a message and an exit status; SIGTERM and SIGHUP end a run as Ctrl-C does."""
 
-    def terminate(number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001
-        raise _TerminatedError
+    came: list[int] = []
+
+    def end(number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001
+        came.append(number)
+        raise KeyboardInterrupt
 
     try:
-        with ended_by(terminate):
-            yield
+        with ended_by(end):
+            try:
+                yield
+            except Exception as error:
+                if came:  # what came of the signal, where it struck
+                    raise KeyboardInterrupt from error
+                raise
     except HarnessError as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(error.exit_status)
@@ -359,10 +364,10 @@ def _guarded() -> Iterator[None]:
         traceback.print_exc()
         click.echo("error: a defect of the harness or of the contract; the run that met it was not judged", err=True)
         sys.exit(ExitStatus.ENVIRONMENT)
-    except _TerminatedError:
-        click.echo("terminated; everything that was started has been removed", err=True)
-        sys.exit(ExitStatus.TERMINATED)
     except KeyboardInterrupt:
+        if came[:1] not in ([], [signal.SIGINT]):
+            click.echo("terminated; everything that was started has been removed", err=True)
+            sys.exit(ExitStatus.TERMINATED)
         click.echo("interrupted; everything that was started has been removed", err=True)
         sys.exit(ExitStatus.INTERRUPTED)
 

@@ -22,7 +22,7 @@ import pytest
 
 from harness.errors import HarnessError
 from harness.options import OPTIONS, Option, Options, resolve
-from harness.signals import ended_by
+from harness.signals import ended_by, ending
 
 if TYPE_CHECKING:
     from harness.environment.database import Database
@@ -127,7 +127,7 @@ def _harness_session(pytestconfig: pytest.Config) -> Iterator[_Session]:
     pytestconfig.pluginmanager.register(session, "harness-session")
     # An interpreter that ends need not look for garbage in everything that it holds.
     atexit.register(gc.freeze)
-    # pytest ends fixtures after Ctrl-C, and would not after the others.
+    # pytest ends fixtures after Ctrl-C, would not after the others, and takes a second Ctrl-C for one in the fixtures.
     with ended_by(terminate):
         try:
             yield session
@@ -282,6 +282,17 @@ class _Collector:
 
 
 _COLOURS: dict[str, dict[str, bool]] = {"held": {"green": True}, "broken": {"red": True}, "undecided": {"yellow": True}}
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call() -> Generator[None, Any, Any]:
+    """An interrupt ends the session and fails no test, whatever error came of it where it struck."""
+    try:
+        return (yield)
+    except Exception as error:
+        if ending():
+            raise KeyboardInterrupt from error
+        raise
 
 
 @pytest.hookimpl(wrapper=True)

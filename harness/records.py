@@ -70,8 +70,11 @@ class RunRecord:
 
     @property
     def truth(self) -> Truth:
-        """Broken if one finding is, else undecided if one is or there is none, else held."""
-        return truth_of(self.findings)
+        """Broken if one finding is, else undecided if one is or there is none, else held.
+
+        Undecided for a run that did not come to its end: what it would still have shown is not known.
+        """
+        return Truth.UNDECIDED if self.interrupted or self.server_lost else truth_of(self.findings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,11 +98,13 @@ class Record:
 
     @property
     def truth(self) -> Truth:
-        """Broken if one run is broken, else undecided if one is, else held; an interrupted record never held."""
+        """Broken if one run is broken, else undecided if one is, else held; an interrupted record always undecided."""
+        if self.interrupted:
+            return Truth.UNDECIDED
         truths = {run.truth for run in self.runs}
         if Truth.BROKEN in truths:
             return Truth.BROKEN
-        if Truth.UNDECIDED in truths or self.interrupted or not self.runs:
+        if Truth.UNDECIDED in truths or not self.runs:
             return Truth.UNDECIDED
         return Truth.HELD
 

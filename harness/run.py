@@ -49,7 +49,7 @@ from harness.load.patterns import (
 )
 from harness.options import Options
 from harness.records import AppliedFile, Record, RunRecord, check_path
-from harness.signals import shielded
+from harness.signals import uninterrupted
 from harness.sqltext.definitions import definition
 from harness.targets.sql import SqlTarget
 from harness.targets.target import Target
@@ -424,7 +424,7 @@ class Harness:
             return self._keep(pattern, target, crew, unknown, notes, database)
         except KeyboardInterrupt:
             # What was seen until then is kept, and marked.
-            with shielded():
+            with uninterrupted():
                 self._keep(pattern, target, crew, unknown, notes, None)
             raise
 

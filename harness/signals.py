@@ -1,9 +1,14 @@
-"""Ctrl-C, SIGTERM and SIGHUP end a run, and what they must not come between."""
+"""Ctrl-C, SIGTERM and SIGHUP end a run, and what they must not come between.
+
+No signal is lost: one that comes at a bad moment is handled right after it. One ending is enough: while a run is being
+ended, further signals wait for that, so that somebody impatient loses neither the record nor what is cleaned up.
+"""
 
 from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -12,24 +17,45 @@ from typing import NoReturn
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """The signals that end a run: Ctrl-C, a process manager, a terminal that goes away."""
 
+PATIENCE = 30.0
+"""Seconds that an ending may take before the next signal counts again."""
+
+_ending_since: float | None = None
+
+
+def ending() -> bool:
+    """Whether a signal has ended this run: whatever error comes up then is a consequence of it."""
+    return _ending_since is not None
+
 
 @contextmanager
 def ended_by(handler: Callable[[int, FrameType | None], NoReturn]) -> Iterator[None]:
-    """SIGTERM and SIGHUP are handled so, as Ctrl-C already is; one that is ignored, as under nohup, stays ignored."""
-    numbers = [n for n in ENDING if n != signal.SIGINT and signal.getsignal(n) is not signal.SIG_IGN]
-    before = {number: signal.signal(number, handler) for number in numbers}
+    """Have the ending signals handled so; one that is ignored, as under nohup, stays ignored."""
+    global _ending_since
+
+    def once(number: int, frame: FrameType | None) -> None:
+        global _ending_since
+        now = time.monotonic()
+        if _ending_since is not None and now < _ending_since + PATIENCE:
+            return
+        _ending_since = now
+        handler(number, frame)
+
+    before = {number: signal.signal(number, once) for number in ENDING if signal.getsignal(number) != signal.SIG_IGN}
     try:
         yield
     finally:
         for number, handled in before.items():
             signal.signal(number, handled)
+        _ending_since = None
 
 
 @contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Make something and remember it, in one: a signal that comes meanwhile is handled right after.
+    """Do something in one: a signal that comes meanwhile is handled right after.
 
-    Else a child that was started, and whose starting was interrupted, would be known to nobody.
+    To make something and remember it, for a child whose starting was interrupted would be known to nobody; and to clean
+    up, for what was not taken away would stay.
     """
     if threading.current_thread() is not threading.main_thread():
         yield  # only the main thread is interrupted
@@ -43,17 +69,3 @@ def uninterrupted() -> Iterator[None]:
             signal.signal(number, handler)
         for signalled in came:
             signal.raise_signal(signalled)
-
-
-@contextmanager
-def shielded() -> Iterator[None]:
-    """Clean up undisturbed: a second Ctrl-C must not leave a container behind."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in ENDING}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

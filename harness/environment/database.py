@@ -25,7 +25,7 @@ from harness.environment import migrations as files
 from harness.environment.own import Connection
 from harness.environment.servers import Server, connect
 from harness.errors import HarnessError
-from harness.signals import shielded
+from harness.signals import uninterrupted
 from harness.sqltext import queries
 from harness.sqltext.scripts import Script
 
@@ -62,7 +62,7 @@ class Database:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         # A server that is gone has taken the database with it, or out of reach; the run itself says so.
-        with shielded(), suppress(HarnessError, psycopg.OperationalError):
+        with uninterrupted(), suppress(HarnessError, psycopg.OperationalError):
             self.drop()
 
 
@@ -170,7 +170,7 @@ class Template:
     ) -> None:
         if self._server_goes:
             return
-        with shielded(), suppress(HarnessError, psycopg.OperationalError), connect(self._server.dsn) as connection:
+        with uninterrupted(), suppress(HarnessError, psycopg.OperationalError), connect(self._server.dsn) as connection:
             if self._tidying is not None:
                 self._tidying.join()  # else a clone might appear after the others are gone
             # Clones, too: Ctrl-C may come when one is made and its own context not yet entered.

@@ -32,7 +32,7 @@ from harness.environment.database import Database
 from harness.environment.own import environment_for, said
 from harness.environment.servers import Server, address, connect
 from harness.errors import HarnessError, UsageError
-from harness.signals import shielded, uninterrupted
+from harness.signals import uninterrupted
 from harness.sqltext import queries
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ class SupabaseRoles:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         assert self._connection is not None
-        with shielded(), suppress(psycopg.Error):  # a server that is gone has taken its roles with it
+        with uninterrupted(), suppress(psycopg.Error):  # a server that is gone has taken its roles with it
             self._connection.execute(_SQL["leave_roles"])
             alone = self._connection.execute(_SQL["alone_with_roles"]).fetchone()
             if alone is not None and alone[0]:
@@ -221,7 +221,7 @@ class PostgREST(ABC):
 
     def stop(self) -> None:
         """End it and drop its login role; once more makes no difference."""
-        with shielded():
+        with uninterrupted():
             self._stop()
             with suppress(HarnessError, psycopg.Error), connect(self._maintenance) as connection:
                 self._await_sessions_gone(connection)

@@ -21,7 +21,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from harness.environment.description import ServerDescription as ServerDescription
 from harness.environment.own import CONNECT_TIMEOUT, Connection, said
 from harness.errors import HarnessError
-from harness.signals import shielded
+from harness.signals import uninterrupted
 from harness.sqltext import queries
 
 MAX_CONNECTIONS = 300
@@ -95,7 +95,7 @@ class Server(ABC):
         try:
             self.start()
         except BaseException:
-            with shielded():
+            with uninterrupted():
                 self.stop()
             raise
         return self
@@ -103,7 +103,7 @@ class Server(ABC):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        with shielded():
+        with uninterrupted():
             self.stop()
 
 

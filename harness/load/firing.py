@@ -22,6 +22,7 @@ from typing import Any, Protocol
 
 from harness.contracts.contract import FAILED, IN_DOUBT, NOT_REACHED, TIMEOUT, Contract, Effect, Outcome
 from harness.history import History, Log
+from harness.signals import ending
 from harness.targets.target import Answer, Caller, Duplex, Span, Target
 
 Job = tuple[int, Any, int, int]
@@ -295,10 +296,40 @@ def without_collections() -> Iterator[None]:
             gc.enable()
 
 
+class Done:
+    """Something that comes to pass once, and is awaited by the main thread.
+
+    A `threading.Event` that Ctrl-C interrupts in its wait may raise "release unlocked lock" in place of it.
+    """
+
+    __slots__ = ("_lock", "_passed")
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._lock.acquire()
+        self._passed = False
+
+    def set(self) -> None:
+        self._passed = True
+        self._lock.release()
+
+    def wait(self, seconds: float) -> bool:
+        """Whether it has come to pass, at once or within so many seconds."""
+        if not self._passed and self._lock.acquire(timeout=seconds):
+            self._lock.release()
+        return self._passed
+
+
+def _raise_interrupt() -> None:
+    """In place of an error that came of one."""
+    if ending():
+        raise KeyboardInterrupt
+
+
 class Client:
     """One simulated client: its connection, the log it writes in, and its call in flight."""
 
-    __slots__ = ("arguments", "caller", "log", "lost", "number", "since", "target")
+    __slots__ = ("arguments", "caller", "log", "lost", "number", "since", "target", "thread")
 
     log: Log
     """That of the last firing, which others may write in, too."""
@@ -311,6 +342,8 @@ class Client:
         self.arguments = arguments
         """Of each variant, without the key."""
         self.caller: Caller | None = None
+        self.thread = Done()
+        """Whether the thread that it was given to last has ended."""
         self.lost = False
         """Whether its connection was found gone when its next call was to be sent."""
 
@@ -378,6 +411,7 @@ class Crew:
         except BaseException:
             self._stop()
             self._give_up(threads)
+            _raise_interrupt()
             raise
 
     def fire(self, plan: Plan, keys: Any) -> list[Log]:
@@ -386,11 +420,11 @@ class Crew:
         crews = self._shared_out(plan)
         logs = [log for crew in crews for log in self._new_logs(crew)]
         self.logs += logs
-        ready = threading.Barrier(len(crews) + 1)
+        ready = {crew[0].number: Done() for crew in crews}
         start = threading.Event()
 
         def run(crew: Sequence[Client]) -> None:
-            ready.wait(_READY_TIMEOUT)
+            ready[crew[0].number].set()
             start.wait()
             with ExitStack() as stack:
                 mine = [(client, stack.enter_context(closing(jobs(client)))) for client in crew]
@@ -402,7 +436,8 @@ class Crew:
         with without_collections():
             threads = self._start_threads(run, crews)
             try:
-                ready.wait(_READY_TIMEOUT)
+                for up in ready.values():
+                    up.wait(_READY_TIMEOUT)
                 self.started, self.cpu_started = clock(), time.process_time()
                 start.set()
                 self._join(threads, watch=True)
@@ -412,6 +447,7 @@ class Crew:
                 start.set()
                 self._give_up(threads)
                 self._tell_timeouts()
+                _raise_interrupt()
                 raise
         self._tell_timeouts()
         return logs
@@ -437,8 +473,8 @@ class Crew:
 
     def close(self) -> None:
         for client in self.clients:
-            if client.caller is not None:
-                client.caller.close()
+            if client.caller is not None and client.thread.wait(0):
+                client.caller.close()  # under a thread that still uses it, it would be freed in its hands
 
     def _shared_out(self, plan: Plan) -> list[list[Client]]:
         """Which clients each thread drives."""
@@ -473,20 +509,20 @@ class Crew:
             client.log = log
         return logs.values()
 
-    def _start_threads(
-        self, work: Callable[[Sequence[Client]], None], crews: Sequence[Sequence[Client]]
-    ) -> list[threading.Event]:
-        """Start a thread for each crew; the events are set when they end.
+    def _start_threads(self, work: Callable[[Sequence[Client]], None], crews: Sequence[Sequence[Client]]) -> list[Done]:
+        """Start a thread for each crew; what is given back is set when they end.
 
-        Their ends are awaited by events of our own: a join that Ctrl-C interrupts takes its thread for ended
-        (CPython 3.11, `Thread._wait_for_tstate_lock`).
+        Not joined: a join that Ctrl-C interrupts takes its thread for ended (CPython 3.11,
+        `Thread._wait_for_tstate_lock`).
         """
         ends = []
         for crew in crews:
-            ended = threading.Event()
+            ended = Done()
             ends.append(ended)
+            for client in crew:
+                client.thread = ended
 
-            def guarded(crew: Sequence[Client] = crew, ended: threading.Event = ended) -> None:
+            def guarded(crew: Sequence[Client] = crew, ended: Done = ended) -> None:
                 try:
                     work(crew)
                 except BaseException as error:
@@ -498,7 +534,7 @@ class Crew:
             threading.Thread(target=guarded, name=f"client-{crew[0].number}", daemon=True).start()
         return ends
 
-    def _join(self, threads: Sequence[threading.Event], *, watch: bool) -> None:
+    def _join(self, threads: Sequence[Done], *, watch: bool) -> None:
         """Await the threads' ends; meanwhile cancel calls that outlast the timeout and show progress."""
         for ended in threads:
             while not ended.wait(_TICK):
@@ -526,7 +562,7 @@ class Crew:
         if self._progress is not None:
             self._progress(sum(map(len, self.logs)))
 
-    def _give_up(self, threads: Sequence[threading.Event]) -> None:
+    def _give_up(self, threads: Sequence[Done]) -> None:
         in_flight = self._in_flight()
         for client, _ in in_flight:
             client.opened.cancel()
@@ -566,7 +602,7 @@ def _alone(client: Client, plan: Plan) -> bool:
     return waits is Waits.CLOCK or (waits is Waits.NOTHING and not isinstance(client.caller, Duplex))
 
 
-def _joined(threads: Sequence[threading.Event]) -> bool:
+def _joined(threads: Sequence[Done]) -> bool:
     """Whether all threads ended within the grace."""
     deadline = time.monotonic() + _GRACE
     return all(ended.wait(max(0.0, deadline - time.monotonic())) for ended in threads)

@@ -15,6 +15,7 @@ import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
+from harness.environment.database import Database, Template
 from harness.environment.embedded import EmbeddedServer
 from harness.environment.servers import connect
 from harness.errors import ExitStatus
@@ -238,6 +239,24 @@ def test_ctrl_c_while_the_servers_directory_is_made_leaves_none(
     with pytest.raises(KeyboardInterrupt), EmbeddedServer():
         pass
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("python_handles_ctrl_c")
+def test_ctrl_c_while_a_database_is_dropped_ends_the_run(
+    template: Template, monkeypatch: pytest.MonkeyPatch, databases: Callable[[], set[str]]
+) -> None:
+    """After the drop, which is done all the same; nothing that comes after it is begun."""
+    before, drop = databases(), Database.drop
+
+    def interrupted(self: Database) -> None:
+        signal.raise_signal(signal.SIGINT)
+        drop(self)
+
+    monkeypatch.setattr(Database, "drop", interrupted)
+    with pytest.raises(KeyboardInterrupt), template.lent():
+        pass
+    monkeypatch.undo()
+    assert databases() - before <= {template._made.result().name if template._made else ""}
 
 
 def test_a_server_killed_under_the_command_is_the_environments_fault(sandbox: Sandbox) -> None:

@@ -57,8 +57,8 @@ def record(*runs: RunRecord, interrupted: bool = False) -> Record:
         (record(run(HELD), run()), Truth.UNDECIDED, ExitStatus.UNDECIDED),
         (record(), Truth.UNDECIDED, ExitStatus.UNDECIDED),
         (record(run(HELD), interrupted=True), Truth.UNDECIDED, ExitStatus.UNDECIDED),
-        (record(run(BROKEN), interrupted=True), Truth.BROKEN, ExitStatus.BROKEN),
-        (record(run(HELD, server_lost=True)), Truth.HELD, ExitStatus.ENVIRONMENT),
+        (record(run(BROKEN), interrupted=True), Truth.UNDECIDED, ExitStatus.UNDECIDED),
+        (record(run(BROKEN, server_lost=True)), Truth.UNDECIDED, ExitStatus.ENVIRONMENT),
     ],
 )
 def test_a_record_adds_up_to_one_truth_and_one_exit_status(made: Record, truth: Truth, status: ExitStatus) -> None:

@@ -1,0 +1,75 @@
+"""Signals: none is lost, one ending is enough, and what they interrupt is not taken for a fault."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from types import FrameType
+from typing import NoReturn
+
+import pytest
+
+from harness import signals
+from harness.load.firing import Done
+from harness.signals import ENDING, ended_by, ending, uninterrupted
+
+
+def interrupt(number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001
+    raise KeyboardInterrupt
+
+
+@pytest.fixture(autouse=True)
+def as_python_starts() -> Iterator[None]:
+    """Whoever runs these tests may ignore Ctrl-C."""
+    before = {number: signal.signal(number, signal.default_int_handler) for number in ENDING}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("number", ENDING)
+def test_a_signal_during_a_cleanup_comes_right_after_it(number: signal.Signals) -> None:
+    """It used to be ignored there: Ctrl-C while a database was dropped did nothing, and the run ended held."""
+    cleaned = False
+    with ended_by(interrupt), pytest.raises(KeyboardInterrupt), uninterrupted():
+        signal.raise_signal(number)
+        cleaned = True
+    assert cleaned
+
+
+def test_further_signals_wait_for_the_ending(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody impatient would lose the record; who has waited long enough is heard again."""
+    with ended_by(interrupt):
+        assert not ending()
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        assert ending()
+        for number in ENDING:
+            signal.raise_signal(number)
+        monkeypatch.setattr(signals, "PATIENCE", 0.0)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGTERM)
+    assert not ending()
+
+
+def test_what_is_ignored_stays_ignored() -> None:
+    """As under nohup."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    with ended_by(interrupt):
+        signal.raise_signal(signal.SIGHUP)
+        assert not ending()
+
+
+def test_a_wait_that_is_interrupted_says_so_and_can_be_taken_up_again() -> None:
+    """A threading.Event may raise "release unlocked lock" instead, and a test would fail for it."""
+    done = Done()
+    before = signal.signal(signal.SIGALRM, interrupt)
+    for _ in range(50):
+        signal.setitimer(signal.ITIMER_REAL, 0.002)
+        with pytest.raises(KeyboardInterrupt):
+            done.wait(60)
+    signal.signal(signal.SIGALRM, before)
+    assert not done.wait(0)
+    done.set()
+    assert done.wait(0)
+    assert done.wait(0)
