@@ -30,11 +30,16 @@ def as_python_starts() -> Iterator[None]:
 @pytest.mark.parametrize("number", ENDING)
 def test_a_signal_during_a_cleanup_comes_right_after_it(number: signal.Signals) -> None:
     """It used to be ignored there: Ctrl-C while a database was dropped did nothing, and the run ended held."""
-    cleaned = False
-    with ended_by(interrupt), pytest.raises(KeyboardInterrupt), uninterrupted():
-        signal.raise_signal(number)
-        cleaned = True
-    assert cleaned
+    cleaned: list[signal.Signals] = []
+
+    def clean() -> None:
+        with uninterrupted():
+            signal.raise_signal(number)
+            cleaned.append(number)
+
+    with ended_by(interrupt), pytest.raises(KeyboardInterrupt):
+        clean()
+    assert cleaned == [number]
 
 
 def test_further_signals_wait_for_the_ending(monkeypatch: pytest.MonkeyPatch) -> None:
