@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import os
+import shutil
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import replace
+from enum import Enum
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -25,6 +28,15 @@ from harness.signals import ended_by
 
 if TYPE_CHECKING:
     from rich.progress import Progress
+
+
+class Shown(Enum):
+    """How much is printed of a record."""
+
+    VERDICT = "the verdict"
+    SCREEN = "what fits one screen where everything held"
+    FIGURES = "every figure"
+
 
 PATTERNS = ("burst", "race", "arrivals", "rescan", "unknown")
 
@@ -46,9 +58,33 @@ _OF_PATTERNS = {
 """The patterns that have a use for an option."""
 
 
+def _shown_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """-v and -q; `_print` finds them in the context, so that a command need not hand them on."""
+    choices = (
+        ("-v", "--verbose", Shown.FIGURES, "print all figures of every run"),
+        ("-q", "--quiet", Shown.VERDICT, "print the verdict alone"),
+    )
+
+    def keep(value: Shown) -> Callable[[click.Context, click.Parameter, bool], None]:
+        def kept(context: click.Context, _: click.Parameter, given: bool) -> None:
+            if given and context.meta.setdefault(_SHOWN, value) is not value:
+                raise click.UsageError("--verbose and --quiet are opposites.", context)
+
+        return kept
+
+    for short, name, value, text in reversed(choices):
+        command = click.option(short, name, is_flag=True, expose_value=False, callback=keep(value), help=text)(command)
+    return command
+
+
+_SHOWN = "harness.shown"
+"""Where the context keeps how much is printed."""
+
+
 def _options(command: Callable[..., Any], *, without: Set[str] = frozenset()) -> Callable[..., Any]:
+    command = _shown_options(command)
     for option in reversed([option for option in OPTIONS if option.name not in without]):
-        default = "" if option.default in (None, (), False) else f"  [default: {_shown(option.default)}]"
+        default = "" if option.default in (None, (), False) else f"  [default: {_joined(option.default)}]"
         command = click.option(
             option.flag,
             option.name,
@@ -64,7 +100,7 @@ def _how(option: Option) -> dict[str, Any]:
     return {"multiple": option.repeatable, "metavar": option.metavar}
 
 
-def _shown(default: Any) -> str:
+def _joined(default: Any) -> str:
     return " ".join(str(d) for d in default) if isinstance(default, tuple) else str(default)
 
 
@@ -225,6 +261,7 @@ def explore(random_seed: int, **given: Any) -> None:
 
 @main.command()
 @click.argument("record", type=click.Path(path_type=Path))
+@_shown_options
 def report(record: Path) -> None:
     """Print a record that --record wrote as the run itself printed it, and end with its exit status."""
     with _guarded():
@@ -292,20 +329,42 @@ def _finish(record: Record, options: Options) -> None:
 
 
 def _print(record: Record) -> None:
-    """The report, as wide as the terminal, or as COLUMNS says, or 160."""
-    from rich.console import Console
+    """The report, as wide as the terminal; into a pipe without colour, on lines that are not wrapped."""
+    from harness.reports import figures, terminal
 
-    from harness.reports import terminal
+    shown = click.get_current_context().meta.get(_SHOWN, Shown.SCREEN)
+    tty = sys.stdout.isatty()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a locale that has no such sign is no reason to lose a verdict
+    if shown is Shown.FIGURES:
+        from rich.console import Console
 
-    columns = os.environ.get("COLUMNS", "")
-    if sys.stdout.isatty():
-        terminal.print_record(record, Console(highlight=False))
+        if tty:
+            figures.print_record(record, Console(highlight=False))
+            return
+        console = Console(highlight=False, width=_PIPED)
+        with console.capture() as captured:
+            figures.print_record(record, console)
+        # Tables fill their lines with blanks.
+        click.echo("\n".join(line.rstrip() for line in captured.get().splitlines()))
         return
-    console = Console(highlight=False, width=int(columns) if columns.isdigit() else 160)
-    with console.capture() as captured:
-        terminal.print_record(record, console)
-    # Tables fill their lines with blanks.
-    click.echo("\n".join(line.rstrip() for line in captured.get().splitlines()))
+    width = shutil.get_terminal_size().columns if tty else None
+    lines = (terminal.verdict if shown is Shown.VERDICT else terminal.screen)(record, width)
+    plain = "NO_COLOR" in os.environ or os.environ.get("TERM") == "dumb"
+    click.echo("\n".join(line.text if plain else click.style(line.text, **_STYLES[line.style]) for line in lines))
+
+
+_PIPED = 10_000
+"""Columns of a table into a pipe: none is ever wrapped."""
+
+_STYLES: Mapping[str, Mapping[str, Any]] = {
+    "": {},
+    "bold": {"bold": True},
+    "dim": {"dim": True},
+    "held": {"fg": "green"},
+    "broken": {"fg": "red", "bold": True},
+    "undecided": {"fg": "magenta"},  # yellow cannot be read on white
+}
 
 
 def _make(

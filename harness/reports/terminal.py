@@ -1,285 +1,198 @@
-"""The report on a terminal, in the sections of the original load test's summary."""
+"""The report on a terminal, on one screen where everything held.
+
+A held run is a table with a row for each run; a broken one begins with the finding that shows most. `figures` has all
+of the numbers.
+"""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Sequence
 
-from rich.console import Console, Group, RenderableType
-from rich.markup import escape
-from rich.padding import Padding
-from rich.table import Table
-from rich.text import Text
-
-from harness.plain import from_plain
 from harness.records import Record, RunRecord
-from harness.verdict.findings import Finding, Truth, counted, flat
+from harness.reports import rows
+from harness.reports.layout import Line, paragraph, table, wrap
+from harness.reports.rows import SIGNS, Row, Told
+from harness.schedules.result import Move, Schedule
+from harness.verdict.findings import Truth, counted, flat
 
-if TYPE_CHECKING:
-    from harness.schedules.result import Exploration
+OTHERS = 8
+"""Findings told in two lines each, after the first one."""
 
-_STYLES = {Truth.HELD: "green", Truth.BROKEN: "bold red", Truth.UNDECIDED: "yellow"}
-_SIGNS = {Truth.HELD: "✓", Truth.BROKEN: "✗", Truth.UNDECIDED: "?"}
+CALLS = 4
+"""Calls shown of the first proof."""
+
+WIDEST_LANES = 120
+"""A schedule whose lanes need more columns than this is told as a list, where the width is not given."""
+
+NARROWEST_LANE = 24
 
 
-def print_record(record: Record, console: Console) -> None:
-    """Print the whole report."""
-    console.print(_configuration(record))
+def screen(record: Record, width: int | None) -> list[Line]:
+    """What a person looks at: findings first where there are any, then the runs, what was not tried, the verdict.
+
+    `width`: columns of the terminal; None for a pipe, where nothing is wrapped and nothing cut.
+    """
+    lines = findings(record.runs, width)
+    lines += paragraph("server   ", rows.server(record), width, "dim")
+    lines += paragraph("applied  ", rows.applied(record), width, "dim")
+    lines += [Line(""), *table_of(map(rows.row, record.runs), width), Line("")]
     for run in record.runs:
-        console.print(_run(run))
-    console.print(verdict_line(record))
+        for note in run.notes:
+            lines += paragraph(f"note: {run.kind} ({run.target}): ", note, width, "undecided", rest=" " * 6)
+    for sentence in rows.not_tried(record):
+        lines += paragraph("not tried: ", sentence, width, "dim")
+    return [*lines, *verdict(record, width)]
 
 
-def verdict_line(record: Record) -> Text:
-    """The last line: the verdict, and what it rests on."""
-    findings = [f for run in record.runs for f in run.findings]
-    found = {truth: sum(f.truth is truth for f in findings) for truth in Truth}
-    line = Text.assemble(
-        ("verdict: ", "bold"),
-        (record.truth.value, _STYLES[record.truth]),
-        f" - {found[Truth.HELD]} held, {found[Truth.BROKEN]} broken, {found[Truth.UNDECIDED]} undecided"
-        f" in {counted(len(record.runs), 'run')}"
-        f" on PostgreSQL {record.environment.version} ({record.environment.kind})",
-    )
-    if record.interrupted:
-        line.append("; interrupted", "yellow")
-    return line
+def verdict(record: Record, width: int | None) -> list[Line]:
+    """The last line, alone."""
+    return paragraph("", rows.verdict(record), width, record.truth.value)
 
 
-def _configuration(record: Record) -> RenderableType:
-    environment = record.environment
-    settings = ", ".join(f"{name}={value}" for name, value in environment.settings.items())
-    rows = {
-        "server": f"{environment}, {environment.cores} cores",
-        "settings": settings,
-        "migrations": ", ".join(f"{f.path} ({f.sha256[:8]})" for f in record.migrations),
-        "seed": ", ".join(f"{f.path} ({f.sha256[:8]})" for f in record.seeds),
-        "contract": record.contract,
-        "profile": record.profile,
-    }
-    return _section("configuration", _pairs(rows))
+def table_of(made: Iterable[Row], width: int | None) -> list[Line]:
+    """A table with a row for each run."""
+    each = list(made)
+    signs = {truth.value: sign for truth, sign in SIGNS.items()}
+    cells = [
+        ("", *rows.HEAD),
+        *((f"{signs[r.truth]} {r.truth}", r.name, r.tried, r.answers, r.p95, r.claims) for r in each),
+    ]
+    head, *body = table(cells, width, wrapped=(2, 3, 5))
+    lines = [Line(text, "dim") for text in head]
+    for r, texts in zip(each, body, strict=True):
+        lines += [Line(text, r.truth if r.truth != "held" else "") for text in texts]
+    return lines
 
 
-def _run(run: RunRecord) -> RenderableType:
-    plan = ", ".join(f"{name}={_plan_value(value)}" for name, value in run.plan.items() if _worth_showing(name, value))
-    title = f"{run.kind} through {run.target}: {plan}" + (f"  [{run.test}]" if run.test else "")
-    parts: list[RenderableType] = [Text(f"\n{title}", "bold")]
-    if run.metrics is not None:
-        parts.append(_section("scan results", _results(run)))
-        parts.append(_section("response times (ms)", _times(run)))
-    if "http" in run.details:
-        parts.append(_section("http", _http(run.details["http"])))
-    if run.overlap is not None:
-        parts.append(_section("race handling", _race(run)))
-    explored = _explored(run)
-    if explored is not None:
-        parts.append(_section("interleavings", _exploration(explored, run.truth)))
-    thresholds = [f for f in run.findings if f.id.startswith("threshold.")]
-    claims = [f for f in run.findings if not f.id.startswith("threshold.")]
-    if thresholds:
-        parts.append(_section("thresholds", findings_table(thresholds)))
-    if claims:
-        parts.append(_section("claims", findings_table(claims)))
-    parts += [Text(f"  note: {note}", "yellow") for note in run.notes]
-    parts += [_proof(f, run.unit) for f in run.findings if f.truth is not Truth.HELD]
-    if explored is not None:
-        parts += _schedules(explored)
-    if run.interrupted:
-        parts.append(Text("  interrupted: what follows rests on the calls made until then", "yellow"))
-    return Group(*parts)
+def findings(runs: Sequence[RunRecord], width: int | None) -> list[Line]:
+    """What is not held: the first whole, the others with what was observed."""
+    all_told = rows.told(runs)
+    if not all_told:
+        return []
+    first, *others = all_told
+    lines = [*finding(first, width), Line("")]
+    if others:
+        lines.append(Line(f"also not held ({len(others)}):", "bold"))
+        for each in others[:OTHERS]:
+            lines += _brief(each, width)
+        if len(others) > OTHERS:
+            lines.append(Line(f"  and {len(others) - OTHERS} more; -v shows all of them", "bold"))
+        lines.append(Line(""))
+    return lines
 
 
-def _worth_showing(name: str, value: Any) -> bool:
-    """Whether a line of the plan tells a reader something; the record has all of it."""
-    return name != "command" and value is not None and value is not False
+def finding(each: Told, width: int | None) -> list[Line]:
+    """A finding with all that a person needs: claim, proof, where, remedy, the command that repeats it."""
+    found, run = each.finding, each.run
+    truth = found.truth.value
+    lines = paragraph(f"{SIGNS[found.truth]} {truth}: ", found.claim, width, truth, rest="    ")
+    limit = f" (limit {found.limit})" if found.limit and found.limit != "none" else ""
+    lines += paragraph("  ", f"{_source(each)}: {found.observed}{limit}{_also(each)}", width)
+    if run.test:
+        lines += paragraph("  test: ", run.test, width)
+    for text in rows.proof(found, run.unit, 0 if each.schedule is not None else CALLS):
+        indent = " " * (len(text) - len(text.lstrip()))
+        lines += paragraph("  " + indent, text.lstrip(), width, rest="      " + indent)
+    if each.schedule is not None:
+        lines += schedule(each.schedule, rows.lanes(run, each.schedule), width)
+    if found.location is not None and str(found.location):
+        lines += paragraph("  where: ", str(found.location), width, rest="    ")
+    if found.remedy:
+        lines += paragraph("  remedy: ", found.remedy, width, rest="    ")
+    if found.replay:
+        # A command is copied whole: it is not wrapped here.
+        lines.append(Line(f"  repeat: {found.replay}", "bold"))
+    return lines
 
 
-def _plan_value(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:g}"
-    if isinstance(value, list):
-        if any(isinstance(part, dict) for part in value):  # patterns side by side
-            return " + ".join(map(_plan_value, value))
-        return f"({', '.join(map(_plan_value, value))})"
-    if isinstance(value, dict):
-        return f"({', '.join(f'{name}={_plan_value(each)}' for name, each in value.items())})"
-    return str(value)
+def _source(each: Told) -> str:
+    return f"{each.finding.id}, {each.run.kind} ({each.run.target})"
 
 
-def _results(run: RunRecord) -> RenderableType:
-    metrics = run.metrics
-    assert metrics is not None
-    rows = {name: f"{count}" for name, count in metrics.counts.items()}
-    rows = {"calls": f"{metrics.calls} in {metrics.seconds:.2f} s ({_per_second(run)})"} | rows
-    rows |= {f"check: {name}": f"{passed} passed, {failed} failed" for name, (passed, failed) in metrics.checks.items()}
-    return _pairs(rows)
+def _also(each: Told) -> str:
+    return f"; also in {counted(each.also, 'other run')}" if each.also else ""
 
 
-def _per_second(run: RunRecord) -> str:
-    assert run.metrics is not None
-    return f"{run.metrics.calls / run.metrics.seconds:.0f}/s" if run.metrics.seconds else "no time measured"
+def _brief(each: Told, width: int | None) -> list[Line]:
+    found = each.finding
+    head = f"  {SIGNS[found.truth]} {found.truth.value}: "
+    lines = paragraph(head, found.claim, width, found.truth.value, rest="    ")
+    lines += paragraph("    ", f"{_source(each)}: {found.observed}{_also(each)}", width)
+    if found.truth is Truth.UNDECIDED and found.remedy:
+        lines += paragraph("    remedy: ", found.remedy, width, rest="      ")
+    return lines
 
 
-def _times(run: RunRecord) -> RenderableType:
-    metrics = run.metrics
-    assert metrics is not None
-    table = Table(box=None, pad_edge=False)
-    for column in ("outcome", "calls", "avg", "min", "med", "p90", "p95", "p99", "max"):
-        table.add_column(column, justify="left" if column == "outcome" else "right")
-    for label, trend in metrics.trends.items():
-        values = (trend.avg, trend.min, trend.med, trend.p90, trend.p95, trend.p99, trend.max)
-        table.add_row(label, str(trend.count), *("-" if v is None else f"{v:.2f}" for v in values))
-    left_out = metrics.calls - metrics.trends["all"].count
-    if not left_out:
-        return table
-    return Group(table, Text(f"{counted(left_out, 'call')} not timed: made to wait on purpose, or in doubt", "dim"))
+def schedule(found: Schedule, names: Sequence[str], width: int | None) -> list[Line]:
+    """The schedule as lanes, one for each call; as a list where lanes would be too narrow to read, or very wide."""
+    lines = [Line("")]
+    about = ", ".join(part for part in (found.variant, counted(found.keys, "key") if found.keys else "") if part)
+    lines += paragraph("  ", f"schedule {found.replay}" + (f" ({about})" if about else ""), width, "bold")
+    cells = [_cells(move) for move in found.moves]
+    natural = [
+        max([len(name), *(len(text) + 2 for each, texts in zip(found.moves, cells, strict=True) if each.call == lane
+                          for text in texts)])
+        for lane, name in enumerate(names)
+    ]  # fmt: skip
+    widths = _shared(natural, (WIDEST_LANES if width is None else width) - 7 - 3 * len(names))
+    if any(w < min(n, NARROWEST_LANE) for w, n in zip(widths, natural, strict=True)) or (
+        width is None and widths != natural
+    ):
+        lines += _listed(found, names, width)
+    else:
+        lines += _lanes(found, names, widths, cells)
+    lines.append(Line(""))
+    for call in found.calls:
+        name = names[call.call] if call.call < len(names) else f"call {rows.letter(call.call)}"
+        answer = f": {flat(call.answer)}" if flat(call.answer) else ""
+        lines += paragraph("  ", f"{name} on {call.key} returned {call.label}{answer}", width, rest=" " * 6)
+    for place, left in found.state.items():
+        for each in left:
+            lines += paragraph("  ", f"left in {place}: {flat(each)}", width, rest=" " * 6)
+    return lines
 
 
-def _http(told: Mapping[str, Any]) -> RenderableType:
-    checks = told["checks"].items()
-    rows = {f"check: {name}": f"{each['passed']} passed, {each['failed']} failed" for name, each in checks}
-    rows |= {f"status {status}" if status != "0" else "no answer": str(n) for status, n in told["statuses"].items()}
-    return _pairs({"through": f"{_served_by(told)} at {told['url']}, {told['connections']} connections"} | rows)
+def _shared(natural: Sequence[int], room: int) -> list[int]:
+    """The widths of lanes: what they need, or an even share of the room with what narrow ones leave."""
+    widths, left, lanes = [0] * len(natural), room, len(natural)
+    for lane in sorted(range(len(natural)), key=lambda n: natural[n]):
+        widths[lane] = max(min(natural[lane], left // lanes), 0)
+        left -= widths[lane]
+        lanes -= 1
+    return widths
 
 
-def _served_by(told: Mapping[str, Any]) -> str:
-    served = told["postgrest"]
-    return f"PostgREST {served['version']} ({served['how']}; pool of {served['pool']})" if served else "PostgREST"
+def _cells(move: Move) -> list[str]:
+    place = f"{move.line}: " if move.line else ""
+    return [place + " ".join(move.text.split()), *(f"-> {result}" for result in move.results)]
 
 
-def _race(run: RunRecord) -> RenderableType:
-    overlap = run.overlap
-    assert overlap is not None
-    assert run.metrics is not None
-    rows: dict[str, str] = {}
-    clients = run.plan.get("clients")
-    refused = Counter(r.refused for r in overlap.rounds if r.callers == clients and r.keys == 1)
-    if clients and refused:
-        rounds = counted(refused.total(), "plain round")
-        rows["expected"] = (
-            f"{max(clients - overlap.capacity, 0)} of {clients} refused in each of {rounds} of all clients on one key"
-        )
-        rows["observed"] = ", ".join(
-            f"{n} of {clients} in {counted(times, 'round')}" for n, times in sorted(refused.items())
-        )
-    rows |= {
-        "rounds": f"{len(overlap.rounds)} plain, {overlap.held_rounds} with a transaction held open",
-        "overlapped on the server": f"{overlap.overlapped} of {len(overlap.rounds)} plain rounds, "
-        f"{_rounded(overlap.at_once_p50)} calls in progress at once (median)",
-        "inside the function at once": f"{overlap.inside} of them",
-        "start spread": f"{_rounded(overlap.spread_p50_us)} us (median), {_rounded(overlap.spread_p95_us)} us (p95)",
-    }
-    if run.truth is not Truth.BROKEN and overlap.overlapped:
-        bound = f"has a chance under {overlap.escape_bound:.2%} per overlapped round (95 % confidence)"
-        rows["a fault that did not show"] = bound
-    return _pairs(rows)
+def _lanes(found: Schedule, names: Sequence[str], widths: Sequence[int], cells: Sequence[Sequence[str]]) -> list[Line]:
+    def joined(first: str, texts: Sequence[str]) -> str:
+        padded = [text.ljust(w) for text, w in zip(texts, widths, strict=True)]
+        return ("  " + first.ljust(4) + " | " + " | ".join(padded)).rstrip()
+
+    lines = [Line(joined("step", names), "dim"), Line("  -----+-" + "-+-".join("-" * w for w in widths), "dim")]
+    for move, texts in zip(found.moves, cells, strict=True):
+        first = str(move.number)
+        for text in texts:
+            result = text.startswith("-> ")
+            for n, piece in enumerate(wrap(text, widths[move.call] - 2)):
+                shown = f"  {piece}" if result or n else piece
+                lines.append(
+                    Line(joined(first, [shown if lane == move.call else "" for lane in range(len(names))]),
+                         "bold" if result else "")
+                )  # fmt: skip
+                first = ""
+    return lines
 
 
-def _explored(run: RunRecord) -> Exploration | None:
-    if "exploration" not in run.details:
-        return None
-    from harness.schedules.result import Exploration
-
-    return from_plain(Exploration, run.details["exploration"])
-
-
-def _exploration(found: Exploration, truth: Truth) -> RenderableType:
-    table = Table(box=None, pad_edge=False)
-    for column in ("variant", "keys", "schedules", "before reduction", "tried all", "ended"):
-        table.add_column(column, justify="right" if column in ("keys", "schedules", "before reduction") else "left")
-    for case in found.cases:
-        ended = "; ".join(f"{labels} x{count}" for labels, count in case.outcomes.items())
-        tried = "yes" if case.exhausted else "no"
-        table.add_row(case.variant, str(case.keys), str(case.schedules), str(case.before_reduction), tried, ended)
-    seconds = f"{found.seconds:.1f} s; {found.search} search"
-    not_covered = [Text(f"not covered: {each}", "dim") for each in found.not_covered]
-    return Group(Text(f"{_sentence(found, truth)} ({seconds})", _STYLES[truth]), table, *not_covered)
-
-
-def _sentence(found: Exploration, truth: Truth) -> str:
-    tried = f"{counted(found.schedules, 'interleaving')} of {found.calls} concurrent calls at statement level"
-    if truth is Truth.BROKEN:
-        return f"{tried}; the shortest one that breaks each claim stands below"
-    return f"all {tried} hold ({found.before_reduction} before reduction)" if found.exhausted else f"{tried} hold"
-
-
-def _schedules(found: Exploration) -> list[RenderableType]:
-    """Each broken schedule once, as steps that a person can follow, with what was returned and what was left."""
-    claims: dict[str, list[str]] = {}
-    schedules = {schedule.replay: schedule for schedule in found.broken.values()}
-    for name, schedule in found.broken.items():
-        claims.setdefault(schedule.replay, []).append(name)
-    if found.replayed is not None:
-        schedules.setdefault(found.replayed.replay, found.replayed)
-    parts: list[RenderableType] = []
-    for replay, schedule in schedules.items():
-        why = f" breaks {', '.join(claims[replay])}" if replay in claims else ""
-        parts.append(Text(f"\n  schedule {replay}{why} ({schedule.variant}, {counted(schedule.keys, 'key')})", "bold"))
-        parts.append(Padding(Text(schedule.table()), (0, 0, 0, 4)))
-        parts += [
-            Text(f"    {chr(ord('A') + call.call)} on {call.key} returned {call.label}: {flat(call.answer)}")
-            for call in schedule.calls
-        ]
-        parts += [Text(f"    left in {table}: {flat(row)}") for table, rows in schedule.state.items() for row in rows]
-    return parts
-
-
-def findings_table(findings: Iterable[Finding]) -> RenderableType:
-    """One line for each finding: its truth, its claim, what was observed."""
-    table = Table(box=None, pad_edge=False, show_header=False)
-    for finding in findings:
-        style = _STYLES[finding.truth]
-        table.add_row(
-            Text(f"{_SIGNS[finding.truth]} {finding.truth.value}", style),
-            Text(finding.claim),
-            Text(finding.observed, "dim" if finding.truth is Truth.HELD else style),
-        )
-    return table
-
-
-def _proof(finding: Finding, unit: str) -> RenderableType:
-    """Everything that a person needs to believe an open finding, and to see it again; times are in `unit`."""
-    head = f"\n  {_SIGNS[finding.truth]} {finding.id}: {finding.claim}"
-    lines: list[RenderableType] = [Text(head, _STYLES[finding.truth])]
-    lines.append(Text(f"    observed {finding.observed}" + (f", limit {finding.limit}" if finding.limit else "")))
-    for piece in finding.evidence:
-        lines.append(Text(f"    - {piece.get('reason') or flat(piece)}"))
-        operations = piece.get("operations")
-        if operations:
-            lines.append(Padding(_operations(operations, unit), (0, 0, 0, 6)))
-    if finding.location is not None and str(finding.location):
-        lines.append(Text(f"    defined: {finding.location}"))
-    if finding.remedy:
-        lines.append(Text(f"    remedy: {finding.remedy}"))
-    if finding.replay:
-        lines.append(Text(f"    repeat: {finding.replay}", "cyan"))
-    return Group(*lines)
-
-
-def _operations(operations: Iterable[Mapping[str, Any]], unit: str) -> RenderableType:
-    table = Table(box=None, pad_edge=False)
-    for column in ("call", "client", "key", f"called ({unit})", f"returned ({unit})", "outcome", "answer"):
-        table.add_column(column, overflow="fold")
-    for o in operations:
-        returned = "never" if o["returned_ms"] is None else f"{o['returned_ms']:.10g}"
-        outcome = o["outcome"] + (f" {o['code']}" if "code" in o else "")
-        outcome += f" ({o['held_open']})" if "held_open" in o else ""
-        row = (f"#{o['number']}", str(o["client"]), o["key"], f"{o['called_ms']:.10g}", returned, outcome)
-        table.add_row(*row, escape(flat(o["answer"])))
-    return table
-
-
-def _rounded(value: float | None) -> str:
-    return "-" if value is None else f"{value:.0f}"
-
-
-def _section(title: str, body: RenderableType) -> RenderableType:
-    return Group(Text(f"  {title}", "bold cyan"), Padding(body, (0, 0, 0, 4)))
-
-
-def _pairs(rows: Mapping[str, str]) -> RenderableType:
-    table = Table(box=None, pad_edge=False, show_header=False)
-    for name, value in rows.items():
-        table.add_row(Text(name, "dim"), Text(value))
-    return table
+def _listed(found: Schedule, names: Sequence[str], width: int | None) -> list[Line]:
+    lines: list[Line] = []
+    widest = max(map(len, names), default=0)
+    for move in found.moves:
+        first, *results = _cells(move)
+        lines += paragraph(f"  {move.number:>3}  {names[move.call].ljust(widest)}  ", first, width)
+        for result in results:
+            lines += paragraph(" " * (widest + 9), result, width, "bold")
+    return lines

@@ -29,6 +29,8 @@ class Trend:
     p95: float | None
     p99: float | None
     max: float | None
+    p95_interval: tuple[float, float] | None = None
+    """The 95 % confidence interval of `p95`, as if calls were independent; None where they are too few."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,8 @@ class Metrics:
     """Check -> (passed, failed)."""
     late: int
     """Arrivals that could not start in time."""
+    outcomes: Mapping[str, int] = field(default_factory=dict)
+    """Outcome label -> calls; the part of `counts` that adds up to all calls."""
     durations: Sequence[float] = field(default=(), compare=False, repr=False, metadata=LEFT_OUT)
     """Sorted, in milliseconds; what the duration metric's percentiles are taken from. As many as there were calls, so
     they are not kept in the record: the trends say what they come to."""
@@ -65,6 +69,21 @@ def percentile(ordered: Sequence[float], share: float) -> float:
     return ordered[below] + (ordered[above] - ordered[below]) * (at - below)
 
 
+def interval(ordered: Sequence[float], share: float) -> tuple[float, float] | None:
+    """The 95 % confidence interval of the share's percentile, from the values' ranks; None where they are too few.
+
+    How many of n values lie below the true percentile is binomial, whatever the distribution is; its normal
+    approximation (Hahn and Meeker, "Statistical Intervals", 1991, section 5.2). Calls that were slow together, as
+    behind one checkpoint, are no independent draws: the true interval is wider then.
+    """
+    count = len(ordered)
+    middle, spread = count * share, 1.96 * math.sqrt(count * share * (1 - share))
+    low, high = math.floor(middle - spread), math.ceil(middle + spread)
+    if low < 0 or high >= count:
+        return None
+    return ordered[low], ordered[high]
+
+
 def trend(ordered: Sequence[float], seconds: float) -> Trend:
     """The trend of sorted durations, in milliseconds."""
     if not ordered:
@@ -79,6 +98,7 @@ def trend(ordered: Sequence[float], seconds: float) -> Trend:
         percentile(ordered, 0.95),
         percentile(ordered, 0.99),
         ordered[-1],
+        interval(ordered, 0.95),
     )
 
 
@@ -134,5 +154,6 @@ def measure(history: History, contract: Contract, expected: frozenset[str], late
         | {name: count / calls if calls else 0.0 for name, count in counts.items()},
         checks,
         late,
+        dict(sorted(labels.items())),
         everything,
     )

@@ -1,0 +1,259 @@
+"""Every figure of a record, in the sections of the original load test's summary."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.markup import escape
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from harness.records import Record, RunRecord
+from harness.reports import rows
+from harness.reports.rows import SIGNS
+from harness.schedules.result import Exploration
+from harness.verdict.findings import Finding, Truth, counted, flat
+
+_STYLES = {Truth.HELD: "green", Truth.BROKEN: "bold red", Truth.UNDECIDED: "yellow"}
+
+
+def print_record(record: Record, console: Console) -> None:
+    """Print every figure of every run, then the verdict."""
+    console.print(_configuration(record))
+    for run in record.runs:
+        console.print(_run(run))
+    console.print(Text(rows.verdict(record), _STYLES[record.truth]))
+
+
+def _configuration(record: Record) -> RenderableType:
+    environment = record.environment
+    settings = ", ".join(f"{name}={value}" for name, value in environment.settings.items())
+    rows = {
+        "server": f"{environment}, {environment.cores} cores",
+        "settings": settings,
+        "migrations": ", ".join(f"{f.path} ({f.sha256[:8]})" for f in record.migrations),
+        "seed": ", ".join(f"{f.path} ({f.sha256[:8]})" for f in record.seeds),
+        "contract": record.contract,
+        "profile": record.profile,
+    }
+    return _section("configuration", _pairs(rows))
+
+
+def _run(run: RunRecord) -> RenderableType:
+    plan = ", ".join(f"{name}={_plan_value(value)}" for name, value in run.plan.items() if _worth_showing(name, value))
+    title = f"{run.kind} through {run.target}: {plan}" + (f"  [{run.test}]" if run.test else "")
+    parts: list[RenderableType] = [Text(f"\n{title}", "bold")]
+    if run.metrics is not None:
+        parts.append(_section("scan results", _results(run)))
+        parts.append(_section("response times (ms)", _times(run)))
+    if "http" in run.details:
+        parts.append(_section("http", _http(run.details["http"])))
+    if run.overlap is not None:
+        parts.append(_section("race handling", _race(run)))
+    explored = rows.exploration(run)
+    if explored is not None:
+        parts.append(_section("interleavings", _exploration(explored, run.truth)))
+    thresholds = [f for f in run.findings if f.id.startswith("threshold.")]
+    claims = [f for f in run.findings if not f.id.startswith("threshold.")]
+    if thresholds:
+        parts.append(_section("thresholds", findings_table(thresholds)))
+    if claims:
+        parts.append(_section("claims", findings_table(claims)))
+    parts += [Text(f"  note: {note}", "yellow") for note in run.notes]
+    parts += [_proof(f, run.unit) for f in run.findings if f.truth is not Truth.HELD]
+    if explored is not None:
+        parts += _schedules(explored)
+    if run.interrupted:
+        parts.append(Text("  interrupted: what follows rests on the calls made until then", "yellow"))
+    return Group(*parts)
+
+
+def _worth_showing(name: str, value: Any) -> bool:
+    """Whether a line of the plan tells a reader something; the record has all of it."""
+    return name != "command" and value is not None and value is not False
+
+
+def _plan_value(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, list):
+        if any(isinstance(part, dict) for part in value):  # patterns side by side
+            return " + ".join(map(_plan_value, value))
+        return f"({', '.join(map(_plan_value, value))})"
+    if isinstance(value, dict):
+        return f"({', '.join(f'{name}={_plan_value(each)}' for name, each in value.items())})"
+    return str(value)
+
+
+def _results(run: RunRecord) -> RenderableType:
+    metrics = run.metrics
+    assert metrics is not None
+    rows = {name: f"{count}" for name, count in metrics.counts.items()}
+    rows = {"calls": f"{metrics.calls} in {metrics.seconds:.2f} s ({_per_second(run)})"} | rows
+    rows |= {f"check: {name}": f"{passed} passed, {failed} failed" for name, (passed, failed) in metrics.checks.items()}
+    return _pairs(rows)
+
+
+def _per_second(run: RunRecord) -> str:
+    assert run.metrics is not None
+    return f"{run.metrics.calls / run.metrics.seconds:.0f}/s" if run.metrics.seconds else "no time measured"
+
+
+def _times(run: RunRecord) -> RenderableType:
+    metrics = run.metrics
+    assert metrics is not None
+    table = Table(box=None, pad_edge=False)
+    for column in ("outcome", "calls", "avg", "min", "med", "p90", "p95", "p99", "max"):
+        table.add_column(column, justify="left" if column == "outcome" else "right")
+    for label, trend in metrics.trends.items():
+        values = (trend.avg, trend.min, trend.med, trend.p90, trend.p95, trend.p99, trend.max)
+        table.add_row(label, str(trend.count), *("-" if v is None else f"{v:.2f}" for v in values))
+    left_out = metrics.calls - metrics.trends["all"].count
+    if not left_out:
+        return table
+    return Group(table, Text(f"{counted(left_out, 'call')} not timed: made to wait on purpose, or in doubt", "dim"))
+
+
+def _http(told: Mapping[str, Any]) -> RenderableType:
+    checks = told["checks"].items()
+    rows = {f"check: {name}": f"{each['passed']} passed, {each['failed']} failed" for name, each in checks}
+    rows |= {f"status {status}" if status != "0" else "no answer": str(n) for status, n in told["statuses"].items()}
+    return _pairs({"through": f"{_served_by(told)} at {told['url']}, {told['connections']} connections"} | rows)
+
+
+def _served_by(told: Mapping[str, Any]) -> str:
+    served = told["postgrest"]
+    return f"PostgREST {served['version']} ({served['how']}; pool of {served['pool']})" if served else "PostgREST"
+
+
+def _race(run: RunRecord) -> RenderableType:
+    overlap = run.overlap
+    assert overlap is not None
+    assert run.metrics is not None
+    rows: dict[str, str] = {}
+    clients = run.plan.get("clients")
+    refused = Counter(r.refused for r in overlap.rounds if r.callers == clients and r.keys == 1)
+    if clients and refused:
+        rounds = counted(refused.total(), "plain round")
+        rows["expected"] = (
+            f"{max(clients - overlap.capacity, 0)} of {clients} refused in each of {rounds} of all clients on one key"
+        )
+        rows["observed"] = ", ".join(
+            f"{n} of {clients} in {counted(times, 'round')}" for n, times in sorted(refused.items())
+        )
+    rows |= {
+        "rounds": f"{len(overlap.rounds)} plain, {overlap.held_rounds} with a transaction held open",
+        "overlapped on the server": f"{overlap.overlapped} of {len(overlap.rounds)} plain rounds, "
+        f"{_rounded(overlap.at_once_p50)} calls in progress at once (median)",
+        "inside the function at once": f"{overlap.inside} of them",
+        "start spread": f"{_rounded(overlap.spread_p50_us)} us (median), {_rounded(overlap.spread_p95_us)} us (p95)",
+    }
+    if run.truth is not Truth.BROKEN and overlap.overlapped:
+        bound = f"has a chance under {overlap.escape_bound:.2%} per overlapped round (95 % confidence)"
+        rows["a fault that did not show"] = bound
+    return _pairs(rows)
+
+
+def _exploration(found: Exploration, truth: Truth) -> RenderableType:
+    table = Table(box=None, pad_edge=False)
+    for column in ("variant", "keys", "schedules", "before reduction", "tried all", "ended"):
+        table.add_column(column, justify="right" if column in ("keys", "schedules", "before reduction") else "left")
+    for case in found.cases:
+        ended = "; ".join(f"{labels} x{count}" for labels, count in case.outcomes.items())
+        tried = "yes" if case.exhausted else "no"
+        table.add_row(case.variant, str(case.keys), str(case.schedules), str(case.before_reduction), tried, ended)
+    seconds = f"{found.seconds:.1f} s; {found.search} search"
+    not_covered = [Text(f"not covered: {each}", "dim") for each in found.not_covered]
+    return Group(Text(f"{_sentence(found, truth)} ({seconds})", _STYLES[truth]), table, *not_covered)
+
+
+def _sentence(found: Exploration, truth: Truth) -> str:
+    tried = f"{counted(found.schedules, 'interleaving')} of {found.calls} concurrent calls at statement level"
+    if truth is Truth.BROKEN:
+        return f"{tried}; the shortest one that breaks each claim stands below"
+    return f"all {tried} hold ({found.before_reduction} before reduction)" if found.exhausted else f"{tried} hold"
+
+
+def _schedules(found: Exploration) -> list[RenderableType]:
+    """Each broken schedule once, as steps that a person can follow, with what was returned and what was left."""
+    claims: dict[str, list[str]] = {}
+    schedules = {schedule.replay: schedule for schedule in found.broken.values()}
+    for name, schedule in found.broken.items():
+        claims.setdefault(schedule.replay, []).append(name)
+    if found.replayed is not None:
+        schedules.setdefault(found.replayed.replay, found.replayed)
+    parts: list[RenderableType] = []
+    for replay, schedule in schedules.items():
+        why = f" breaks {', '.join(claims[replay])}" if replay in claims else ""
+        parts.append(Text(f"\n  schedule {replay}{why} ({schedule.variant}, {counted(schedule.keys, 'key')})", "bold"))
+        parts.append(Padding(Text(schedule.table()), (0, 0, 0, 4)))
+        parts += [
+            Text(f"    {chr(ord('A') + call.call)} on {call.key} returned {call.label}: {flat(call.answer)}")
+            for call in schedule.calls
+        ]
+        parts += [Text(f"    left in {table}: {flat(row)}") for table, rows in schedule.state.items() for row in rows]
+    return parts
+
+
+def findings_table(findings: Iterable[Finding]) -> RenderableType:
+    """One line for each finding: its truth, its claim, what was observed."""
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for finding in findings:
+        style = _STYLES[finding.truth]
+        table.add_row(
+            Text(f"{SIGNS[finding.truth]} {finding.truth.value}", style),
+            Text(finding.claim),
+            Text(finding.observed, "dim" if finding.truth is Truth.HELD else style),
+        )
+    return table
+
+
+def _proof(finding: Finding, unit: str) -> RenderableType:
+    """Everything that a person needs to believe an open finding, and to see it again; times are in `unit`."""
+    head = f"\n  {SIGNS[finding.truth]} {finding.id}: {finding.claim}"
+    lines: list[RenderableType] = [Text(head, _STYLES[finding.truth])]
+    lines.append(Text(f"    observed {finding.observed}" + (f", limit {finding.limit}" if finding.limit else "")))
+    for piece in finding.evidence:
+        lines.append(Text(f"    - {piece.get('reason') or flat(piece)}"))
+        operations = piece.get("operations")
+        if operations:
+            lines.append(Padding(_operations(operations, unit), (0, 0, 0, 6)))
+    if finding.location is not None and str(finding.location):
+        lines.append(Text(f"    defined: {finding.location}"))
+    if finding.remedy:
+        lines.append(Text(f"    remedy: {finding.remedy}"))
+    if finding.replay:
+        lines.append(Text(f"    repeat: {finding.replay}", "cyan"))
+    return Group(*lines)
+
+
+def _operations(operations: Iterable[Mapping[str, Any]], unit: str) -> RenderableType:
+    table = Table(box=None, pad_edge=False)
+    for column in ("call", "client", "key", f"called ({unit})", f"returned ({unit})", "outcome", "answer"):
+        table.add_column(column, overflow="fold")
+    for o in operations:
+        returned = "never" if o["returned_ms"] is None else f"{o['returned_ms']:.10g}"
+        outcome = o["outcome"] + (f" {o['code']}" if "code" in o else "")
+        outcome += f" ({o['held_open']})" if "held_open" in o else ""
+        row = (f"#{o['number']}", str(o["client"]), o["key"], f"{o['called_ms']:.10g}", returned, outcome)
+        table.add_row(*row, escape(flat(o["answer"])))
+    return table
+
+
+def _rounded(value: float | None) -> str:
+    return "-" if value is None else f"{value:.0f}"
+
+
+def _section(title: str, body: RenderableType) -> RenderableType:
+    return Group(Text(f"  {title}", "bold cyan"), Padding(body, (0, 0, 0, 4)))
+
+
+def _pairs(rows: Mapping[str, str]) -> RenderableType:
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for name, value in rows.items():
+        table.add_row(Text(name, "dim"), Text(value))
+    return table

@@ -1,0 +1,266 @@
+"""What is said of a run in one row, of a finding in one block, and of a record in one sentence.
+
+The terminal, pytest's summary, the page and the comment on a pull request all say it in these words. A new kind of run
+adds a function and a line to `ROWS`; until it does, its row is made of its findings alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import PurePath
+from typing import Any
+
+from harness.plain import from_plain
+from harness.records import AppliedFile, Record, RunRecord
+from harness.schedules.result import Exploration, Schedule
+from harness.verdict.findings import Finding, Truth, counted, flat
+
+SIGNS = {Truth.HELD: "✓", Truth.BROKEN: "✗", Truth.UNDECIDED: "?"}
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One run. Each text may be empty."""
+
+    name: str
+    truth: str
+    """held, broken or undecided."""
+    tried: str
+    """How much was tried, in the run's own unit: calls, rounds, schedules."""
+    answers: str
+    """What came of it, each with its number."""
+    p95: str
+    """In milliseconds, with its 95 % confidence interval where there are calls enough."""
+    claims: str
+    not_tried: tuple[str, ...] = ()
+    """What the run does not cover, a sentence each."""
+
+
+HEAD = ("run", "tried", "answers", "p95 (ms)", "claims")
+
+
+def row(run: RunRecord) -> Row:
+    """The run's row, by its kind."""
+    found = {truth: sum(f.truth is truth for f in run.findings) for truth in Truth}
+    claims = ", ".join(f"{n} {truth.value}" for truth, n in found.items() if n) or "none judged"
+    plain = Row(f"{run.kind} ({run.target})", run.truth.value, "", "", "", claims)
+    made = ROWS.get(run.kind, _load)(run, plain)
+    notes = ("interrupted: it rests on what was made until then",) if run.interrupted else ()
+    return replace(made, not_tried=made.not_tried + notes)
+
+
+def _load(run: RunRecord, plain: Row) -> Row:
+    """Any run whose calls were counted and timed."""
+    metrics = run.metrics
+    if metrics is None:
+        return plain
+    tried = counted(metrics.calls, "call")
+    not_tried: tuple[str, ...] = ()
+    overlap = run.overlap
+    if overlap is not None:
+        tried += f", {counted(len(overlap.rounds) + overlap.held_rounds, 'round')}"
+        if run.truth is not Truth.BROKEN and overlap.overlapped:
+            bound = f"{overlap.escape_bound:.2%} per overlapped round (95 % confidence)"
+            not_tried = (f"a fault that did not show has a chance under {bound}",)
+    answers = ", ".join(f"{name} {n}" for name, n in outcomes(run).items())
+    trend = metrics.trends["all"]
+    p95 = "" if trend.p95 is None else f"{trend.p95:.2f}"
+    if p95 and trend.p95_interval is not None:
+        low, high = trend.p95_interval
+        p95 += f" ({low:.2f} to {high:.2f})"
+    return replace(plain, tried=tried, answers=answers, p95=p95, not_tried=not_tried)
+
+
+def _explore(run: RunRecord, plain: Row) -> Row:
+    found = exploration(run)
+    if found is None:
+        return plain
+    ended: dict[str, int] = {}
+    for case in found.cases:
+        for labels, count in case.outcomes.items():
+            ended[labels] = ended.get(labels, 0) + count
+    answers = "; ".join(f"{labels} x{count}" for labels, count in ended.items())
+    tried = counted(found.schedules, "interleaving")
+    if found.exhausted:
+        tried = f"all {found.before_reduction} orders by {found.schedules} interleavings"
+    return replace(plain, tried=tried, answers=answers, not_tried=found.not_covered)
+
+
+def _overhead(run: RunRecord, plain: Row) -> Row:
+    """What HTTP adds, at each percentile."""
+    added = run.details.get("added") or []
+    answers = ", ".join(
+        f"p{each['share'] * 100:g} +{each['added']:.2f} ms ({each['low']:.2f} to {each['high']:.2f})"
+        for each in added
+        if each["added"] is not None and each["low"] is not None
+    )
+    return replace(plain, tried=f"{run.plan.get('pairs', 0)} pairs of blocks", answers=answers)
+
+
+ROWS: Mapping[str, Callable[[RunRecord, Row], Row]] = {
+    "explore": _explore,
+    "overhead": _overhead,
+}
+"""By the kind of run: what is said of it. The row that is handed in has the name, the truth and the claims."""
+
+
+def outcomes(run: RunRecord) -> dict[str, int]:
+    """The outcomes of a run's calls, each with its number; the metrics that are sums of these are left out."""
+    metrics = run.metrics
+    if metrics is None:
+        return {}
+    return {name: n for name, n in (metrics.outcomes or metrics.counts).items() if n}
+
+
+def exploration(run: RunRecord) -> Exploration | None:
+    """What an exploration found; None where the run is none."""
+    found = run.details.get("exploration")
+    return None if found is None else from_plain(Exploration, found, "exploration")
+
+
+def schedules(run: RunRecord) -> dict[str, Schedule]:
+    """By the id of a finding: the shortest schedule that breaks the claim."""
+    found = run.details.get("exploration") or {}
+    return {
+        name: from_plain(Schedule, each, f"schedule of {name}") for name, each in (found.get("broken") or {}).items()
+    }
+
+
+def lanes(run: RunRecord, schedule: Schedule) -> list[str]:
+    """What the calls of a schedule are called, in order."""
+    count = 1 + max((move.call for move in schedule.moves), default=-1)
+    names = [str(name) for name in run.details.get("sessions") or ()]
+    return [names[n] if n < len(names) else f"call {letter(n)}" for n in range(count)]
+
+
+def letter(call: int) -> str:
+    """The letter of a call in a replay text."""
+    return chr(ord("A") + call)
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """A finding that is not held, with the run that it is of."""
+
+    run: RunRecord
+    finding: Finding
+    schedule: Schedule | None
+    also: int = 0
+    """In how many more runs the same claim is not held."""
+
+
+def told(runs: Sequence[RunRecord]) -> list[Told]:
+    """What is not held, the most telling first: broken before undecided, a schedule before single calls before figures.
+
+    A claim that several runs break stands there once, by the run that shows it best.
+    """
+    found: dict[tuple[str, str], Told] = {}
+    for run in runs:
+        of_run = schedules(run)
+        for finding in run.findings:
+            if finding.truth is Truth.HELD:
+                continue
+            each = Told(run, finding, of_run.get(finding.id))
+            name = (finding.id, finding.truth.value)
+            before = found.get(name)
+            if before is None:
+                found[name] = each
+            else:
+                best = each if _rank(each) < _rank(before) else before
+                found[name] = replace(best, also=before.also + 1)
+    return sorted(found.values(), key=_rank)
+
+
+def _rank(each: Told) -> tuple[bool, bool, bool, bool]:
+    finding = each.finding
+    shows_calls = any(piece.get("operations") for piece in finding.evidence)
+    return (
+        finding.truth is not Truth.BROKEN,
+        each.schedule is None,
+        not shows_calls,
+        finding.id.startswith("threshold."),
+    )
+
+
+def proof(finding: Finding, unit: str, operations: int) -> Iterator[str]:
+    """The first piece of evidence: why, and its first calls, a line each; the rest is counted."""
+    if not finding.evidence:
+        return
+    piece = finding.evidence[0]
+    yield str(piece.get("reason") or flat(_without_operations(piece)))
+    calls = piece.get("operations") or ()
+    for call in calls[:operations]:
+        yield "  " + operation(call, unit)
+    if len(calls) > operations > 0:
+        yield f"  and {counted(len(calls) - operations, 'more call')}"
+
+
+def _without_operations(piece: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in piece.items() if name != "operations"}
+
+
+def operation(call: Mapping[str, Any], unit: str) -> str:
+    """One call on one line: who, when, what came of it."""
+    returned = "never returned" if call["returned_ms"] is None else f"returned {call['returned_ms']:.10g} {unit}"
+    held = f" ({call['held_open']})" if "held_open" in call else ""
+    outcome = " ".join(part for part in (call["outcome"] + held, call.get("code"), flat(call["answer"])) if part)
+    return f"#{call['number']} client {call['client']} called {call['called_ms']:.10g}, {returned}: {outcome}"
+
+
+def not_tried(record: Record) -> list[str]:
+    """What the runs do not cover, each sentence once, with the runs that it is said of."""
+    said: dict[str, list[str]] = {}
+    for run in record.runs:
+        each = row(run)
+        for sentence in each.not_tried:
+            said.setdefault(sentence, []).append(each.name)
+    lines = [f"{', '.join(dict.fromkeys(names))}: {sentence}" for sentence, names in said.items()]
+    kinds = {run.kind for run in record.runs}
+    if kinds and kinds <= LOADS:
+        lines.append("every order of the statements inside the function, which load meets by chance: harness explore")
+    return lines
+
+
+LOADS = frozenset({"burst", "race", "arrivals", "rescan", "unknown"})
+"""The kinds of run that fire calls and leave their order to the clock."""
+
+
+def verdict(record: Record) -> str:
+    """The last sentence: the verdict, and what it rests on."""
+    findings = [f for run in record.runs for f in run.findings]
+    found = {truth: sum(f.truth is truth for f in findings) for truth in Truth}
+    environment = record.environment
+    text = (
+        f"verdict: {record.truth.value} - {found[Truth.HELD]} held, {found[Truth.BROKEN]} broken,"
+        f" {found[Truth.UNDECIDED]} undecided in {counted(len(record.runs), 'run')}"
+        f" on PostgreSQL {environment.version} ({environment.kind})"
+    )
+    return text + ("; interrupted" if record.interrupted else "")
+
+
+def server(record: Record) -> str:
+    """The server in a line."""
+    return f"{record.environment}, {counted(record.environment.cores, 'core')}"
+
+
+def applied(record: Record) -> str:
+    """What was applied, in a line: each folder with the number of its files; the record has every file's sha256."""
+    parts = [
+        counted(len(record.migrations), "migration") + _folders(record.migrations),
+        counted(len(record.seeds), "seed file") + _folders(record.seeds),
+    ]
+    if record.contract:
+        parts.append(f"contract {record.contract}")
+    if record.profile:
+        parts.append(f"profile {record.profile}")
+    return "; ".join(parts)
+
+
+def _folders(files: Sequence[AppliedFile]) -> str:
+    """Folders as they are; a file that is alone in its folder by its own name."""
+    by_folder: dict[str, list[str]] = {}
+    for file in files:
+        by_folder.setdefault(str(PurePath(file.path).parent), []).append(file.path)
+    names = [paths[0] if len(paths) == 1 else folder for folder, paths in by_folder.items()]
+    return f" ({', '.join(names)})" if names else ""
