@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import gc
 import re
+import shutil
 import signal
 import sys
 from collections import Counter
@@ -28,9 +29,6 @@ if TYPE_CHECKING:
     from harness.environment.database import Database
     from harness.records import RunRecord
     from harness.run import Harness
-
-_SHOWN_LINES = 6
-"""Of the first proof of a claim that is not held; the record and `harness run` have all of it."""
 
 _OPTIONS = pytest.StashKey[Options]()
 _RUNS = pytest.StashKey[list[dict[str, Any]]]()
@@ -155,12 +153,15 @@ def harness(_harness_session: _Session, _harness_target: str, request: pytest.Fi
     `harness.burst(...)`, `harness.race(...)`, `harness.arrivals(...)`, `harness.rescan(...)` and `harness.unknown(...)`
     return a result whose `verdict` can be asserted.
     """
+    from harness.plain import to_plain
+
     opened = _harness_session.harness()
     before = len(opened.runs)
     opened.test, opened.target = request.node.nodeid, _harness_target
     yield opened
     made = opened.runs[before:]
-    request.node.stash[_RUNS] = [{"server": str(opened.environment)} | _summary(run) for run in made]
+    # Plain values: a worker of pytest-xdist sends them to the controller.
+    request.node.stash[_RUNS] = [{"server": str(opened.environment), "run": to_plain(run)} for run in made]
     times: Counter[str] = Counter()
     for run in made:
         times[run.kind] += 1
@@ -195,34 +196,6 @@ def _said(error: HarnessError) -> str:
     return str(HarnessError(spelled(error.what), tried=error.tried, next_step=spelled(error.next_step)))
 
 
-def _summary(run: RunRecord) -> dict[str, Any]:
-    """What the summary section says of a run, as plain values: a worker of pytest-xdist sends it to the controller."""
-    from harness.verdict.findings import said
-
-    trend = None if run.metrics is None else run.metrics.trends["all"]
-    return {
-        "test": run.test,
-        "pattern": run.kind,
-        "target": run.target,
-        "truth": run.truth.value,
-        "counts": _counts(run),
-        "p95": trend.p95 if trend is not None and trend.count else None,
-        "open": [
-            [
-                f.truth.value,
-                f.claim,
-                f.observed,
-                (said(f.evidence[0], run.unit)[:_SHOWN_LINES] if f.evidence else [])
-                + ([f"remedy: {f.remedy}"] if f.remedy else []),
-            ]
-            for f in run.findings
-            if f.truth.value != "held"
-        ],
-        "replay": next((f.replay for f in run.findings if f.replay), ""),
-        "notes": list(run.notes),
-    }
-
-
 def _counts(run: RunRecord) -> dict[str, int]:
     if "exploration" in run.details:
         return {"interleavings tried": sum(case["schedules"] for case in run.details["exploration"]["cases"])}
@@ -250,38 +223,40 @@ class _Collector:
         self.servers: dict[str, None] = {}
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        for run in getattr(report, "harness_runs", ()):
-            self.runs.append(run)
-            self.servers[run["server"]] = None
+        for each in getattr(report, "harness_runs", ()):
+            self.runs.append(each["run"])
+            self.servers[each["server"]] = None
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
-        """A line for each run; for every claim that is not held, what was observed, first proof, remedy, replay."""
+        """What `harness run` prints: findings first, then a row for each run, under the name of its test."""
         if not self.runs:
             return
-        write = terminalreporter.write_line
-        terminalreporter.section("harness")
-        for server in self.servers:
-            write(server)
-        for run in self.runs:
-            counts = ", ".join(f"{name} {count}" for name, count in run["counts"].items())
-            p95 = "" if run["p95"] is None else f"; p95 {run['p95']:.2f} ms"
-            write(f"{run['truth']:<9} {run['pattern']} ({run['target']})  {counts}{p95}", **_COLOURS[run["truth"]])
-            for truth, claim, observed, proof in run["open"]:
-                write(f"    {truth}: {claim} {observed}", **_COLOURS[truth])
-                for line in proof:
-                    write(f"      {line}")
-            if run["replay"]:
-                write(f"    repeat: {run['replay']}")
-            for note in run["notes"]:
-                write(f"    note: {note}")
-        truths = [run["truth"] for run in self.runs]
-        verdict = next((t for t in ("broken", "undecided") if t in truths), "held")
+        from harness.plain import from_plain
+        from harness.records import RunRecord
+        from harness.reports import terminal
         from harness.verdict.findings import counted
 
-        write(f"verdict: {verdict} ({counted(len(truths), 'run')})", bold=True, **_COLOURS[verdict])
+        runs = [from_plain(RunRecord, each) for each in self.runs]
+        width = shutil.get_terminal_size().columns if terminalreporter.isatty else None
+        terminalreporter.section("harness")
+        lines = terminal.findings(runs, width)
+        lines += [terminal.Line(server) for server in self.servers]
+        lines += terminal.by_test(runs, width)
+        truths = [run.truth.value for run in runs]
+        verdict = next((t for t in ("broken", "undecided") if t in truths), "held")
+        lines.append(terminal.Line(f"verdict: {verdict} ({counted(len(truths), 'run')})", verdict))
+        for text, style in lines:
+            terminalreporter.write_line(text, **_COLOURS[style])
 
 
-_COLOURS: dict[str, dict[str, bool]] = {"held": {"green": True}, "broken": {"red": True}, "undecided": {"yellow": True}}
+_COLOURS: dict[str, dict[str, bool]] = {
+    "": {},
+    "bold": {"bold": True},
+    "dim": {},
+    "held": {"green": True},
+    "broken": {"red": True, "bold": True},
+    "undecided": {"purple": True},  # yellow cannot be read on white
+}
 
 
 @pytest.hookimpl(wrapper=True)

@@ -168,14 +168,7 @@ def _exploration(found: Exploration, truth: Truth) -> RenderableType:
         table.add_row(case.variant, str(case.keys), str(case.schedules), str(case.before_reduction), tried, ended)
     seconds = f"{found.seconds:.1f} s; {found.search} search"
     not_covered = [Text(f"not covered: {each}", "dim") for each in found.not_covered]
-    return Group(Text(f"{_sentence(found, truth)} ({seconds})", _STYLES[truth]), table, *not_covered)
-
-
-def _sentence(found: Exploration, truth: Truth) -> str:
-    tried = f"{counted(found.schedules, 'interleaving')} of {found.calls} concurrent calls at statement level"
-    if truth is Truth.BROKEN:
-        return f"{tried}; the shortest one that breaks each claim stands below"
-    return f"all {tried} hold ({found.before_reduction} before reduction)" if found.exhausted else f"{tried} hold"
+    return Group(Text(f"{rows.explored(found, truth)} ({seconds})", _STYLES[truth]), table, *not_covered)
 
 
 def _schedules(found: Exploration) -> list[RenderableType]:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterable, Sequence
+from itertools import zip_longest
 from typing import NamedTuple
 
 GAP = 2
 """Blanks between two columns."""
-
-NARROWEST = 20
-"""A column that is wrapped further than this is harder to read than a list."""
 
 
 class Line(NamedTuple):
@@ -41,31 +39,30 @@ def table(rows: Sequence[Sequence[str]], width: int | None, *, wrapped: Iterable
     """
     if not rows:
         return []
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    columns = list(zip(*rows, strict=True))
+    widths = [max(map(len, column)) for column in columns]
     if width is not None:
-        widths = _fitted(widths, width - GAP * (len(widths) - 1), list(wrapped))
+        words = [max((len(word) for cell in column for word in cell.split()), default=0) for column in columns]
+        widths = _fitted(widths, words, width - GAP * (len(widths) - 1), list(wrapped))
     made = []
     for row in rows:
         cells = [
             wrap(cell, None if width is None or len(cell) <= w else w) for cell, w in zip(row, widths, strict=True)
         ]
-        height = max(map(len, cells))
         lines = [
-            (" " * GAP)
-            .join((cell[n] if n < len(cell) else "").ljust(w) for cell, w in zip(cells, widths, strict=True))
-            .rstrip()
-            for n in range(height)
+            (" " * GAP).join(text.ljust(w) for text, w in zip(texts, widths, strict=True)).rstrip()
+            for texts in zip_longest(*cells, fillvalue="")
         ]
         made.append(lines)
     return made
 
 
-def _fitted(widths: list[int], room: int, wrapped: list[int]) -> list[int]:
-    """The widths with the widest of those that may be wrapped made narrower, one after the other, until all fit."""
+def _fitted(widths: list[int], narrowest: Sequence[int], room: int, wrapped: list[int]) -> list[int]:
+    """The widths with the widest of those that may be wrapped made narrower, one after the other, until all fit.
+
+    None becomes narrower than its longest word.
+    """
     widths = list(widths)
-    while sum(widths) > room and wrapped:
-        widest = max(wrapped, key=lambda i: widths[i])
-        if widths[widest] <= NARROWEST:
-            break
-        widths[widest] -= 1
+    while sum(widths) > room and (left := [i for i in wrapped if widths[i] > narrowest[i]]):
+        widths[max(left, key=lambda i: widths[i])] -= 1
     return widths

@@ -28,23 +28,25 @@ class Row:
     """held, broken or undecided."""
     tried: str
     """How much was tried, in the run's own unit: calls, rounds, schedules."""
-    answers: str
-    """What came of it, each with its number."""
     p95: str
     """In milliseconds, with its 95 % confidence interval where there are calls enough."""
     claims: str
+    answers: str
+    """What came of it, each with its number."""
     not_tried: tuple[str, ...] = ()
     """What the run does not cover, a sentence each."""
+    summary: str = ""
+    """One sentence more, where the columns do not say it all."""
 
 
-HEAD = ("run", "tried", "answers", "p95 (ms)", "claims")
+HEAD = ("run", "tried", "p95 (ms)", "claims", "answers")
 
 
 def row(run: RunRecord) -> Row:
     """The run's row, by its kind."""
     found = {truth: sum(f.truth is truth for f in run.findings) for truth in Truth}
     claims = ", ".join(f"{n} {truth.value}" for truth, n in found.items() if n) or "none judged"
-    plain = Row(f"{run.kind} ({run.target})", run.truth.value, "", "", "", claims)
+    plain = Row(f"{run.kind} ({run.target})", run.truth.value, tried="", p95="", claims=claims, answers="")
     made = ROWS.get(run.kind, _load)(run, plain)
     notes = ("interrupted: it rests on what was made until then",) if run.interrupted else ()
     return replace(made, not_tried=made.not_tried + notes)
@@ -68,7 +70,7 @@ def _load(run: RunRecord, plain: Row) -> Row:
     p95 = "" if trend.p95 is None else f"{trend.p95:.2f}"
     if p95 and trend.p95_interval is not None:
         low, high = trend.p95_interval
-        p95 += f" ({low:.2f} to {high:.2f})"
+        p95 += f" ({low:.2f}-{high:.2f})"
     return replace(plain, tried=tried, answers=answers, p95=p95, not_tried=not_tried)
 
 
@@ -81,10 +83,17 @@ def _explore(run: RunRecord, plain: Row) -> Row:
         for labels, count in case.outcomes.items():
             ended[labels] = ended.get(labels, 0) + count
     answers = "; ".join(f"{labels} x{count}" for labels, count in ended.items())
+    summary = f"{explored(found, run.truth)} ({found.seconds:.1f} s; {found.search} search)"
     tried = counted(found.schedules, "interleaving")
-    if found.exhausted:
-        tried = f"all {found.before_reduction} orders by {found.schedules} interleavings"
-    return replace(plain, tried=tried, answers=answers, not_tried=found.not_covered)
+    return replace(plain, tried=tried, answers=answers, not_tried=found.not_covered, summary=summary)
+
+
+def explored(found: Exploration, truth: Truth) -> str:
+    """One sentence: what was tried and what came of it."""
+    tried = f"{counted(found.schedules, 'interleaving')} of {found.calls} concurrent calls at statement level"
+    if truth is Truth.BROKEN:
+        return f"{tried}; the shortest one that breaks each claim is shown"
+    return f"all {tried} hold ({found.before_reduction} before reduction)" if found.exhausted else f"{tried} hold"
 
 
 def _overhead(run: RunRecord, plain: Row) -> Row:

@@ -10,7 +10,8 @@ from collections.abc import Iterable, Sequence
 
 from harness.records import Record, RunRecord
 from harness.reports import rows
-from harness.reports.layout import Line, paragraph, table, wrap
+from harness.reports.layout import Line as Line
+from harness.reports.layout import paragraph, table, wrap
 from harness.reports.rows import SIGNS, Row, Told
 from harness.schedules.result import Move, Schedule
 from harness.verdict.findings import Truth, counted, flat
@@ -35,7 +36,11 @@ def screen(record: Record, width: int | None) -> list[Line]:
     lines = findings(record.runs, width)
     lines += paragraph("server   ", rows.server(record), width, "dim")
     lines += paragraph("applied  ", rows.applied(record), width, "dim")
-    lines += [Line(""), *table_of(map(rows.row, record.runs), width), Line("")]
+    made = list(map(rows.row, record.runs))
+    lines += [Line(""), *table_of(made, width), Line("")]
+    for each in made:
+        if each.summary:
+            lines += paragraph(f"{each.name}: ", each.summary, width, rest="  ")
     for run in record.runs:
         for note in run.notes:
             lines += paragraph(f"note: {run.kind} ({run.target}): ", note, width, "undecided", rest=" " * 6)
@@ -51,17 +56,36 @@ def verdict(record: Record, width: int | None) -> list[Line]:
 
 def table_of(made: Iterable[Row], width: int | None) -> list[Line]:
     """A table with a row for each run."""
-    each = list(made)
+    head, body = _table(list(made), width)
+    return [*head, *(line for lines in body for line in lines)]
+
+
+def by_test(runs: Sequence[RunRecord], width: int | None) -> list[Line]:
+    """The same, each row under the test that made it, and with the run's notes."""
+    head, body = _table(list(map(rows.row, runs)), width)
+    lines, test = list(head), None
+    for run, texts in zip(runs, body, strict=True):
+        if run.test != test:
+            test = run.test
+            lines.append(Line(test, "bold"))
+        lines += texts
+        for note in run.notes:
+            lines += paragraph("    note: ", note, width, "undecided")
+    return lines
+
+
+def _table(each: Sequence[Row], width: int | None) -> tuple[list[Line], list[list[Line]]]:
+    """The lines of the head, and those of each row."""
     signs = {truth.value: sign for truth, sign in SIGNS.items()}
     cells = [
         ("", *rows.HEAD),
-        *((f"{signs[r.truth]} {r.truth}", r.name, r.tried, r.answers, r.p95, r.claims) for r in each),
+        *((f"{signs[r.truth]} {r.truth}", r.name, r.tried, r.p95, r.claims, r.answers) for r in each),
     ]
-    head, *body = table(cells, width, wrapped=(2, 3, 5))
-    lines = [Line(text, "dim") for text in head]
-    for r, texts in zip(each, body, strict=True):
-        lines += [Line(text, r.truth if r.truth != "held" else "") for text in texts]
-    return lines
+    head, *body = table(cells, width, wrapped=(2, 4, 5))
+    return [Line(text, "dim") for text in head], [
+        [Line(text, r.truth if r.truth != "held" else "") for text in texts]
+        for r, texts in zip(each, body, strict=True)
+    ]
 
 
 def findings(runs: Sequence[RunRecord], width: int | None) -> list[Line]:

@@ -85,9 +85,12 @@ def test_the_record_holds_what_the_verdict_rests_on(broken: Any) -> None:
     assert all(o["outcome"] == "accepted" for o in operations)
 
 
-def test_the_report_shows_the_sections_of_the_original_summary(broken: Any) -> None:
+def test_v_shows_the_sections_of_the_original_summary(broken: Any, sandbox: Sandbox) -> None:
     """Configuration, results, response times, race handling, thresholds, claims, and the verdict as the last line."""
-    report, _ = broken
+    (sandbox.tmp / "record.json").write_text(json.dumps(broken[1]))
+    done = sandbox.run("harness", "report", "-v", sandbox.tmp / "record.json")
+    assert done.returncode == ExitStatus.BROKEN, done.stderr
+    report = done.stdout
     for section in ("configuration", "results", "response times (ms)", "race handling", "thresholds", "claims"):
         assert section in report
     for figure in ("avg", "p95", "p99", "max", "scan_duration: p(95)<200", "4 of 5 refused", "fsync=on"):
@@ -95,13 +98,25 @@ def test_the_report_shows_the_sections_of_the_original_summary(broken: Any) -> N
     assert report.strip().splitlines()[-1].startswith("verdict: broken")
 
 
-def test_the_report_proves_a_broken_claim(broken: Any) -> None:
-    """The operations, the remedy, and the command that repeats it."""
+def test_a_broken_run_leads_with_the_finding(broken: Any) -> None:
+    """Claim, the first calls, where it is defined, the remedy, and the command that repeats it, before all else."""
     report, _ = broken
-    proof = report[report.index("✗ at_most_one_accepted") :]
-    assert "callers were let in on one ticket" in proof
-    assert "remedy: Take the row lock before the check" in proof
-    assert "repeat: harness run --pattern race" in " ".join(proof.split())
+    assert report.startswith("✗ broken: At most one call per ticket is accepted.\n  at_most_one_accepted, race (sql): ")
+    proof = report[: report.index("\n\n")]
+    parts = ("callers were let in on one ticket", "#0 client ", f"where: {BROKEN}:", "remedy: Take the row lock before")
+    places = [proof.index(part) for part in (*parts, "repeat: harness run --pattern race")]
+    assert places == sorted(places)
+    assert report.splitlines()[-1].startswith("verdict: broken - ")
+
+
+@pytest.mark.parametrize("word", ["-q", "--quiet"])
+def test_q_prints_the_verdict_alone(word: str, broken: Any, sandbox: Sandbox) -> None:
+    """One line, and the same exit status."""
+    (sandbox.tmp / "record.json").write_text(json.dumps(broken[1]))
+    done = sandbox.run("harness", "report", word, sandbox.tmp / "record.json")
+    assert done.returncode == ExitStatus.BROKEN
+    assert done.stdout == broken[0].splitlines()[-1] + "\n"
+    assert sandbox.run("harness", "report", word, "-v", sandbox.tmp / "record.json").returncode == ExitStatus.USAGE
 
 
 def test_a_report_from_the_file_equals_what_the_run_printed(broken: Any, sandbox: Sandbox) -> None:
@@ -128,18 +143,18 @@ def test_a_claim_says_where_the_function_is_defined(broken: Any) -> None:
         place = {"file": str(BROKEN), "line": 1, "function": "scan_ticket_atomic", "step": None}
         assert finding["location"] | {"line": 1} == place
         assert "scan_ticket_atomic" in BROKEN.read_text().splitlines()[finding["location"]["line"] - 1]
-    assert "defined: " in report
+    assert f"where: {BROKEN}:" in report
 
 
 def test_a_record_that_cannot_be_written_hides_no_verdict(server: EmbeddedServer, sandbox: Sandbox) -> None:
-    """What was found is printed, on lines of the default width where COLUMNS is no number; then comes the error."""
+    """What was found is printed; then comes the error."""
     (sandbox.tmp / "record.json.partial").mkdir()  # found out only when it is written
     record = sandbox.tmp / "record.json"
     words = ("--server", server.dsn, "--pattern", "unknown", "--clients", "2", "--record", record)
-    done = sandbox.run("harness", "run", *words, COLUMNS="wide")
+    done = sandbox.run("harness", "run", *words)
     assert done.returncode == ExitStatus.ENVIRONMENT
     assert "\nverdict: held" in done.stdout
-    assert not any(line.endswith(" ") or len(line) > 160 for line in done.stdout.splitlines())
+    assert not any(line.endswith(" ") for line in done.stdout.splitlines())
     assert f"The record cannot be written to {record}." in done.stderr
     assert "next:" in done.stderr
 
@@ -239,7 +254,7 @@ def test_a_contract_of_ones_own_runs_from_the_command(server: EmbeddedServer, sa
     assert held.returncode == ExitStatus.HELD, held.stdout + held.stderr
     broken = sandbox.run(*words, "--migrations", folder / "oversells.sql")
     assert broken.returncode == ExitStatus.BROKEN, broken.stdout + broken.stderr
-    assert "✗ never_oversold" in broken.stdout
+    assert "never_oversold, race (sql)" in broken.stdout
 
 
 def test_a_run_that_meets_a_defect_does_not_take_the_others_with_it(server: EmbeddedServer, sandbox: Sandbox) -> None:
@@ -264,7 +279,8 @@ def test_what_is_undecided_says_what_to_do(server: EmbeddedServer, sandbox: Sand
     words = ("--pattern", "race", "--clients", "3", "--rounds", "3", "--pool-size", "1")
     done = sandbox.run("harness", "run", "--server", server.dsn, *words)
     assert done.returncode == ExitStatus.UNDECIDED
-    after = done.stdout[done.stdout.index("? race_overlapped: ") :]
+    after = done.stdout[done.stdout.index("? undecided: ") :]
+    assert "race_overlapped, race (sql)" in after
     assert "remedy: Raise --clients or --rounds" in after
     assert "repeat: harness run --pattern race" in after
 
@@ -273,7 +289,7 @@ def test_a_race_that_held_says_what_may_have_escaped(server: EmbeddedServer, san
     """The upper bound per round, at 95 % confidence."""
     done = sandbox.run("harness", "run", "--server", server.dsn, "--pattern", "race", "--clients", "3")
     assert done.returncode == ExitStatus.HELD, done.stdout
-    assert re.search(r"a fault that did not show +has a chance under \d+\.\d\d% per overlapped round", done.stdout)
+    assert re.search(r"a fault that did not show has a chance under \d+\.\d\d% per overlapped round", done.stdout)
 
 
 def test_on_a_terminal_a_bar_shows_the_calls_and_makes_way_for_the_report(
@@ -295,7 +311,34 @@ def test_on_a_terminal_a_bar_shows_the_calls_and_makes_way_for_the_report(
     assert process.wait() == ExitStatus.HELD
     *_, bar, report = said.decode().split("\x1b[2K")  # where a line is taken away
     assert re.search(r"burst.*\d+ calls", bar), said
-    assert re.match(r"(\x1b\[[\d;]*m)*  configuration", report), said
+    assert re.match(r"(\x1b\[[\d;]*m)*server ", report), said
+
+
+@pytest.mark.parametrize(("variables", "coloured"), [({}, True), ({"NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)])
+def test_colours_are_for_a_terminal_that_wants_them(
+    variables: dict[str, str], coloured: bool, broken: Any, sandbox: Sandbox
+) -> None:
+    """NO_COLOR and a dumb terminal get none; lines end at the terminal's width."""
+    (sandbox.tmp / "record.json").write_text(json.dumps(broken[1]))
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 80, 0, 0))
+    environment = sandbox.environment(**{"TERM": "xterm", **variables})
+    environment.pop("COLUMNS", None)
+    process = subprocess.Popen(
+        ["harness", "report", sandbox.tmp / "record.json"],
+        cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=theirs, stderr=theirs,
+    )  # fmt: skip
+    os.close(theirs)
+    said = b""
+    with suppress(OSError):
+        while piece := os.read(ours, 65536):
+            said += piece
+    os.close(ours)
+    assert process.wait() == ExitStatus.BROKEN
+    assert (b"\x1b[" in said) is coloured
+    plain = re.sub(r"\x1b\[[\d;]*m", "", said.decode())
+    assert "✗ broken: At most one call per ticket is accepted." in plain
+    assert max(len(line) for line in plain.splitlines() if "repeat: " not in line and str(BROKEN) not in line) <= 80
 
 
 def test_help_and_version_need_no_server(sandbox: Sandbox) -> None:

@@ -66,7 +66,7 @@ def test_a_pattern_is_repeated_over_http_and_compared(server: EmbeddedServer, sa
     """--http runs each pattern through both doors, says what HTTP adds, and leaves nothing on the server."""
     done = sandbox.run("harness", "run", "--server", server.dsn, "--http", "--postgrest", binary, *BURST)
     assert done.returncode in (ExitStatus.HELD, ExitStatus.UNDECIDED), done.stdout + done.stderr
-    for text in ("burst through sql", "burst through http", "HTTP adds", "with 95 % confidence"):
+    for text in ("burst (sql)", "burst (http)", "HTTP adds", "with 95 % confidence"):
         assert text in done.stdout
     assert left_on(server) == []
 

@@ -66,7 +66,7 @@ def test_one_test_of_three_lines_is_all_it_takes(project: Project) -> None:
     assert "1 passed" in done.stdout
     summary = done.stdout[done.stdout.index("= harness =") :]
     assert "(embedded: asked for)" in summary
-    assert "held      race (sql)" in summary
+    assert re.search(r"\ntests/test_gate.py::test_one_ticket_lets_one_person_in\n✓ held  race \(sql\) ", summary)
     assert "verdict: held (1 run)" in summary
     assert project.sandbox.left_behind() == []
 
@@ -80,7 +80,7 @@ def test_a_red_verdict_fails_the_test_and_shows_why(project: Project) -> None:
     assert "<Verdict broken: at_most_one_accepted, " in done.stdout
     summary = done.stdout[done.stdout.index("= harness =") :]
     assert "broken: At most one call per ticket is accepted." in summary
-    assert re.search(r"callers were let in on one ticket\n +#\d+ client \d+ called .* accepted .*scanned_by=", summary)
+    assert re.search(r"callers were let in on one ticket\n +#\d+ client \d+ called .*: accepted .*scanned_by=", summary)
     assert "repeat: harness run --pattern race" in summary
     assert "--migrations supabase/migrations" in summary
     assert "verdict: broken" in summary

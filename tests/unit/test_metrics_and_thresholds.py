@@ -14,7 +14,7 @@ from harness.errors import ExitStatus, UsageError
 from harness.history import WARM_UP
 from harness.verdict import thresholds
 from harness.verdict.findings import Truth
-from harness.verdict.metrics import measure, percentile, trend
+from harness.verdict.metrics import interval, measure, percentile, trend
 from tests.histories import call, history
 
 EXPECTED = frozenset({"accepted"})
@@ -42,6 +42,21 @@ def measured(*operations, expected=EXPECTED):
 def test_a_percentile_interpolates_as_k6_does(values: list[float], share: float, expected: float) -> None:
     """Hyndman and Fan's definition 7, on values worked out by hand."""
     assert percentile(values, share) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("count", [200, 1000])
+def test_the_interval_of_the_p95_holds_the_true_one_in_19_of_20_samples(count: int) -> None:
+    """Whatever the distribution: here exponential ones, whose true percentile is known."""
+    draw, true = random.Random(1), math.log(20)
+    samples = [sorted(draw.expovariate(1) for _ in range(count)) for _ in range(1000)]
+    found = [interval(sample, 0.95) for sample in samples]
+    assert 0.94 <= sum(low <= true <= high for low, high in filter(None, found)) / 1000 <= 0.98
+
+
+def test_too_few_calls_have_no_interval() -> None:
+    """An upper bound of the p95 would be a call slower than the slowest."""
+    assert interval([1.0] * 99, 0.95) is None
+    assert trend([], 1.0).p95_interval is None
 
 
 def test_percentiles_agree_with_the_standard_library() -> None:

@@ -77,7 +77,7 @@ def test_the_json_form_has_every_section() -> None:
     (made,) = value["runs"]
     assert made["plan"] == {"clients": 10}
     assert set(made["metrics"]["trends"]["accepted"]) == {
-        "count", "rate", "avg", "min", "med", "p90", "p95", "p99", "max",
+        "count", "rate", "avg", "min", "med", "p90", "p95", "p99", "max", "p95_interval",
     }  # fmt: skip
     assert [f["truth"] for f in made["findings"]] == ["held", "broken"]
     assert made["findings"][1]["replay"] == "harness run"

@@ -1,0 +1,125 @@
+"""Records as runs leave them, small: what the reports are drawn from in tests."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from harness.environment.description import ServerDescription
+from harness.records import AppliedFile, Record, RunRecord
+from harness.schedules.result import Called, Case, Exploration, Move, Schedule
+from harness.verdict.findings import Finding, Location, Truth
+from harness.verdict.metrics import Metrics, trend
+from harness.verdict.overlap import Overlap, RoundOverlap
+
+KEY = "24befad4-a518-d343-0c19-44c1bc2ead20"
+SCANNERS = tuple(f"00000000-0000-0000-0000-05ca0000000{n}" for n in range(4))
+WHERE = Location("sql/migrations/0002_scan.sql", 5, "scan_ticket_atomic")
+READ = "SELECT * INTO v_ticket FROM tickets WHERE id = p_ticket_id"
+WRITE = "UPDATE tickets SET is_used = true, status = 'used', scanned_at = v_now WHERE id = p_ticket_id"
+
+
+def record(*runs: RunRecord, **changed: Any) -> Record:
+    environment = ServerDescription("embedded", "18.0", "asked for", "host=/tmp", {"fsync": "on"}, 2)
+    files = (AppliedFile("sql/migrations/0001_tables.sql", "ab" * 32), AppliedFile(WHERE.file or "", "cd" * 32))
+    made = Record(
+        "0.1.0", "2030-01-01T00:00:00+00:00", "harness run", "quick", "scan_ticket", environment, files,
+        (AppliedFile("sql/seed/tickets.sql", "ef" * 32),), runs,
+    )  # fmt: skip
+    return dataclasses.replace(made, **changed)
+
+
+def held(number: int = 12) -> tuple[Finding, ...]:
+    names = ("at_most_one_accepted", "losers_are_refused", "linearizable")
+    found = [
+        Finding(f"{names[n % 3]}.{n}", f"Claim {n} is kept.", Truth.HELD, "holds on 100 keys") for n in range(number)
+    ]
+    return (*found, Finding("threshold.scan_duration.p(95)<200", "scan_duration: p(95)<200", Truth.HELD, "p(95)=7 ms"))
+
+
+def load(kind: str, outcomes: dict[str, int], *, findings: tuple[Finding, ...] = held(), **changed: Any) -> RunRecord:
+    calls = sum(outcomes.values())
+    durations = sorted(1 + (n * 7919 % 1000) / 100 for n in range(calls))
+    each = trend(durations, 2.0)
+    metrics = Metrics(
+        calls, 2.0, {"all": each}, outcomes | {"successful_scans": 3}, {}, {"has an answer": (calls, 0)}, 0, outcomes
+    )
+    rounds = tuple(RoundOverlap(n, 10, 1, 9, 40.0, 3, 2) for n in range(60))
+    overlap = Overlap(rounds, 60, 20, 30, 40.0, 95.0, 3.0, 1, 0.0487) if kind == "race" else None
+    made = RunRecord(
+        kind, "sql", {"clients": 10, "pause": 0.0}, metrics, overlap, findings, repeat=f"harness run --pattern {kind}"
+    )
+    return dataclasses.replace(made, **changed)
+
+
+def held_record() -> Record:
+    """As the quick profile of `harness run` leaves it."""
+    return record(
+        load("burst", {"accepted": 10471}),
+        load("race", {"accepted": 140, "already_scanned": 53, "busy": 559}),
+        load("rescan", {"accepted": 100, "already_scanned": 100}),
+        load("unknown", {"not_found": 100}),
+    )
+
+
+def operation(number: int, outcome: str = "accepted") -> dict[str, Any]:
+    return {
+        "number": number, "client": number, "key": KEY, "arguments": {"p_scanned_by": SCANNERS[number]},
+        "called_ms": 0.2 + number / 10, "returned_ms": 4.0 + number, "outcome": outcome,
+        "answer": {"scanned_at": "2026-11-26 02:52:14.001380+00:00", "scanned_by": SCANNERS[number]},
+        "target": "sql", "phase": 1,
+    }  # fmt: skip
+
+
+def broken_finding(**changed: Any) -> Finding:
+    made = Finding(
+        "at_most_one_accepted", "At most one call per ticket is accepted.", Truth.BROKEN, "98 violations", "none",
+        ({"reason": "3 callers were let in on one ticket", "operations": [operation(n) for n in range(3)]},),
+        "Take the row lock before the check.", "harness run --pattern race --rounds 100", WHERE,
+    )  # fmt: skip
+    return dataclasses.replace(made, **changed)
+
+
+def broken_record() -> Record:
+    """A race that let three people in."""
+    others = (
+        Finding("linearizable", "Each key's history has an order.", Truth.BROKEN, "1 of 9 keys", location=WHERE),
+        Finding("race_overlapped", "The calls overlapped.", Truth.UNDECIDED, "0 of 3 rounds", remedy="Raise --rounds."),
+    )
+    race = load("race", {"accepted": 647, "already_scanned": 105}, findings=(*held(), broken_finding(), *others))
+    return record(load("burst", {"accepted": 8466}), race)
+
+
+def move(number: int, call: int, text: str, line: int = 0, *results: str) -> Move:
+    return Move(number, call, "AB"[call], "scan_ticket_atomic" if line else "", line, text, results)
+
+
+def schedule() -> Schedule:
+    """Both calls read before either writes."""
+    answer = {"scanned_at": "2026-11-26 02:52:20.395235+00:00", "scanned_by": SCANNERS[0]}
+    return Schedule(
+        "AABBBAA", "own scanner, qr", 1,
+        (
+            move(1, 0, "start"), move(2, 0, READ, 7), move(3, 1, "start"), move(4, 1, READ, 7),
+            move(5, 1, WRITE, 12, "returns accepted"), move(6, 0, WRITE, 12, "waits for B"),
+            move(7, 1, "commit", 0, "A goes on", "A returns accepted"), move(8, 0, "commit"),
+        ),
+        (Called(0, KEY, {}, "accepted", answer), Called(1, KEY, {}, "accepted", answer | {"scanned_by": SCANNERS[1]})),
+        {"tickets": ({"id": KEY, "status": "used", "scanned_by": SCANNERS[0]},)},
+    )  # fmt: skip
+
+
+def explored_record(**changed: Any) -> Record:
+    """An exploration that found a schedule."""
+    found = Exploration(
+        "scan_ticket_atomic", 2, "exhaustive",
+        (f"scan_ticket_atomic(uuid):7: {READ}", f"scan_ticket_atomic(uuid):12: {WRITE}"),
+        (Case("own scanner, qr", 1, 8, 92, True, {"accepted, accepted": 6, "accepted, already_scanned": 2}),),
+        (), {"at_most_one_accepted": schedule()}, None, ("more than 2 calls at once",), 1.0,
+    )  # fmt: skip
+    finding = broken_finding(observed="broken in 6 of 8 schedules", replay="harness explore --replay AABBBAA")
+    run = RunRecord(
+        "explore", "sql", {"calls": 2}, None, None, (finding, *held(3)), unit="step", repeat="harness explore",
+        details={"exploration": found},
+    )  # fmt: skip
+    return record(dataclasses.replace(run, **changed))

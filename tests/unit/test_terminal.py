@@ -1,0 +1,132 @@
+"""What a person sees of a record, on a terminal and through a pipe."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from harness.records import Record, dumps, loads
+from harness.reports import layout, rows, terminal
+from harness.verdict.findings import Finding, Truth
+from tests.samples import KEY, READ, SCANNERS, broken_finding, broken_record, explored_record, held_record, load, record
+
+RECORDS = {"held": held_record(), "broken": broken_record(), "explored": explored_record(), "empty": record()}
+
+
+def text(made: Record, width: int | None) -> str:
+    return "\n".join(line.text for line in terminal.screen(made, width))
+
+
+def test_a_held_run_fits_one_screen() -> None:
+    """40 lines of 100 columns: server, migrations, a row a run, what was not tried, the verdict."""
+    lines = terminal.screen(held_record(), 100)
+    assert len(lines) <= 40
+    assert max(len(line.text) for line in lines) <= 100
+    said = text(held_record(), None)
+    for part in (
+        "PostgreSQL 18.0 (embedded: asked for), 2 cores",
+        "2 migrations (sql/migrations)",
+        "752 calls, 90 rounds",
+    ):
+        assert part in said
+    assert re.search(
+        r"✓ held  race \(sql\) .* \d+\.\d\d \(\d+\.\d\d-\d+\.\d\d\)  13 held  accepted 140, already_scanned 53", said
+    )
+    assert "not tried: race (sql): a fault that did not show has a chance under 4.87% per overlapped round" in said
+    assert "not tried: every order of the statements inside the function" in said
+    assert lines[-1].text.startswith("verdict: held - 52 held, 0 broken, 0 undecided in 4 runs")
+
+
+def test_a_broken_run_leads_with_the_finding_that_shows_most() -> None:
+    """Claim, calls, place, remedy and command come first, then what else is not held, broken before undecided."""
+    said = text(broken_record(), 100)
+    assert said.startswith("✗ broken: At most one call per ticket is accepted.")
+    parts = (
+        "3 callers", "#0 client 0", "where: sql/migrations/0002_scan.sql:5", "remedy: Take", "repeat: harness run --p",
+        "also not held (2):", "✗ broken: Each key's", "? undecided: The calls", "remedy: Raise --rounds.", "verdict: ",
+    )  # fmt: skip
+    places = [said.index(part) for part in parts]
+    assert places == sorted(places)
+
+
+def test_a_schedule_shows_more_than_calls_and_calls_more_than_a_figure() -> None:
+    """The same claim broken by a race and by an exploration is told once, by its schedule."""
+    threshold = Finding("threshold.p95", "p95 is low.", Truth.BROKEN, "900 ms")
+    race = load("race", {"accepted": 9}, findings=(threshold, broken_finding()))
+    told = rows.told([race, *explored_record().runs])
+    assert [each.finding.id for each in told] == ["at_most_one_accepted", "threshold.p95"]
+    assert told[0].schedule is not None
+    assert told[0].also == 1
+
+
+@pytest.mark.parametrize("width", [80, 100, 132])
+@pytest.mark.parametrize("name", RECORDS)
+def test_no_line_is_wider_than_the_terminal_and_no_word_is_cut(name: str, width: int) -> None:
+    """UUIDs, times and the schedule's statements stay whole; a command to copy is the one line that may be longer."""
+    said = text(RECORDS[name], width)
+    assert max(len(line) for line in said.splitlines() if "repeat: " not in line) <= width
+    for word in re.findall(r"[^\s,;=]+", text(RECORDS[name], None)):
+        assert word in said
+
+
+@pytest.mark.parametrize("width", [70, 80, 100])
+def test_a_schedule_has_a_lane_for_each_call(width: int) -> None:
+    """With every word of every statement in the lane of its call, and what came of it under it."""
+    said = text(explored_record(), width)
+    lanes = [line for line in said.splitlines() if line.count(" |") == 2]
+    assert lanes[0].split() == ["step", "|", "call", "A", "|", "call", "B"]
+    left = " ".join(" ".join(line.split(" |")[1] for line in lanes[1:]).split())
+    assert READ in left
+    assert "-> waits for B" in left
+
+
+def test_into_a_pipe_a_wide_schedule_is_a_list_with_whole_statements() -> None:
+    """Nothing is wrapped, so that a statement can be found by grep."""
+    run = explored_record().runs[0]
+    wide = {"exploration": {**run.details["exploration"]}}
+    said = text(explored_record(details=wide), None)
+    assert re.search(rf"^    2  call A  7: {re.escape(READ)}$", said, re.MULTILINE)
+    assert "-> A returns accepted" in said
+
+
+def test_many_findings_are_counted_and_not_all_printed() -> None:
+    """A hundred thousand broken claims still leave a page that can be read."""
+    many = tuple(Finding(f"claim.{n}", f"Claim {n}.", Truth.BROKEN, "no") for n in range(100_000))
+    lines = terminal.screen(record(load("race", {"accepted": 9}, findings=many)), 100)
+    assert len(lines) < 50
+    assert any("and 99991 more; -v shows all of them" in line.text for line in lines)
+
+
+def test_a_run_of_a_kind_nobody_has_told_us_about_has_a_row() -> None:
+    """Its name, its truth and its findings."""
+    run = load("somersault", {"landed": 3})
+    assert rows.row(run).name == "somersault (sql)"
+    assert rows.row(run).answers == "landed 3"
+
+
+def test_an_interrupted_run_says_so() -> None:
+    """In what was not tried, and in the verdict."""
+    made = record(load("burst", {"accepted": 3}, interrupted=True), interrupted=True)
+    said = text(made, None)
+    assert "not tried: burst (sql): interrupted" in said
+    assert said.endswith("; interrupted")
+
+
+@pytest.mark.parametrize("name", RECORDS)
+def test_what_is_printed_is_drawn_from_the_file_alone(name: str) -> None:
+    """A record that was written and read prints the same."""
+    assert text(loads(dumps(RECORDS[name])), 90) == text(RECORDS[name], 90)
+
+
+def test_a_table_gives_the_room_to_the_columns_that_need_it() -> None:
+    """Narrow columns stay whole; the wide one is wrapped between words."""
+    made = layout.table([("a", "one two three four five six seven"), ("bb", "x")], 24, wrapped=(1,))
+    assert made == [["a   one two three four", "    five six seven"], ["bb  x"]]
+
+
+def test_keys_and_scanners_are_told_whole() -> None:
+    """At 80 columns, where each takes half of the line."""
+    said = text(explored_record(), 80)
+    assert KEY in said
+    assert SCANNERS[1] in said
