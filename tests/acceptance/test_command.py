@@ -103,7 +103,7 @@ def test_a_broken_run_leads_with_the_finding(broken: Any) -> None:
     report, _ = broken
     assert report.startswith("✗ broken: At most one call per ticket is accepted.\n  at_most_one_accepted, race (sql): ")
     proof = report[: report.index("\n\n")]
-    parts = ("callers were let in on one ticket", "#0 client ", f"where: {BROKEN}:", "remedy: Take the row lock before")
+    parts = ("callers were let in on one ticket\n    #", f"where: {BROKEN}:", "remedy: Take the row lock before")
     places = [proof.index(part) for part in (*parts, "repeat: harness run --pattern race")]
     assert places == sorted(places)
     assert report.splitlines()[-1].startswith("verdict: broken - ")
