@@ -107,6 +107,14 @@ class Log:
             if timing and timing[0] is not None:
                 yield phase, key, timing
 
+    def timings_of(self, phase: int) -> Iterator[tuple[int, int, Sequence[Any]]]:
+        """(client, called, timing columns) of every call of that phase whose time on the server is known."""
+        stride, names = self.stride, len(self.evidence_names)
+        for position, each in enumerate(self.phases):
+            timing = self.evidence[position * stride + names : (position + 1) * stride] if each == phase else ()
+            if timing and timing[0] is not None:
+                yield self.clients[position], self.called[position], timing
+
     def _writer(self) -> Write:
         client_append = self.clients.append
         called_append, returned_append, due_append = self.called.append, self.returned.append, self.due.append

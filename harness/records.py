@@ -18,6 +18,7 @@ from typing import Any
 from harness.environment.description import ServerDescription
 from harness.errors import ExitStatus, HarnessError, UsageError
 from harness.plain import from_plain, schema, to_plain
+from harness.verdict.charts import Charts
 from harness.verdict.findings import Finding, Truth, truth_of
 from harness.verdict.metrics import Metrics
 from harness.verdict.overlap import Overlap
@@ -31,6 +32,18 @@ class AppliedFile:
 
     path: str
     sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """The statement that defines a function, as it was applied."""
+
+    function: str
+    """Its name, without parameters."""
+    path: str
+    line: int
+    """Line in the file of the statement's first word, from 1."""
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +73,8 @@ class RunRecord:
     """Of the times of its operations: `ms`, or `step` where there is no clock, only positions in a schedule."""
     details: Mapping[str, Any] = field(default_factory=dict)
     """What only this kind of run has."""
+    charts: Charts | None = None
+    """What the pictures of its calls are drawn from; None where no load was fired."""
 
     def __post_init__(self) -> None:
         """Plain values at once: what a report draws from the value and from its file is the same."""
@@ -95,6 +110,8 @@ class Record:
     runs: tuple[RunRecord, ...]
     interrupted: bool = False
     format: int = FORMAT
+    sources: tuple[Source, ...] = ()
+    """The definitions of the functions that were put to the test, where a file defines them."""
 
     @property
     def truth(self) -> Truth:

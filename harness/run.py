@@ -48,12 +48,13 @@ from harness.load.patterns import (
     Unknown,
 )
 from harness.options import Options
-from harness.records import AppliedFile, Record, RunRecord, check_path
+from harness.records import AppliedFile, Record, RunRecord, Source, check_path
 from harness.signals import uninterrupted
 from harness.sqltext.definitions import definition
+from harness.sqltext.scripts import Script
 from harness.targets.sql import SqlTarget
 from harness.targets.target import Target
-from harness.verdict import invariants, overlap, thresholds
+from harness.verdict import charts, invariants, overlap, thresholds
 from harness.verdict.findings import Finding, Location, Truth, truth_of
 from harness.verdict.judge import judge_history
 from harness.verdict.metrics import Metrics, measure
@@ -331,10 +332,25 @@ class Harness:
         return kept
 
     @cached_property
+    def _scripts(self) -> tuple[Script, ...]:
+        return (*self.template.migrations, *self.template.seeds)
+
+    def _sources(self) -> Iterator[Source]:
+        """The definitions of the function under test, and of those that an exploration has found it to reach."""
+        names = {self.contract.function.name: len(self.contract.function.parameters)}
+        for run in self.runs:
+            for step in (run.details.get("exploration") or {}).get("steps", ()):
+                name, _, parameters = str(step).partition(":")[0].partition("(")
+                names.setdefault(name, parameters.count(",") + (parameters != ")"))
+        for name, inputs in names.items():
+            found = definition(self._scripts, name, inputs)
+            if found is not None:
+                yield Source(name, str(found.path), found.line, found.text)
+
+    @cached_property
     def _location(self) -> Location:
         function = self.contract.function
-        scripts = (*self.template.migrations, *self.template.seeds)
-        found = definition(scripts, function.name, len(function.parameters))
+        found = definition(self._scripts, function.name, len(function.parameters))
         if found is None:
             return Location(function=function.name)
         return Location(str(found.path), found.line, function.name)
@@ -352,6 +368,7 @@ class Harness:
             seeds=tuple(AppliedFile(str(s.path), s.sha256) for s in self.template.seeds),
             runs=tuple(self.runs),
             interrupted=interrupted or any(run.interrupted for run in self.runs),
+            sources=tuple(self._sources()),
         )
 
     @property
@@ -462,6 +479,8 @@ class Harness:
         if asked is not None:
             findings += asked()
         server_lost = database is not None and crew.lost and not _answers(database)
+        at_once = {} if overlapped is None else {r.phase: r.at_once for r in overlapped.rounds}
+        told_round = charts.telling_round(findings, at_once)
         replay = self._replay(pattern, target.name)
         told = target.details()
         record = self.keep(
@@ -477,6 +496,11 @@ class Harness:
                 interrupted=database is None,
                 repeat=replay,
                 details={target.name: told} if told else {},
+                charts=charts.measure(
+                    history.operations(),
+                    metrics.durations,
+                    () if told_round is None else charts.bars(history, told_round, target.span),
+                ),
             )
         )
         return Result(record, history)
