@@ -280,7 +280,9 @@ class Renaming:
     def _leaf(self, observed: Leaf, expected: Mark) -> bool:
         match expected:
             case Plain(leaf):
-                return same(observed, leaf) or (self.loose and self._pair("(any)", observed.text, leaf.text))
+                if self.loose:
+                    return self._pair("(any)", observed.text, leaf.text)
+                return same(observed, leaf)
             case Generated(domain, text):
                 return self._generated(domain, observed.text, text)
             case Clock():

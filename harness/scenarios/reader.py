@@ -1,0 +1,608 @@
+"""The reader of `NAME.race.sql`: plain SQL with headings in comments, read strictly.
+
+A heading is a comment at the very beginning of a line, outside of any statement: `-- word: rest`. What follows belongs
+to it up to the next one. A word that is no heading's is an error, not a comment: one that is misspelt would change what
+is judged, and nobody would see it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pglast
+from pglast import ast
+from pglast.parser import ParseError
+
+from harness.environment.identity import ISOLATION_LEVELS, Identity
+from harness.errors import HarnessError, UsageError
+from harness.sqltext.scripts import Script, Statement
+
+SUFFIX = ".race.sql"
+
+JUDGED = ("sessions", "transactions", "queries only")
+
+MOST_SESSIONS = 64
+
+ANOMALIES = (
+    "lost update", "write skew", "dirty read", "fuzzy read", "phantom read", "read skew", "double use", "overselling",
+    "false refusal", "deadlock", "swallowed error", "unhandled 40001", "hang", "not serializable",
+    "not split", "did not overlap", "undeclared busy", "choice without order",
+)  # fmt: skip
+"""What a finding may be named, and `allow:` accept."""
+
+_TOKEN = re.compile(
+    r"--[^\n]*|/\*|(?<![\w$])[eE]'(?:\\.|''|[^'\\])*'|'(?:''|[^'])*'|\"(?:\"\"|[^\"])*\"|(?<![\w$])\$(\w*)\$.*?\$\1\$",
+    re.DOTALL,
+)
+_HEADING = re.compile(r"--[ \t]*([a-z]+(?: [a-z]+)?)[ \t]*:(?!:)[ \t]*(.*?)[ \t]*$")
+_LONE_WORDS = re.compile(r"--[ \t]*([a-z][a-z ]*?)[ \t]*$")
+_SQLSTATE = re.compile(r"[0-9A-Z]{5}")
+_VARIABLE = re.compile(r"(?<![:\w]):('|\"|)(\w+)\1(?!:)")
+
+
+@dataclass(frozen=True, slots=True)
+class Heading:
+    """One row of the reference: how a heading is written, and what it means."""
+
+    word: str
+    form: str
+    meaning: str
+    where: str
+    """file, session, or setup: what it stands in."""
+
+
+HEADINGS: tuple[Heading, ...] = (
+    Heading("scenario", "scenario: SENTENCE", "The claim, in one sentence; it names the test.", "file"),
+    Heading(
+        "setup",
+        "setup",
+        "Statements that are run once, as the owner, and committed: the baseline of every try.",
+        "file",
+    ),
+    Heading(
+        "session",
+        "session: NAME [x N]",
+        "What one person does, on a connection of its own. `x 10` makes ten of them; `:'session'` is the name of each, "
+        "`:number` its number. A statement outside BEGIN commits by itself. `SELECT ... \\gset` puts a row's columns "
+        "into variables. After an error the session goes on as psql does; `\\set ON_ERROR_STOP on` ends it there.",
+        "file",
+    ),
+    Heading(
+        "as",
+        "as: ROLE [{JWT claims}]",
+        "Each transaction is made as PostgREST would make it: as this role, with its settings and claims.",
+        "session",
+    ),
+    Heading(
+        "isolation",
+        "isolation: LEVEL",
+        "read committed (the default), repeatable read or serializable; for the file, or for one session.",
+        "session",
+    ),
+    Heading(
+        "retry",
+        "retry: SQLSTATE... up to N",
+        "The transaction, or the single statement, is run again after these errors, as an application would.",
+        "session",
+    ),
+    Heading(
+        "retry session",
+        "retry session: SQLSTATE... up to N",
+        "All of the session is run again; refused where an earlier transaction of it has committed.",
+        "session",
+    ),
+    Heading(
+        "busy",
+        "busy: [NAME] when CONDITION",
+        "An answer that means: not now, somebody else is at it. CONDITION is SQL over the answer's columns, or "
+        "`error SQLSTATE [LIKE 'text']`, `no row` (of a query), `nothing changed` (of a command).",
+        "file",
+    ),
+    Heading("never", "never: [SENTENCE]", "A query that must return no row, whatever the order.", "file"),
+    Heading("always", "always: [SENTENCE]", "A query of which every value must be true, whatever the order.", "file"),
+    Heading(
+        "ignore",
+        "ignore: TABLE[.COLUMN] because REASON",
+        "Not compared, and may be written by one who was busy, such as a log of attempts.",
+        "file",
+    ),
+    Heading(
+        "judge",
+        "judge: UNIT",
+        "The unit that must look as if it had run alone: sessions, transactions, or queries only (nothing but never "
+        "and always).",
+        "file",
+    ),
+    Heading("allow", "allow: ANOMALY because REASON", "Accepts one finding; the reason stands in the report.", "file"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """Errors after which a transaction, or the whole session, is run again, and how often."""
+
+    codes: frozenset[str]
+    times: int
+    session: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """What one person does."""
+
+    name: str
+    number: int
+    """Its place among those of an `x N`, from 1; its place in the file where there is no `x N`."""
+    line: int
+    statements: tuple[Statement, ...]
+    identity: Identity = field(default_factory=Identity)
+    isolation: str = ""
+    retry: Retry | None = None
+    stop_on_error: bool = False
+
+    @property
+    def variables(self) -> dict[str, str]:
+        return {"session": self.name, "number": str(self.number)}
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """A query that must return no row (never), or only true (always), in every final state."""
+
+    kind: str
+    claim: str
+    sql: str
+    line: int
+
+
+@dataclass(frozen=True, slots=True)
+class Busy:
+    """An answer that means: not now. One of `code` (with `like`), `no_row`, `nothing_changed`, `sql` is set."""
+
+    name: str
+    line: int
+    text: str
+    code: str = ""
+    like: str | None = None
+    no_row: bool = False
+    nothing_changed: bool = False
+    sql: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Ignored:
+    """A table, or a column of one, that is not compared."""
+
+    name: str
+    because: str
+    line: int
+
+
+@dataclass(frozen=True, slots=True)
+class Allowed:
+    """An anomaly that is accepted."""
+
+    anomaly: str
+    because: str
+    line: int
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """One scenario file as it was read."""
+
+    path: Path
+    claim: str
+    setup: tuple[Statement, ...]
+    sessions: tuple[Session, ...]
+    conditions: tuple[Condition, ...] = ()
+    busy: tuple[Busy, ...] = ()
+    ignored: tuple[Ignored, ...] = ()
+    allowed: tuple[Allowed, ...] = ()
+    judge: str = ""
+
+    @property
+    def name(self) -> str:
+        return self.path.name.removesuffix(SUFFIX)
+
+
+@dataclass(frozen=True, slots=True)
+class _Section:
+    word: str
+    rest: str
+    line: int
+    body: str
+    body_line: int
+
+
+def find(paths: Sequence[Path]) -> tuple[Path, ...]:
+    """The scenario files at `paths`; a folder gives all in it and below. Raises UsageError where there is none."""
+    found: dict[Path, None] = {}
+    for path in paths:
+        if path.is_dir():
+            files = sorted(path.rglob(f"*{SUFFIX}"))
+            if not files:
+                raise UsageError(
+                    f"The folder {path} holds no scenario.", next_step=f"put a file named NAME{SUFFIX} there"
+                )
+        elif path.is_file():
+            files = [path]
+        else:
+            raise UsageError(f"There is no scenario at {path}.", next_step="name a file or a folder that exists")
+        found |= dict.fromkeys(files)
+    return tuple(found)
+
+
+def read(path: Path) -> Scenario:
+    """Read a scenario file. Raises UsageError with file, line and what was meant."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} cannot be read.", tried=str(error)) from error
+    return _Reader(path, text).scenario()
+
+
+class _Reader:
+    def __init__(self, path: Path, text: str) -> None:
+        self.path = path
+        self.text = text.replace("\r\n", "\n")
+        self.claim = ""
+        self.setup: list[Statement] = []
+        self.sessions: list[Session] = []
+        self.conditions: list[Condition] = []
+        self.busy: list[Busy] = []
+        self.ignored: list[Ignored] = []
+        self.allowed: list[Allowed] = []
+        self.judge = ""
+        self.of_file = Session("", 0, 0, ())
+        """What holds for every session that says nothing else."""
+        self.count: int | None = None
+        """How many of the session that is being read."""
+        self.open = False
+        """A session was begun, and headings of a session belong to it."""
+
+    def scenario(self) -> Scenario:
+        for section in self._sections():
+            handler: Callable[[_Section], None] = getattr(self, "_" + section.word.replace(" ", "_"))
+            handler(section)
+        self._end_session()
+        if not self.claim:
+            raise self._error(1, "The scenario has no claim.", "begin the file with `-- scenario: ` and one sentence")
+        if not self.sessions:
+            raise self._error(1, "The scenario has no session.", "add `-- session: NAME` with the statements below it")
+        names = [session.name for session in self.sessions]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            line = [session.line for session in self.sessions if session.name == twice][-1]
+            raise self._error(line, f"Two sessions are named {twice}.", "give each a name of its own, or write `x 2`")
+        if len(self.sessions) > MOST_SESSIONS:
+            raise self._error(
+                self.sessions[0].line, f"There are {len(self.sessions)} sessions.", f"take at most {MOST_SESSIONS}"
+            )
+        if self.judge == "queries only" and not self.conditions:
+            raise self._error(1, "`judge: queries only` leaves nothing to judge.", "add a query with never: or always:")
+        return Scenario(
+            self.path,
+            self.claim,
+            tuple(self.setup),
+            tuple(self._with_defaults(session) for session in self.sessions),
+            tuple(self.conditions),
+            tuple(self.busy),
+            tuple(self.ignored),
+            tuple(self.allowed),
+            self.judge,
+        )
+
+    def _with_defaults(self, session: Session) -> Session:
+        default = self.of_file
+        return replace(
+            session,
+            identity=session.identity if session.identity != Identity() else default.identity,
+            isolation=session.isolation or default.isolation,
+            retry=session.retry or default.retry,
+        )
+
+    def _sections(self) -> Iterator[_Section]:
+        """The file cut at its headings."""
+        found: list[tuple[str, str, int, int, int]] = []
+        for start, end in self._comments():
+            line = self.text.count("\n", 0, start) + 1
+            heading = self._heading(self.text[start:end], line)
+            if heading is not None:
+                found.append((*heading, line, start, end))
+        head = self.text[: found[0][3]] if found else self.text
+        if statement := next(self._statements(head, 1), None):
+            raise self._error(
+                statement.line, "A statement comes before the first heading.", "put it below `-- setup` or a session"
+            )
+        for at, (word, rest, line, _, end) in enumerate(found):
+            following = found[at + 1][3] if at + 1 < len(found) else len(self.text)
+            yield _Section(word, rest, line, self.text[end:following], line)
+
+    def _comments(self) -> Iterator[tuple[int, int]]:
+        """Comments at the beginning of a line, outside of quotes, bodies and other comments."""
+        at = 0
+        while match := _TOKEN.search(self.text, at):
+            start, at = match.span()
+            if match.group().startswith("--") and (start == 0 or self.text[start - 1] == "\n"):
+                yield match.span()
+            elif match.group() == "/*":
+                depth = 1
+                for edge in re.finditer(r"/\*|\*/", self.text[at:]):
+                    depth += 1 if edge.group() == "/*" else -1
+                    if not depth:
+                        at += edge.end()
+                        break
+
+    def _heading(self, comment: str, line: int) -> tuple[str, str] | None:
+        """A comment's word and the rest, if it is a heading. Raises UsageError for one that is misspelt."""
+        words = {heading.word for heading in HEADINGS}
+        match = _HEADING.match(comment)
+        if match is None:
+            alone = _LONE_WORDS.match(comment)
+            first = alone[1].split()[0] if alone else ""
+            if alone and alone[1] == "setup":
+                return "setup", ""
+            if alone and len(alone[1].split()) == 1 and _distance(first, "setup") <= 2:
+                raise self._error(line, f"{comment.strip()!r} is no heading.", "write `-- setup`")
+            if alone and first in words:
+                raise self._error(
+                    line,
+                    f"{comment.strip()!r} begins like a heading and has no colon.",
+                    f"write `-- {first}: ...`, or begin a comment with another word",
+                )
+            return None
+        word, rest = match[1], match[2]
+        if word == "setup" and rest:
+            raise self._error(line, "`setup` takes nothing on its line.", "put the statements below it")
+        if word in words:
+            return word, rest
+        near = sorted((_distance(word, each), each) for each in words)[0]
+        if near[0] <= 2:
+            raise self._error(line, f"There is no heading {word!r}.", f"write `{near[1]}:`")
+        raise self._error(
+            line,
+            f"There is no heading {word!r}.",
+            f"use one of {', '.join(sorted(words))}; a comment that is none begins with a capital or is indented",
+        )
+
+    def _statements(self, body: str, line: int) -> Iterator[Statement]:
+        try:
+            for statement in Script(self.path, body).statements():
+                yield replace(statement, line=statement.line + line - 1)
+        except UsageError:
+            raise
+        except HarnessError as error:
+            raise UsageError(
+                f"{self.path}:{line}: what follows this heading cannot be split into statements.",
+                tried=f"{error.what} {error.tried}".strip(),
+                next_step=error.next_step,
+            ) from error
+
+    def _scenario(self, section: _Section) -> None:
+        if self.claim:
+            raise self._error(section.line, "A file holds one scenario, and this is the second.", "make it two files")
+        if not section.rest:
+            raise self._error(section.line, "The scenario's claim is empty.", "say in one sentence what must be true")
+        self._empty(section)
+        self.claim = section.rest
+
+    def _setup(self, section: _Section) -> None:
+        self._end_session()
+        self.setup += self._statements(section.body, section.body_line)
+
+    def _session(self, section: _Section) -> None:
+        self._end_session()
+        match = re.fullmatch(r"([\w-]+)(?:\s+x\s*(\d+))?", section.rest)
+        if match is None or match[2] == "0":
+            raise self._error(
+                section.line,
+                f"{section.rest!r} is no session's name." if section.rest else "The session has no name.",
+                "write `session: alice`, or `session: scanner x 10` for ten of them",
+            )
+        self.count = int(match[2]) if match[2] else None
+        self.sessions.append(Session(match[1], len(self.sessions) + 1, section.line, ()))
+        self.open = True
+        self._add(section)
+
+    def _add(self, section: _Section) -> None:
+        """Statements of the open session."""
+        session = self.sessions[-1]
+        statements = tuple(self._statements(section.body, section.body_line))
+        stop = re.search(r"^\s*\\set\s+ON_ERROR_STOP\s+(on|1|true|yes)\s*$", section.body, re.MULTILINE | re.IGNORECASE)
+        self.sessions[-1] = replace(
+            session,
+            statements=(*session.statements, *statements),
+            stop_on_error=session.stop_on_error or stop is not None,
+        )
+
+    def _end_session(self) -> None:
+        if not self.open:
+            return
+        self.open = False
+        session = self.sessions.pop()
+        if not session.statements:
+            raise self._error(session.line, f"The session {session.name} has no statement.", "put its SQL below it")
+        if self.count is None:
+            self.sessions.append(session)
+            return
+        self.sessions += [
+            replace(session, name=f"{session.name}-{number}", number=number) for number in range(1, self.count + 1)
+        ]
+
+    def _of_session(self, section: _Section, **values: object) -> None:
+        """Keep what a heading says, of the open session or of the file; statements below it are the session's."""
+        if not self.open:
+            self._empty(section)
+            self.of_file = replace(self.of_file, **values)  # type: ignore[arg-type]
+            return
+        if self.sessions[-1].statements:
+            raise self._error(
+                section.line, f"`{section.word}:` stands below a statement.", "put it right below `session:`"
+            )
+        self.sessions[-1] = replace(self.sessions[-1], **values)  # type: ignore[arg-type]
+        self._add(section)
+
+    def _as(self, section: _Section) -> None:
+        try:
+            identity = Identity.read(section.rest)
+        except UsageError as error:
+            raise self._error(section.line, error.what, error.next_step) from error
+        self._of_session(section, identity=identity)
+
+    def _isolation(self, section: _Section) -> None:
+        if section.rest.lower() not in ISOLATION_LEVELS:
+            raise self._error(
+                section.line, f"{section.rest!r} is no isolation level.", f"write {', '.join(ISOLATION_LEVELS)}"
+            )
+        self._of_session(section, isolation=section.rest.lower())
+
+    def _retry(self, section: _Section) -> None:
+        match = re.fullmatch(r"([0-9A-Z]{5}(?:[,\s]+[0-9A-Z]{5})*)\s+up to\s+(\d+)(?: times)?", section.rest)
+        if match is None or not 1 <= int(match[2]) <= 1000:
+            raise self._error(
+                section.line,
+                f"{section.rest!r} does not say which errors are retried and how often.",
+                "write `retry: 40001 40P01 up to 5`",
+            )
+        codes = frozenset(re.findall(_SQLSTATE, match[1]))
+        self._of_session(section, retry=Retry(codes, int(match[2]), section.word == "retry session"))
+
+    _retry_session = _retry
+
+    def _busy(self, section: _Section) -> None:
+        self._end_session()
+        self._empty(section)
+        match = re.fullmatch(r"(?:([\w -]+?)\s+)?when\s+(.+)", section.rest)
+        if match is None:
+            raise self._error(
+                section.line,
+                f"{section.rest!r} does not say when an answer means busy.",
+                "write `busy: when error 55P03`, `busy: when no row`, or SQL over the answer's columns after `when`",
+            )
+        condition = match[2].rstrip(";").strip()
+        busy = Busy(match[1] or "busy", section.line, condition)
+        if condition == "no row":
+            busy = replace(busy, no_row=True)
+        elif condition == "nothing changed":
+            busy = replace(busy, nothing_changed=True)
+        elif error := re.fullmatch(r"error\s+(\S+?)(?:\s+like\s+('(?:[^']|'')*'))?", condition, re.IGNORECASE):
+            if not _SQLSTATE.fullmatch(error[1]):
+                raise self._error(section.line, f"{error[1]!r} is no SQLSTATE.", "give five signs, such as 55P03")
+            busy = replace(busy, code=error[1], like=error[2][1:-1].replace("''", "'") if error[2] else None)
+        else:
+            self._parsed(f"SELECT ({condition})", section.line, condition)
+            busy = replace(busy, sql=condition)
+        self.busy.append(busy)
+
+    def _never(self, section: _Section) -> None:
+        self._end_session()
+        statements = list(self._statements(section.body, section.body_line))
+        if len(statements) != 1:
+            raise self._error(
+                section.line,
+                f"`{section.word}:` has {len(statements)} statements below it.",
+                "put one query there; give each query a heading of its own",
+            )
+        [statement] = statements
+        [parsed] = self._parsed(statement.text, statement.line, statement.text)
+        if not isinstance(parsed.stmt, ast.SelectStmt) or parsed.stmt.intoClause is not None:
+            raise self._error(statement.line, f"`{section.word}:` needs a query.", "write a SELECT")
+        self.conditions.append(Condition(section.word, section.rest, statement.text, statement.line))
+
+    _always = _never
+
+    def _parsed(self, sql: str, line: int, shown: str) -> tuple[ast.RawStmt, ...]:
+        try:
+            parsed: tuple[ast.RawStmt, ...] = pglast.parse_sql(sql)
+        except ParseError as error:
+            raise self._error(line, f"{shown!r} does not parse: {error.args[0]}.", "mend the SQL") from error
+        return parsed
+
+    def _ignore(self, section: _Section) -> None:
+        self._end_session()
+        self._empty(section)
+        name, because = self._because(section, "ignore: scan_logs because it is a log of attempts")
+        if not re.fullmatch(r'("[^"]+"|[\w$]+)(\.("[^"]+"|[\w$]+)){0,2}', name):
+            raise self._error(section.line, f"{name!r} is no table or column.", "write TABLE or TABLE.COLUMN")
+        self.ignored.append(Ignored(name.replace('"', ""), because, section.line))
+
+    def _allow(self, section: _Section) -> None:
+        self._end_session()
+        self._empty(section)
+        name, because = self._because(section, "allow: write skew because two doctors are enough")
+        if name not in ANOMALIES:
+            near = sorted((_distance(name, each), each) for each in ANOMALIES)[0]
+            meant = f"write `{near[1]}`" if near[0] <= 2 else f"use one of {', '.join(ANOMALIES)}"
+            raise self._error(section.line, f"There is no anomaly {name!r}.", meant)
+        self.allowed.append(Allowed(name, because, section.line))
+
+    def _because(self, section: _Section, example: str) -> tuple[str, str]:
+        name, word, because = section.rest.partition(" because ")
+        if not word or not because.strip() or not name.strip():
+            raise self._error(section.line, f"`{section.word}:` has no reason.", f"write `{example}`")
+        return name.strip(), because.strip()
+
+    def _judge(self, section: _Section) -> None:
+        self._end_session()
+        self._empty(section)
+        if section.rest not in JUDGED:
+            raise self._error(section.line, f"{section.rest!r} cannot be judged.", f"write one of {', '.join(JUDGED)}")
+        if self.judge:
+            raise self._error(section.line, "There are two lines `judge:`.", "keep one of them")
+        self.judge = section.rest
+
+    def _empty(self, section: _Section) -> None:
+        if statement := next(self._statements(section.body, section.body_line), None):
+            raise self._error(
+                statement.line,
+                f"A statement stands below `{section.word}:`, to which it does not belong.",
+                "put it below setup, a session, never: or always:",
+            )
+
+    def _error(self, line: int, what: str, next_step: str) -> UsageError:
+        return UsageError(f"{self.path}:{line}: {what}", next_step=next_step)
+
+
+def substituted(text: str, variables: dict[str, str]) -> str:
+    """The text with psql's variables put in: `:'x'` a literal, `:"x"` a name, `:x` as it is; unknown ones stay."""
+
+    def put(match: re.Match[str]) -> str:
+        value = variables.get(match[2])
+        if value is None:
+            return match[0]
+        if match[1] == "'":
+            escaped = value.replace("'", "''")
+            return f" E'{escaped}'".replace("\\", "\\\\") if "\\" in value else f"'{escaped}'"
+        return '"' + value.replace('"', '""') + '"' if match[1] else value
+
+    return "".join(_VARIABLE.sub(put, piece) if plain else piece for plain, piece in _pieces(text))
+
+
+def has_variables(text: str) -> bool:
+    """Whether a statement names variables, so that its text is only known when it is run."""
+    return any(plain and _VARIABLE.search(piece) for plain, piece in _pieces(text))
+
+
+def _pieces(text: str) -> Iterator[tuple[bool, str]]:
+    """The text in pieces, with whether each is outside of quotes, where a colon may begin a variable."""
+    at = 0
+    for token in _TOKEN.finditer(text):
+        if token.group().startswith(("'", '"')) and _VARIABLE.match(text, token.start() - 1):
+            continue
+        yield True, text[at : token.start()]
+        yield False, token.group()
+        at = token.end()
+    yield True, text[at:]
+
+
+def _distance(one: str, other: str) -> int:
+    """Levenshtein's distance."""
+    row = list(range(len(other) + 1))
+    for i, a in enumerate(one, 1):
+        before, row[0] = row[0], i
+        for j, b in enumerate(other, 1):
+            before, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, before + (a != b))
+    return row[-1]
