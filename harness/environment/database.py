@@ -51,6 +51,14 @@ class Database:
         """An autocommit connection. Raises HarnessError when the server is gone."""
         return connect(self.dsn)
 
+    def clone(self, name: str) -> Database:
+        """A database of that name with everything that this one has, to which nobody may be connected meanwhile."""
+        command = sql.SQL("CREATE DATABASE {} TEMPLATE {}")
+        with connect(self._maintenance) as connection:
+            connection.execute(command.format(sql.Identifier(name), sql.Identifier(self.name)))
+        parts = conninfo_to_dict(self.dsn)
+        return Database(make_conninfo("", **{**parts, "dbname": name}), name, self._maintenance)
+
     def drop(self) -> None:
         with connect(self._maintenance) as connection:
             connection.execute(_drop(self.name))

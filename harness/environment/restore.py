@@ -9,7 +9,7 @@ objects, a role that may not set session_replication_role. Which it is, and why,
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -180,6 +180,11 @@ class Baseline:
         """Changes when a table, an index, a function or a large object comes, goes or is rewritten."""
         return self._connection.execute(self._queries["fingerprint"]).fetchone()
 
+    @property
+    def connection(self) -> psycopg.Connection[Any]:
+        """The baseline's own."""
+        return self._connection
+
     def accept_catalogue(self) -> None:
         """Take tables and functions as they are now for the baseline's: the explorer has rewritten functions."""
         self._catalogue = self._fingerprint()
@@ -306,3 +311,56 @@ class Baseline:
                     sql.Literal(wanted),
                     sql.Literal(sequence.called),
                 )
+
+
+class Cloned:
+    """The baseline of a scratch database that is put back by a clone of the whole of it.
+
+    `connect` opens a connection to the scratch database; `anew` drops it, and creates it again as it was.
+    """
+
+    def __init__(self, connect: Callable[[], psycopg.Connection[Any]], anew: Callable[[], None]) -> None:
+        self._connect = connect
+        self._anew = anew
+        self._queries = queries.own("harness.environment", "restore.sql")
+        self._connection = connect()
+        self._rows = self._read()
+        self.sequences: tuple[BaseSequence, ...] = ()
+
+    @property
+    def connection(self) -> psycopg.Connection[Any]:
+        """To the scratch database as it is now."""
+        return self._connection
+
+    def _read(self) -> dict[str, tuple[tuple[str, ...], tuple[int, ...], Counter[tuple[str | None, ...]]]]:
+        found = {}
+        for oid, schema, name, columns, types, *_ in self._connection.execute(self._queries["tables"]).fetchall():
+            table = BaseTable(oid, schema, name, tuple(columns), tuple(types), (), (), ())
+            rows = self._connection.execute(
+                sql.SQL("SELECT {} FROM ONLY {}").format(table.as_text(), table.quoted)
+            ).fetchall()
+            found[table.name] = (table.columns, table.types, Counter(rows))
+        return found
+
+    def changes(self) -> dict[str, Changes]:
+        """The tables that differ from the baseline, and how; one that is new or gone differs in its rows."""
+        here = self._read()
+        found = {}
+        for name in sorted(here.keys() | self._rows.keys()):
+            columns, types, rows = here.get(name) or (*self._rows[name][:2], Counter())
+            base = self._rows[name][2] if name in self._rows else Counter()
+            signed = [("+", *row) for row in (rows - base).elements()]
+            signed += [("-", *row) for row in (base - rows).elements()]
+            if signed or (name in here) != (name in self._rows):
+                found[name] = Changes(("change", *columns), (25, *types), tuple(signed))
+        return found
+
+    def restore(self, shifts: Mapping[str, int] | None = None) -> None:
+        """A new clone; whoever was connected is connected no more."""
+        del shifts
+        self._connection.close()
+        self._anew()
+        self._connection = self._connect()
+
+    def accept_catalogue(self) -> None:
+        """Nothing to do: every clone has all of it."""

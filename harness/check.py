@@ -1,0 +1,708 @@
+"""Checking scenarios: setup -> serial orders -> explore and race -> judge -> a record.
+
+Every scenario gets a database of its own, cloned from the template of migrations and seed. Its serial orders are run
+first, then its sessions meet: `explore` tries the interleavings of their statements, `race` releases them together.
+Each result is judged by verdict/serial.py, and the baseline is put back before the next one.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+import re
+import shlex
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from psycopg import sql
+from psycopg.conninfo import make_conninfo
+from psycopg.pq import TransactionStatus
+
+import harness
+from harness.environment.choice import open_server
+from harness.environment.database import Database, Template
+from harness.environment.postgrest import SupabaseRoles
+from harness.environment.restore import Baseline, Changes, Cloned, NotInPlaceError
+from harness.environment.servers import ExternalServer, Server, connect
+from harness.errors import UsageError
+from harness.options import Options
+from harness.records import AppliedFile, Record, RunRecord, check_path
+from harness.scenarios import reader
+from harness.scenarios.acting import Actor, Driver, transactions
+from harness.scenarios.reach import Reach, reach
+from harness.scenarios.reader import Busy, Condition, Scenario
+from harness.scenarios.telling import Result, Told, findings_of
+from harness.sqltext import queries
+from harness.verdict.findings import Truth
+from harness.verdict.serial import (
+    Answer,
+    Judgement,
+    Observed,
+    Rules,
+    SerialRun,
+    Table,
+    Unit,
+    canonical,
+    judge,
+)
+
+WAYS = ("explore", "race")
+
+ROUNDS = 30
+"""Rounds of a race in which the server shows that sessions met; then it has had its chance."""
+
+MOST_ROUNDS = 200
+RACE_SECONDS = 3.0
+"""Of rounds that did not meet, so many, or for so long, are tried."""
+
+MOST_EXPLORED = 4
+"""Sessions of which every order is tried; with more there are too many."""
+
+_STRIDE = 1009
+"""How far sequences are set forward in every second serial run: each by another multiple, to be told apart."""
+
+_WRONG_SQL = re.compile(r"42(?!501)...|26000|0A000")
+"""SQLSTATEs of a statement that is wrong by itself: a syntax error, an unknown name, a feature that is not there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What only the check of a scenario leaves in the record."""
+
+    scenario: str
+    file: str
+    sessions: tuple[str, ...]
+    by: tuple[str, ...]
+    serial_orders: int
+    """Distinct serial orders that were run."""
+    rounds: int = 0
+    met: int = 0
+    """Rounds of the race in which the server shows that sessions overlapped."""
+    schedules: int = 0
+    """Interleavings that were tried one by one."""
+    results: int = 0
+    """Distinct results that were judged."""
+    exhausted: bool = False
+    masked: Mapping[str, str] = field(default_factory=dict)
+    """What could not be compared as it is, and what was done instead."""
+    ignored: Mapping[str, str] = field(default_factory=dict)
+    allowed: Mapping[str, str] = field(default_factory=dict)
+    restored: str = "in place"
+    schedule: str = ""
+    """The shortest schedule that shows what is broken, as a table."""
+    not_covered: tuple[str, ...] = ()
+
+
+class Checks:
+    """Checks scenarios on one server and template; each leaves a record in `runs`."""
+
+    def __init__(self, options: Options, server: Server, template: Template) -> None:
+        self.options = options
+        self.server = server
+        self.template = template
+        self.environment = server.describe()
+        self.runs: list[RunRecord] = []
+        self.test = ""
+
+    def check(
+        self, scenario: Scenario, *, by: Sequence[str] = WAYS, isolation: str = "", replay: str = ""
+    ) -> RunRecord:
+        """Check one scenario on a database of its own. Raises UsageError for one that cannot be run."""
+        check = _Check(scenario, self.options, self.template, by, isolation, replay)
+        try:
+            run = check.checked()
+        finally:
+            check.close()
+        self.runs.append(replace(run, test=self.test))
+        return self.runs[-1]
+
+    def record(self, command: str, *, interrupted: bool = False) -> Record:
+        """Everything so far as one record."""
+        return Record(
+            harness_version=harness.__version__,
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            command=command,
+            profile="",
+            contract="",
+            environment=self.environment,
+            migrations=tuple(AppliedFile(str(s.path), s.sha256) for s in self.template.migrations),
+            seeds=tuple(AppliedFile(str(s.path), s.sha256) for s in self.template.seeds),
+            runs=tuple(self.runs),
+            interrupted=interrupted,
+        )
+
+
+@contextmanager
+def open_checks(options: Options) -> Iterator[Checks]:
+    """Boot the server, build the template, and take everything away at the end.
+
+    Where the default folders of migrations and seed are not there, a scenario's own setup is all there is.
+    """
+    check_path(options.record)
+    server = open_server(options.server, options.postgres_image)
+    theirs = isinstance(server, ExternalServer)
+    template = Template(server, _there(options.migrations, "migrations"), _there(options.seed, "seed"),
+                        server_goes=not theirs)  # fmt: skip
+    with ExitStack() as stack:
+        stack.enter_context(server)
+        if not theirs:
+            stack.enter_context(SupabaseRoles(server))
+        stack.enter_context(template)
+        yield Checks(options, server, template)
+
+
+def _there(paths: tuple[Path, ...], name: str) -> tuple[Path, ...]:
+    """The paths, or none where they are a default that is not there."""
+    default = getattr(Options(), name)
+    return () if paths == default and not any(path.exists() for path in paths) else paths
+
+
+class _Check:
+    """The check of one scenario on one database."""
+
+    def __init__(
+        self,
+        scenario: Scenario,
+        options: Options,
+        template: Template,
+        by: Sequence[str],
+        isolation: str,
+        replay: str,
+    ) -> None:
+        self.scenario = scenario
+        self.options = options
+        self.template = template
+        self.by = tuple(by)
+        self.replay = replay
+        self.sessions = tuple(
+            replace(session, isolation=isolation) if isolation and not session.isolation else session
+            for session in scenario.sessions
+        )
+        self.isolation = isolation
+        self.notes: dict[str, None] = {}
+        self.actors = [Actor(session, self._connect) for session in self.sessions]
+        self.database: Database
+        self.reach: Reach
+        self.baseline: Baseline | Cloned | None = None
+        self.restored = "in place"
+        self.stack = ExitStack()
+        self.lengths = [transactions(session) for session in self.sessions]
+        self.results: dict[object, Result] = {}
+        self.serial: dict[tuple[Unit, ...], list[SerialRun]] = {}
+        self.reads: dict[int, frozenset[str]] = {}
+        self.writes: dict[int, frozenset[str]] = {}
+        self.busy_known: dict[tuple[int, Answer], bool] = {}
+        self.holds_known: dict[object, tuple[int, ...]] = {}
+        self.serial_violations: dict[int, tuple[Unit, ...]] = {}
+        self.rounds = self.met = self.schedules = 0
+        self.exhausted = False
+        self.random = random.Random(16)  # noqa: S311 - pauses between sessions
+
+    def _note(self, note: str) -> None:
+        self.notes[note] = None
+
+    # -- the database
+
+    def _connect(self) -> psycopg.Connection[Any]:
+        """A connection that does not wait for the disk: what is looked for is what can happen, not how fast it is."""
+        return connect(make_conninfo(self.database.dsn, options="-c synchronous_commit=off"))
+
+    @property
+    def control(self) -> psycopg.Connection[Any]:
+        """The connection on which the baseline is put back and the final state is read."""
+        assert self.baseline is not None
+        return self.baseline.connection
+
+    def close(self) -> None:
+        for actor in self.actors:
+            actor.close()
+        if self.baseline is not None:
+            self.baseline.connection.close()
+        self.stack.close()
+
+    def _set_up(self, why_clone: str = "") -> None:
+        """A database with the setup's rows, and the means to put them back: a clone where there is a reason for it."""
+        self.close()
+        self.baseline = None
+        self.serial.clear()
+        self.results.clear()
+        self.database = self.stack.enter_context(self.template.lent())
+        with connect(self.database.dsn) as connection:
+            self._run_setup(connection)
+            self.reach = self._reach(connection)
+        if self.reach.defines:
+            why_clone = "the sessions define or change tables, functions or large objects"
+        if not why_clone:
+            connection = self._connect()
+            try:
+                self.baseline = Baseline(connection, self.reach.written)
+            except NotInPlaceError as error:
+                connection.close()
+                why_clone = str(error)
+        if why_clone:
+            self.restored = f"by a clone of the database: {why_clone}"
+            base = self.stack.enter_context(self.database.clone(f"{self.database.name}_base"))
+            self.baseline = Cloned(self._connect, lambda: self._clone_anew(base))
+
+    def _clone_anew(self, base: Database) -> None:
+        for actor in self.actors:
+            actor.close()
+        self.database.drop()
+        base.clone(self.database.name)
+
+    def _run_setup(self, connection: psycopg.Connection[Any]) -> None:
+        for statement in self.scenario.setup:
+            try:
+                connection.execute(statement.text.encode(), prepare=False)
+            except psycopg.Error as error:
+                raise UsageError(
+                    f"{statement.path}:{statement.line}: the setup fails: {_message(error)}",
+                    tried=_short(statement.text),
+                    next_step="mend the setup, or the migrations and the seed that it builds on",
+                ) from error
+        if connection.info.transaction_status != TransactionStatus.IDLE:
+            last = self.scenario.setup[-1]
+            raise UsageError(
+                f"{last.path}:{last.line}: the setup begins a transaction and does not commit it.",
+                next_step="end it with COMMIT, or leave BEGIN out: each statement of a setup commits by itself",
+            )
+
+    def _reach(self, connection: psycopg.Connection[Any]) -> Reach:
+        texts = []
+        for session in self.sessions:
+            for statement in session.statements:
+                text = reader.substituted(statement.text, session.variables)
+                if refusal := _cannot_be_in_a_session(text):
+                    raise UsageError(
+                        f"{statement.path}:{statement.line}: {refusal[0]}",
+                        tried=_short(statement.text),
+                        next_step=refusal[1],
+                    )
+                texts.append(text)
+        return reach(connection, texts)
+
+    # -- runs
+
+    def checked(self) -> RunRecord:
+        self._set_up()
+        try:
+            return self._checked()
+        except NotInPlaceError as error:
+            self._set_up(str(error))
+            return self._checked()
+
+    def _checked(self) -> RunRecord:
+        self._alone()
+        ways = self._ways()
+        if "explore" in ways:
+            self._explore()
+        if "race" in ways:
+            self._race()
+        return self._record(ways)
+
+    def _ways(self) -> tuple[str, ...]:
+        ways = self.by
+        if len(self.sessions) == 1:
+            self._note("one session meets nobody: it was run alone")
+            return ()
+        if "explore" in ways and len(self.sessions) > MOST_EXPLORED:
+            self._note(f"with {len(self.sessions)} sessions there are too many orders to try each: race alone was made")
+            ways = tuple(way for way in ways if way != "explore") or ("race",)
+        if "explore" in ways and isinstance(self.baseline, Cloned):
+            self._note("orders are not explored where each needs a clone of the database: race alone was made")
+            ways = tuple(way for way in ways if way != "explore") or ("race",)
+        return ways
+
+    def runs(self, order: tuple[Unit, ...], at_least: int = 1) -> Sequence[SerialRun]:
+        """Serial runs of an order; at least two, the second with the sequences set forward."""
+        made = self.serial.setdefault(order, [])
+        while len(made) < max(at_least, 2):
+            made.append(self._serial_run(order, len(made)))
+        return made
+
+    def _shifts(self, number: int) -> dict[str, int]:
+        assert self.baseline is not None
+        if number % 2 == 0:
+            return {sequence.name: 0 for sequence in self.baseline.sequences}
+        shifts = {}
+        for place, sequence in enumerate(self.baseline.sequences):
+            steps = _STRIDE * (place + 1)
+            room = abs(sequence.most - sequence.last) // abs(sequence.increment)
+            shifts[sequence.name] = steps if room > 2 * steps else 0
+        return shifts
+
+    def _serial_run(self, order: tuple[Unit, ...], number: int) -> SerialRun:
+        assert self.baseline is not None
+        steps = self._shifts(number)
+        self.baseline.restore(steps)
+        increments = {sequence.name: sequence.increment for sequence in self.baseline.sequences}
+        shifts = {name: step * increments[name] for name, step in steps.items()}
+        driver = self._driver()
+        answers: dict[Unit, tuple[Answer, ...]] = {}
+        begun: set[int] = set()
+        for at, (session, place) in enumerate(order):
+            actor = self.actors[session]
+            if session not in begun:
+                begun.add(session)
+                actor.begin()
+            before = self._counters() if number == 0 else {}
+            known = len(actor.answers)
+            if place < 0:
+                driver.drive([(actor, actor.play())])
+            else:
+                start = sum(self.lengths[session][:place])
+                driver.drive([(actor, actor.play(start, start + self.lengths[session][place]))])
+            answers[session, place] = tuple(actor.answers[known:])
+            if driver.hung:
+                raise UsageError(
+                    f"{self.scenario.path}:{actor.session.line}: the session {actor.session.name} does not end when "
+                    f"the sessions run one after another.",
+                    tried=f"{' then '.join(self._unit(u) for u in order[: at + 1])}, {self.options.timeout:g} s",
+                    next_step="mend the statement that waits, or give a longer --timeout",
+                )
+            if all(later != session for later, _ in order[at + 1 :]):
+                actor.end()
+            if number == 0:
+                self._measure(actor, session, before)
+        state = self._state()
+        if number == 0:
+            for place in self._violated(state):
+                self.serial_violations.setdefault(place, order)
+        return SerialRun(answers, state, shifts)
+
+    def _counters(self) -> dict[str, tuple[int, int]]:
+        if self.control.info.server_version < 150000:
+            return {}  # they come whenever they come
+        rows = self.control.execute(queries.own("harness.scenarios", "checks.sql")["counters"]).fetchall()
+        return {name: (scans, changes) for name, scans, changes in rows}
+
+    def _measure(self, actor: Actor, session: int, before: Mapping[str, tuple[int, int]]) -> None:
+        """Which tables a session touched, by the server's own counters."""
+        if self.control.info.server_version < 150000:
+            return
+        if not actor.lost:
+            actor.pgconn.exec_(b"SELECT pg_stat_force_next_flush()")
+        after = self._counters()
+        scanned = {name for name, (scans, _) in after.items() if scans > before.get(name, (0, 0))[0]}
+        changed = {name for name, (_, changes) in after.items() if changes > before.get(name, (0, 0))[1]}
+        self.reads[session] = self.reads.get(session, frozenset()) | scanned
+        self.writes[session] = self.writes.get(session, frozenset()) | changed
+
+    def _state(self) -> dict[str, Table]:
+        """The final state, without what is ignored: the rows in which each table differs from the baseline."""
+        assert self.baseline is not None
+        found = {}
+        for name, changes in self.baseline.changes().items():
+            table = self._without_ignored(name, changes)
+            if table is not None:
+                found[name] = table
+        return found
+
+    def _without_ignored(self, name: str, changes: Changes) -> Table | None:
+        names = {ignored.name.removeprefix("public.") for ignored in self.scenario.ignored}
+        if name in names:
+            return None
+        kept = [at for at, column in enumerate(changes.columns) if f"{name}.{column}" not in names]
+        if len(kept) == len(changes.columns):
+            return Table(changes.columns, changes.types, changes.rows)
+        # A row that differs in what is ignored alone is there with + and with -.
+        counts: Counter[tuple[str | None, ...]] = Counter()
+        for row in changes.rows:
+            counts[tuple(row[at] for at in kept[1:])] += 1 if row[0] == "+" else -1
+        rows = [("+" if n > 0 else "-", *row) for row, n in counts.items() for _ in range(abs(n))]
+        if not rows:
+            return None
+        return Table(tuple(changes.columns[at] for at in kept), tuple(changes.types[at] for at in kept), tuple(rows))
+
+    def _driver(self) -> Driver:
+        def blockers(pid: int) -> str:
+            query = queries.own("harness.scenarios", "checks.sql")["waits_for"]
+            names = {actor.pgconn.backend_pid: actor.session.name for actor in self.actors if not actor.lost}
+            rows = self.control.execute(query, [pid]).fetchall()
+            waits = [f"{names.get(by, f'process {by}')} ({what})" for by, what in rows]
+            return ", ".join(waits)
+
+        def cancel(pid: int) -> None:
+            self.control.execute("SELECT pg_cancel_backend(%s)", [pid])
+
+        return Driver(self.options.timeout, cancel, blockers)
+
+    def _alone(self) -> None:
+        """Each session alone: what fails already then is said first, and wrong SQL is no scenario."""
+        for place, session in enumerate(self.sessions):
+            answers = self.runs(((place, -1),))[0].answers[place, -1]
+            for at, answer in enumerate(answers):
+                if answer.code is None:
+                    continue
+                statement = session.statements[at]
+                where = f"{statement.path}:{statement.line}: the session {session.name} fails already when it is alone"
+                if _WRONG_SQL.fullmatch(answer.code):
+                    raise UsageError(
+                        f"{where}: {answer.message} (SQLSTATE {answer.code})",
+                        tried=_short(statement.text),
+                        next_step="mend the statement, or what it names",
+                    )
+                self._note(f"{where}: {answer.message} (SQLSTATE {answer.code}): {_short(statement.text)}")
+                break
+
+    # -- races
+
+    def _race(self) -> None:
+        driver = self._driver()
+        until = time.monotonic() + RACE_SECONDS
+        broken_since = 0
+        while self.met < ROUNDS and self.rounds < MOST_ROUNDS and time.monotonic() < until:
+            result = self._round(driver)
+            self.rounds += 1
+            broken_since += result.judgement.truth is Truth.BROKEN
+            if broken_since and self.rounds >= 10:
+                break
+
+    def _round(self, driver: Driver) -> Result:
+        assert self.baseline is not None
+        self.baseline.restore()
+        for actor in self.actors:
+            actor.begin()
+        order = list(range(len(self.actors)))
+        self.random.shuffle(order)
+        # Every second round all at once; else a little apart, so that one may come in the middle of another.
+        apart = 0.0 if self.rounds % 2 == 0 else self.random.choice((5e-5, 2e-4, 1e-3))
+        pauses = [self.random.uniform(0, apart) for _ in order]
+        plays = [(self.actors[place], self.actors[place].play()) for place in order]
+        driver.drive(plays, pauses)
+        self.met += self._overlapped(driver, order)
+        answers = {(place, -1): tuple(actor.answers) for place, actor in enumerate(self.actors)}
+        hung = {(order[at], -1): whom for at, whom in driver.hung.items()}
+        used_up = frozenset((place, -1) for place, actor in enumerate(self.actors) if actor.used_up)
+        for actor in self.actors:
+            actor.end()
+        return self._judged(answers, "race", hung=hung, used_up=used_up)
+
+    def _overlapped(self, driver: Driver, order: Sequence[int]) -> bool:
+        """Whether two sessions were under way at the same time, for which there are two proofs.
+
+        Each had its first answer before the other's last statement was sent; or, by the server's clock, each one's last
+        statement began before the other's ended.
+        """
+        pids = {self.actors[place].pgconn.backend_pid: at for at, place in enumerate(order)
+                if not self.actors[place].lost}  # fmt: skip
+        query = queries.own("harness.scenarios", "checks.sql")["last_statements"]
+        rows = self.control.execute(query, [list(pids)]).fetchall()
+        spans = {pids[pid]: (began, ended) for pid, began, ended in rows if began is not None and ended is not None}
+        for one, other in itertools.combinations(range(len(order)), 2):
+            first, last = driver.first_answer, driver.last_sent
+            if one in first and other in first and first[one] < last[other] and first[other] < last[one]:
+                return True
+            if one in spans and other in spans and spans[one][0] < spans[other][1] and spans[other][0] < spans[one][1]:
+                return True
+        return False
+
+    def _explore(self) -> None:
+        self._note("orders were not explored")
+
+    # -- judging
+
+    def _judged(
+        self,
+        answers: Mapping[Unit, tuple[Answer, ...]],
+        way: str,
+        *,
+        hung: Mapping[Unit, str] | None = None,
+        used_up: frozenset[Unit] = frozenset(),
+    ) -> Result:
+        """Judge what is in the database now; alike results are judged once."""
+        state = self._state()
+        busy = {unit: places for unit, given in answers.items() if (places := self._busy(given))}
+        observed = Observed(answers, state, busy, hung or {}, used_up)
+        violated = self._violated(state)
+        key = canonical(observed)
+        known = self.results.get(key)
+        if known is None:
+            if self.scenario.judge == "queries only":
+                judgement = Judgement(Truth.HELD, "queries only")
+            else:
+                judgement = judge(observed, self.lengths, self, self._rules())
+            known = self.results[key] = Result(observed, judgement, violated)
+        known.times[way] += 1
+        return known
+
+    def _rules(self) -> Rules:
+        assert self.baseline is not None
+        return Rules(
+            judge=self.scenario.judge,
+            ordered=self.reach.ordered,
+            starts={s.name: s.last if s.called else s.last - 1 for s in self.baseline.sequences if s.increment > 0},
+            reads=self.reads,
+            writes=self.writes,
+            chooses=bool(self.reach.chooses),
+        )
+
+    def _busy(self, answers: Sequence[Answer]) -> frozenset[int]:
+        return frozenset(
+            at
+            for at, answer in enumerate(answers)
+            if any(self._means_busy(number, busy, answer) for number, busy in enumerate(self.scenario.busy))
+        )
+
+    def _means_busy(self, number: int, busy: Busy, answer: Answer) -> bool:
+        if busy.code:
+            like = "" if busy.like is None else _like(busy.like)
+            return answer.code == busy.code and (not like or re.fullmatch(like, answer.message or "", re.S) is not None)
+        if answer.code is not None:
+            return False
+        if busy.no_row:
+            return bool(answer.columns) and not answer.rows
+        if busy.nothing_changed:
+            return answer.changed == 0
+        if not answer.rows:
+            return False
+        key = (number, answer)
+        if key not in self.busy_known:
+            self.busy_known[key] = self._true_of_a_row(busy, answer)
+        return self.busy_known[key]
+
+    def _true_of_a_row(self, busy: Busy, answer: Answer) -> bool:
+        """Ask the server whether a condition holds of one of an answer's rows."""
+        rows = sql.SQL(", ").join(
+            sql.SQL("({})").format(
+                sql.SQL(", ").join(
+                    sql.SQL("{}::{}").format(sql.Literal(value), sql.SQL(self._type_name(type_)))
+                    for value, type_ in zip(row, answer.types, strict=True)
+                )
+            )
+            for row in answer.rows
+        )
+        query = sql.SQL("SELECT coalesce(bool_or({}), false) FROM (VALUES {}) AS answer ({})").format(
+            sql.SQL(f"({busy.sql})"),
+            rows,
+            sql.SQL(", ").join(map(sql.Identifier, answer.columns)),
+        )
+        try:
+            row = self.control.execute(query).fetchone()
+        except (psycopg.errors.UndefinedColumn, psycopg.errors.DuplicateAlias, psycopg.errors.AmbiguousColumn):
+            return False  # another statement's answer
+        except psycopg.Error as error:
+            raise UsageError(
+                f"{self.scenario.path}:{busy.line}: the condition of `busy:` cannot be evaluated: {_message(error)}",
+                tried=busy.text,
+                next_step="write SQL over the answer's columns",
+            ) from error
+        return bool(row and row[0])
+
+    def _type_name(self, oid: int) -> str:
+        row = self.control.execute("SELECT format_type(%s, NULL)", [oid]).fetchone()
+        assert row is not None
+        return "text" if row[0] in ("record", "void") else str(row[0])
+
+    def _violated(self, state: Mapping[str, Table]) -> tuple[int, ...]:
+        """The conditions that do not hold in the database now, by place."""
+        if not self.scenario.conditions:
+            return ()
+        key = tuple(sorted((name, frozenset(Counter(table.rows).items())) for name, table in state.items()))
+        if key not in self.holds_known:
+            conditions = enumerate(self.scenario.conditions)
+            self.holds_known[key] = tuple(place for place, each in conditions if not self._holds(each))
+        return self.holds_known[key]
+
+    def _holds(self, condition: Condition) -> bool:
+        try:
+            rows = self.control.execute(condition.sql.encode(), prepare=False).fetchall()
+        except psycopg.Error as error:
+            raise UsageError(
+                f"{self.scenario.path}:{condition.line}: the query of `{condition.kind}:` fails: {_message(error)}",
+                tried=_short(condition.sql),
+                next_step="mend the query",
+            ) from error
+        if condition.kind == "never":
+            return not rows
+        return all(value is True for row in rows for value in row)
+
+    # -- the record
+
+    def _unit(self, unit: Unit) -> str:
+        session = self.sessions[unit[0]].name
+        return session if unit[1] < 0 else f"{session}'s transaction {unit[1] + 1}"
+
+    def _record(self, ways: tuple[str, ...]) -> RunRecord:
+        told = Told(
+            scenario=self.scenario,
+            sessions=self.sessions,
+            results=tuple(self.results.values()),
+            serial_violations=self.serial_violations,
+            lengths=self.lengths,
+            ways=ways,
+            rounds=self.rounds,
+            met=self.met,
+            repeat=self._repeat(),
+        )
+        checked = Checked(
+            scenario=self.scenario.claim,
+            file=str(self.scenario.path),
+            sessions=tuple(session.name for session in self.sessions),
+            by=ways,
+            serial_orders=len(self.serial),
+            rounds=self.rounds,
+            met=self.met,
+            schedules=self.schedules,
+            results=len(self.results),
+            exhausted=self.exhausted,
+            masked=self._masked(),
+            ignored={i.name: i.because for i in self.scenario.ignored},
+            allowed={a.anomaly: a.because for a in self.scenario.allowed},
+            restored=self.restored,
+        )
+        return RunRecord(
+            kind="check",
+            target="sql",
+            plan={"file": str(self.scenario.path), "by": list(ways), "isolation": self.isolation or None},
+            metrics=None,
+            overlap=None,
+            findings=findings_of(told),
+            notes=tuple(self.notes),
+            repeat=self._repeat(),
+            details={"check": checked},
+        )
+
+    def _masked(self) -> dict[str, str]:
+        """What could not be compared as it is, by the name of the column."""
+        return {}
+
+    def _repeat(self) -> str:
+        words = ["harness", "check", str(self.scenario.path)]
+        if self.by != WAYS:
+            words += ["--by", *self.by]
+        if self.isolation:
+            words += ["--isolation", self.isolation]
+        return shlex.join(words)
+
+
+def _cannot_be_in_a_session(text: str) -> tuple[str, str] | None:
+    """What cannot be judged, and what to do about it."""
+    plain = re.sub(r"--[^\n]*|/\*.*?\*/", " ", text, flags=re.S).strip()
+    if re.match(r"copy\b.*\b(from\s+stdin|to\s+stdout)\b", plain, re.I | re.S):
+        return "COPY from or to the client has no client here.", "write INSERT statements, or SELECT"
+    if re.match(r"(prepare\s+transaction|commit\s+prepared|rollback\s+prepared)\b", plain, re.I):
+        return "A prepared transaction outlives its session, and is not supported.", "write COMMIT or ROLLBACK"
+    return None
+
+
+def _like(pattern: str) -> str:
+    """A LIKE pattern as a regular expression."""
+    return "".join(".*" if sign == "%" else "." if sign == "_" else re.escape(sign) for sign in pattern)
+
+
+def _message(error: psycopg.Error) -> str:
+    return f"{error.diag.message_primary or ' '.join(str(error).split())} (SQLSTATE {error.sqlstate or 'none'})"
+
+
+def _short(text: str) -> str:
+    """A statement on one line."""
+    line = " ".join(text.split())
+    return line if len(line) <= 100 else line[:97] + "..."
