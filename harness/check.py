@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,7 @@ from harness.scenarios import reader
 from harness.scenarios.acting import Actor, Driver, transactions
 from harness.scenarios.reach import Reach, reach
 from harness.scenarios.reader import Busy, Condition, Scenario
-from harness.scenarios.telling import Result, Told, findings_of
+from harness.scenarios.telling import Result, Told, findings_of, serial_orders
 from harness.sqltext import queries
 from harness.verdict.findings import Truth
 from harness.verdict.serial import (
@@ -76,7 +76,9 @@ _WRONG_SQL = re.compile(r"42(?!501)...|26000|0A000")
 class Checked:
     """What only the check of a scenario leaves in the record."""
 
+    name: str
     scenario: str
+    """Its claim."""
     file: str
     sessions: tuple[str, ...]
     by: tuple[str, ...]
@@ -164,6 +166,42 @@ def _there(paths: tuple[Path, ...], name: str) -> tuple[Path, ...]:
     return () if paths == default and not any(path.exists() for path in paths) else paths
 
 
+_GATES = ("", "SHARE", "", "EXCLUSIVE")
+"""By turns, how a round's sessions are held up at once: SHARE stops whoever writes, EXCLUSIVE also who locks rows."""
+
+_GATE_SECONDS = 0.1
+
+
+class _Gate:
+    """A lock on tables, held until every session that has not ended waits for it, or for another session.
+
+    It delays sessions and does nothing else to them, so that whatever they do could have happened without it; and while
+    it is held, the server says that they are under way at the same time.
+    """
+
+    def __init__(self, connection: psycopg.Connection[Any], tables: Sequence[sql.Identifier], mode: str) -> None:
+        self._connection = connection
+        self._until = time.monotonic() + _GATE_SECONDS
+        self.waited = 0
+        """How many waited at once."""
+        lock = sql.SQL("BEGIN; LOCK TABLE {} IN {} MODE").format(sql.SQL(", ").join(tables), sql.SQL(mode))
+        connection.execute(lock.as_bytes(connection), prepare=False)
+
+    def __call__(self, running: Sequence[int]) -> bool:
+        row = self._connection.execute(queries.own("harness.scenarios", "checks.sql")["waiting"], [running]).fetchone()
+        assert row is not None
+        self.waited = max(self.waited, row[0])
+        if row[0] < len(running) and time.monotonic() < self._until:
+            return False
+        self.open()
+        return True
+
+    def open(self) -> None:
+        """Let them go on."""
+        if self._connection.info.transaction_status != TransactionStatus.IDLE:
+            self._connection.execute("COMMIT")
+
+
 class _Check:
     """The check of one scenario on one database."""
 
@@ -189,6 +227,10 @@ class _Check:
         self.notes: dict[str, None] = {}
         self.actors = [Actor(session, self._connect) for session in self.sessions]
         self.database: Database
+        self.began: datetime
+        self.local: datetime
+        """The server's time when the check began, and what it takes for the local one."""
+        self.started = time.monotonic()
         self.reach: Reach
         self.baseline: Baseline | Cloned | None = None
         self.restored = "in place"
@@ -236,6 +278,9 @@ class _Check:
         self.database = self.stack.enter_context(self.template.lent())
         with connect(self.database.dsn) as connection:
             self._run_setup(connection)
+            row = connection.execute("SELECT now(), localtimestamp").fetchone()
+            assert row is not None
+            self.began, self.local = row[0], row[1].replace(tzinfo=UTC)
             self.reach = self._reach(connection)
         if self.reach.defines:
             why_clone = "the sessions define or change tables, functions or large objects"
@@ -466,24 +511,39 @@ class _Check:
                 break
 
     def _round(self, driver: Driver) -> Result:
+        """One round; by turns all at once, a little apart, and held up by a lock on the tables till all wait for it."""
         assert self.baseline is not None
         self.baseline.restore()
         for actor in self.actors:
             actor.begin()
         order = list(range(len(self.actors)))
         self.random.shuffle(order)
-        # Every second round all at once; else a little apart, so that one may come in the middle of another.
-        apart = 0.0 if self.rounds % 2 == 0 else self.random.choice((5e-5, 2e-4, 1e-3))
-        pauses = [self.random.uniform(0, apart) for _ in order]
         plays = [(self.actors[place], self.actors[place].play()) for place in order]
-        driver.drive(plays, pauses)
-        self.met += self._overlapped(driver, order)
+        mode = _GATES[self.rounds % len(_GATES)]
+        gate = self._gate(mode) if mode else None
+        if gate is not None:
+            try:
+                driver.drive(plays, gate=gate)
+            finally:
+                gate.open()
+        else:
+            apart = 0.0 if self.rounds % 4 == 0 else self.random.choice((5e-5, 2e-4, 1e-3))
+            driver.drive(plays, [self.random.uniform(0, apart) for _ in order])
+        self.met += (gate is not None and gate.waited > 1) or self._overlapped(driver, order)
         answers = {(place, -1): tuple(actor.answers) for place, actor in enumerate(self.actors)}
         hung = {(order[at], -1): whom for at, whom in driver.hung.items()}
         used_up = frozenset((place, -1) for place, actor in enumerate(self.actors) if actor.used_up)
         for actor in self.actors:
             actor.end()
         return self._judged(answers, "race", hung=hung, used_up=used_up)
+
+    def _gate(self, mode: str) -> _Gate | None:
+        """A lock on the tables that the sessions write; None where there is none, or it cannot be had."""
+        if not isinstance(self.baseline, Baseline):
+            return None
+        written = frozenset().union(*self.writes.values())
+        tables = [table.quoted for table in self.baseline.tables if not self.writes or table.name in written]
+        return _Gate(self.control, tables, mode) if tables else None
 
     def _overlapped(self, driver: Driver, order: Sequence[int]) -> bool:
         """Whether two sessions were under way at the same time, for which there are two proofs.
@@ -522,7 +582,7 @@ class _Check:
         busy = {unit: places for unit, given in answers.items() if (places := self._busy(given))}
         observed = Observed(answers, state, busy, hung or {}, used_up)
         violated = self._violated(state)
-        key = canonical(observed)
+        key = canonical(observed, self._is_now)
         known = self.results.get(key)
         if known is None:
             if self.scenario.judge == "queries only":
@@ -532,6 +592,16 @@ class _Check:
             known = self.results[key] = Result(observed, judgement, violated)
         known.times[way] += 1
         return known
+
+    def _is_now(self, text: str) -> bool:
+        """Whether a time is one that a clock showed since the check began: it tells no result from another."""
+        try:
+            value = datetime.fromisoformat(text)
+        except ValueError:
+            return False
+        if value.tzinfo is None:
+            value = value.replace(tzinfo=UTC) + (self.began - self.local)
+        return self.began <= value <= self.began + timedelta(seconds=time.monotonic() - self.started)
 
     def _rules(self) -> Rules:
         assert self.baseline is not None
@@ -643,6 +713,7 @@ class _Check:
             repeat=self._repeat(),
         )
         checked = Checked(
+            name=self.scenario.name,
             scenario=self.scenario.claim,
             file=str(self.scenario.path),
             sessions=tuple(session.name for session in self.sessions),
@@ -667,7 +738,11 @@ class _Check:
             findings=findings_of(told),
             notes=tuple(self.notes),
             repeat=self._repeat(),
-            details={"check": checked},
+            details={
+                "check": checked,
+                "sessions": [session.name for session in self.sessions],
+                "serial_orders": serial_orders(told),
+            },
         )
 
     def _masked(self) -> dict[str, str]:

@@ -45,6 +45,10 @@ _OF_A_LOAD = frozenset({"profile", "clients", "duration", "pause", "rounds", "po
 """Options that an exploration has no use for."""
 
 
+_OF_CONTRACTS = frozenset({"contract", "invariants", "http", "postgrest", "postgrest_image", "db_pool"})
+"""Options that a scenario has no use for."""
+
+
 _OF_PATTERNS = {
     "rate": {"arrivals"},
     "duplicates": {"arrivals"},
@@ -257,6 +261,46 @@ def explore(random_seed: int, **given: Any) -> None:
         with open_harness(options) as opened:
             _report(opened.environment)
             _make(opened, options, lambda harness_: harness_.explore(seed=random_seed, **plan))
+
+
+@main.command()
+@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="FILE|FOLDER...")
+@click.option(
+    "--by",
+    multiple=True,
+    type=click.Choice(("explore", "race")),
+    help="try orders one by one, or release the sessions together; repeatable  [default: both]",
+)
+@click.option(
+    "--isolation",
+    type=click.Choice(("read committed", "repeatable read", "serializable")),
+    help="of sessions that do not say which",
+)
+@click.option("--replay", metavar="TEXT", help="carry out this schedule of one scenario, such as AABBA, and no other")
+@partial(
+    _options,
+    without=(_OF_A_LOAD - {"timeout"}) | {"contract", "invariants", "http", "postgrest", "postgrest_image", "db_pool"},
+)
+def check(
+    paths: tuple[Path, ...], by: tuple[str, ...], isolation: str | None, replay: str | None, **given: Any
+) -> None:
+    """Check scenario files: what several people run together must be explained by one after another."""
+    with _guarded():
+        options = resolve(given, {})
+        from harness.check import WAYS, Checks, open_checks
+        from harness.scenarios import reader
+
+        scenarios = [reader.read(path) for path in reader.find(paths)]
+        if replay is not None and len(scenarios) != 1:
+            raise UsageError("--replay is a schedule of one scenario.", next_step="name one file")
+
+        def runs(checks: Checks) -> None:
+            for scenario in scenarios:
+                checks.check(scenario, by=by or WAYS, isolation=isolation or "", replay=replay or "")
+
+        with open_checks(options) as opened:
+            _report(opened.environment)
+            _make(opened, options, runs)
 
 
 @main.command()

@@ -107,7 +107,26 @@ def _overhead(run: RunRecord, plain: Row) -> Row:
     return replace(plain, tried=f"{run.plan.get('pairs', 0)} pairs of blocks", answers=answers)
 
 
+def _check(run: RunRecord, plain: Row) -> Row:
+    """A scenario: how its sessions met, and what was said of the results."""
+    found = run.details["check"]
+    tried = [counted(found["serial_orders"], "serial order")]
+    if found["schedules"]:
+        tried.append(counted(found["schedules"], "interleaving"))
+    if found["rounds"]:
+        tried.append(f"{counted(found['rounds'], 'round')} ({found['met']} met)")
+    return replace(
+        plain,
+        name=found["name"],
+        tried=", ".join(tried),
+        answers=counted(found["results"], "distinct result"),
+        not_tried=tuple(found["not_covered"]),
+        summary=found["scenario"],
+    )
+
+
 ROWS: Mapping[str, Callable[[RunRecord, Row], Row]] = {
+    "check": _check,
     "explore": _explore,
     "overhead": _overhead,
 }
@@ -198,6 +217,8 @@ def proof(finding: Finding, unit: str, operations: int) -> Iterator[str]:
         return
     piece = finding.evidence[0]
     yield str(piece.get("reason") or flat(_without_operations(piece)))
+    for line in piece.get("lines") or ():
+        yield f"  {line}"
     calls = piece.get("operations") or ()
     for call in calls[:operations]:
         yield "  " + operation(call, unit)
@@ -206,7 +227,7 @@ def proof(finding: Finding, unit: str, operations: int) -> Iterator[str]:
 
 
 def _without_operations(piece: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in piece.items() if name != "operations"}
+    return {name: value for name, value in piece.items() if name not in ("operations", "lines")}
 
 
 def operation(call: Mapping[str, Any], unit: str) -> str:

@@ -254,8 +254,17 @@ class Driver:
         self.last_sent: dict[int, float] = {}
         """When the last statement was sent."""
 
-    def drive(self, plays: Sequence[tuple[Actor, Play]], pauses: Sequence[float] = ()) -> None:
-        """Send the first statement of each one right after another, each after its pause (in seconds); then go on."""
+    def drive(
+        self,
+        plays: Sequence[tuple[Actor, Play]],
+        pauses: Sequence[float] = (),
+        gate: Callable[[Sequence[int]], bool] | None = None,
+    ) -> None:
+        """Send the first statement of each one right after another, each after its pause (in seconds); then go on.
+
+        `gate` is asked, with the backends that have not answered, whether it has opened; until then it is asked again
+        whenever nothing comes.
+        """
         self.hung, self.first_answer, self.last_sent = {}, {}, {}
         poll = select.poll()
         by_socket: dict[int, int] = {}
@@ -272,7 +281,10 @@ class Driver:
             self._send(place, actor, text)
         deadline = time.monotonic() + self._timeout
         while got:
-            for socket, _ in poll.poll(50):
+            ready = poll.poll(50 if gate is None else 1)
+            if gate is not None and not ready and gate([plays[place][0].pgconn.backend_pid for place in got]):
+                gate = None
+            for socket, _ in ready:
                 place = by_socket[socket]
                 actor, play = plays[place]
                 if not _heard(actor.pgconn, got[place]):

@@ -15,3 +15,7 @@ SELECT by, CASE WHEN a.state = 'active' THEN 'runs ' ELSE a.state || ' after ' E
 -- name: last_statements
 -- When each backend's last statement began, and when it ended.
 SELECT pid, query_start, state_change FROM pg_stat_activity WHERE pid = ANY (%s) AND state LIKE 'idle%%'
+;
+
+-- name: waiting
+SELECT count(DISTINCT pid) FROM pg_locks WHERE NOT granted AND pid = ANY (%s)

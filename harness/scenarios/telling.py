@@ -86,14 +86,15 @@ def findings_of(told: Told) -> tuple[Finding, ...]:
     found += [_condition(told, place, each) for place, each in enumerate(told.scenario.conditions)]
     if "race" in told.ways:
         found.append(_met(told))
-    return tuple(_allowed(told, finding, anomaly) for finding, anomaly in found)
+    return tuple(_allowed(told, replace(each, id=f"{told.scenario.name}.{each.id}")) for each in found)
 
 
-def _allowed(told: Told, finding: Finding, anomaly: str) -> Finding:
-    reason = next((a.because for a in told.scenario.allowed if a.anomaly == anomaly), None)
+def _allowed(told: Told, finding: Finding) -> Finding:
+    reason = next((a.because for a in told.scenario.allowed if a.anomaly == finding.anomaly), None)
     if reason is None or finding.truth is Truth.HELD:
         return finding
-    return replace(finding, truth=Truth.HELD, observed=f"allowed: {anomaly}, because {reason}", remedy="", replay="")
+    observed = f"allowed: {finding.anomaly}, because {reason}"
+    return replace(finding, truth=Truth.HELD, observed=observed, remedy="", replay="")
 
 
 def _where(told: Told, line: int) -> Location:
@@ -107,7 +108,7 @@ def _worst(told: Told) -> Result | None:
     return min(red, key=lambda r: (order[r.judgement.truth], len(r.replay) or 10_000), default=None)
 
 
-def _serial(told: Told) -> tuple[Finding, str]:
+def _serial(told: Told) -> Finding:
     worst = _worst(told)
     total = sum(result.times.total() for result in told.results)
     line = told.sessions[0].line
@@ -115,22 +116,26 @@ def _serial(told: Told) -> tuple[Finding, str]:
         truth = Truth.HELD if told.results else Truth.UNDECIDED
         results = counted(len(told.results), "distinct result")
         observed = f"{results} of {total} tries, each as after some serial order" if told.results else "nothing met"
-        return Finding("one_after_another", SERIAL, truth, observed, location=_where(told, line)), ""
+        return Finding("one_after_another", SERIAL, truth, observed, location=_where(told, line))
     anomaly = name(told, worst)
     judgement = worst.judgement
     red = sum(r.times.total() for r in told.results if r.judgement.truth is judgement.truth)
     what, remedy = _why(told, worst, anomaly)
-    finding = Finding(
+    return Finding(
         "one_after_another",
         SERIAL,
         judgement.truth,
         f"{what} ({red} of {total} tries)",
-        evidence=tuple({"reason": line} for line in _evidence(told, worst)),
+        evidence=_evidence(told, worst),
         remedy=remedy,
-        replay=f"{told.repeat} --replay {worst.replay}" if worst.replay else told.repeat,
+        replay=_replay(told, worst),
         location=_where(told, line),
+        anomaly=anomaly,
     )
-    return finding, anomaly
+
+
+def _replay(told: Told, result: Result) -> str:
+    return f"{told.repeat} --replay {result.replay}" if result.replay else told.repeat
 
 
 def _why(told: Told, result: Result, anomaly: str) -> tuple[str, str]:
@@ -188,8 +193,12 @@ def _busy_line(answer: Answer) -> str:
     return "-- busy: when ..."
 
 
-def _evidence(told: Told, result: Result) -> Iterator[str]:
+def _evidence(told: Told, result: Result) -> tuple[dict[str, object], ...]:
     """The answers, the final state, and where the nearest serial orders depart."""
+    return ({"reason": "what they were told, and what was left:", "lines": list(_lines(told, result))},)
+
+
+def _lines(told: Told, result: Result) -> Iterator[str]:
     for unit, answers in result.observed.answers.items():
         for at, answer in enumerate(answers):
             if answer.command in ("BEGIN", "COMMIT", "ROLLBACK", "SET", "START TRANSACTION"):
@@ -338,41 +347,35 @@ def _both_yes(observed: Observed, difference: Difference) -> bool:
     )
 
 
-def _condition(told: Told, place: int, condition: Condition) -> tuple[Finding, str]:
+def _condition(told: Told, place: int, condition: Condition) -> Finding:
     claim = condition.claim or f"{condition.kind} {' '.join(condition.sql.split())[:80]}"
     claim = ("Never: " if condition.kind == "never" else "Always: ") + claim + ("" if claim.endswith(".") else ".")
-    held = Finding(
-        f"{condition.kind}_{place + 1}",
-        claim,
-        Truth.HELD,
-        "",
-        location=_where(told, condition.line),
-        replay=told.repeat,
-    )
+    where = _where(told, condition.line)
+    held = Finding(f"{condition.kind}_{place + 1}", claim, Truth.HELD, "", location=where)
     serial = told.serial_violations.get(place)
     if serial is not None:
-        order = ", then ".join(map(told.unit, serial)) or "the setup alone"
+        order = ", then ".join(map(told.unit, serial))
         observed = f"broken without any concurrency: after {order}"
-        return replace(held, truth=Truth.BROKEN, observed=observed, remedy="Mend the SQL, or the query."), ""
+        remedy = "Mend the SQL, or the query."
+        return replace(held, truth=Truth.BROKEN, observed=observed, remedy=remedy, replay=told.repeat)
     bad = [result for result in told.results if place in result.violated]
     states = counted(sum(result.times.total() for result in told.results), "final state")
     if not bad:
-        truth = Truth.HELD if told.results else Truth.UNDECIDED
-        return replace(held, truth=truth, observed=f"in {states}", replay=""), ""
+        return replace(held, truth=Truth.HELD if told.results else Truth.UNDECIDED, observed=f"in {states}")
     worst = min(bad, key=lambda r: len(r.replay) or 10_000)
     anomaly = name(told, worst) if worst.judgement.truth is not Truth.HELD else "not serializable"
-    finding = replace(
+    return replace(
         held,
         truth=Truth.BROKEN,
         observed=f"not so in {sum(r.times.total() for r in bad)} of {states}: {anomaly}",
-        evidence=tuple({"reason": line} for line in _evidence(told, worst)),
+        evidence=_evidence(told, worst),
         remedy=REMEDIES.get(anomaly, REMEDIES["not serializable"]),
-        replay=f"{told.repeat} --replay {worst.replay}" if worst.replay else told.repeat,
+        replay=_replay(told, worst),
+        anomaly=anomaly,
     )
-    return finding, anomaly
 
 
-def _met(told: Told) -> tuple[Finding, str]:
+def _met(told: Told) -> Finding:
     finding = Finding(
         "met",
         "The sessions of the race met on the server.",
@@ -381,6 +384,19 @@ def _met(told: Told) -> tuple[Finding, str]:
         location=_where(told, told.sessions[0].line),
     )
     if told.met:
-        return finding, ""
+        return finding
     remedy = "Try again on a machine with more than one free core, or let --by explore order the statements."
-    return replace(finding, truth=Truth.UNDECIDED, remedy=remedy, replay=told.repeat), "did not overlap"
+    return replace(finding, truth=Truth.UNDECIDED, remedy=remedy, replay=told.repeat, anomaly="did not overlap")
+
+
+def serial_orders(told: Told) -> dict[str, list[dict[str, str]]]:
+    """By the id of a finding that is not held: the nearest serial orders, and what differs."""
+    worst = _worst(told)
+    if worst is None:
+        return {}
+    return {
+        f"{told.scenario.name}.one_after_another": [
+            {"order": ", ".join(map(told.unit, each.order)), "differs": _difference(told, each)}
+            for each in worst.judgement.nearest
+        ]
+    }

@@ -55,6 +55,8 @@ class Finding:
     replay: str = ""
     """The command that repeats it; filled in for what is not held."""
     location: Location | None = None
+    anomaly: str = ""
+    """What it is in the field's words, such as lost update; empty where it has no name."""
 
 
 def truth_of(findings: Iterable[Finding]) -> Truth:

@@ -16,12 +16,25 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from harness.verdict.findings import Truth
-from harness.verdict.values import Clock, Generated, Mark, Parts, Plain, Renaming, Row, Sample, Spread, mark, read_row
+from harness.verdict.values import (
+    CLOCKS,
+    Clock,
+    Generated,
+    Mark,
+    Parts,
+    Plain,
+    Renaming,
+    Row,
+    Sample,
+    Spread,
+    mark,
+    read_row,
+)
 
 Unit = tuple[int, int]
 """A session by its place, and one of its transactions; the second is -1 where the unit is the whole session."""
@@ -172,19 +185,38 @@ def judge(observed: Observed, sessions: Sequence[Sequence[int]], oracle: Oracle,
     return _Judging(observed, sessions, oracle, rules).judged()
 
 
-def canonical(observed: Observed) -> object:
-    """Equal for results that are judged alike: answers in order, rows of tables and of unordered answers as sets."""
+def canonical(observed: Observed, is_now: Callable[[str], bool] = lambda _: False) -> object:
+    """Equal for results that are judged alike: answers in order, rows of tables and of unordered answers as sets.
+
+    `is_now` says of a time that it is a reading of the clock; such differ from result to result and mean nothing.
+    """
+
+    def plain(rows: Iterable[tuple[str | None, ...]], types: Sequence[int]) -> list[tuple[str | None, ...]]:
+        clocks = [at for at, type_ in enumerate(types) if type_ in CLOCKS]
+        if not clocks:
+            return list(rows)
+        return [
+            tuple("now" if at in clocks and v is not None and is_now(v) else v for at, v in enumerate(row))
+            for row in rows
+        ]
+
+    def of_answer(answer: Answer) -> object:
+        rows = plain(answer.rows, answer.types)
+        said = (answer.message or "") if answer.code == _RAISED else ""
+        return (
+            answer.command,
+            answer.code or "",
+            said,
+            tuple(rows) if answer.ordered else frozenset(Counter(rows).items()),
+        )
+
     return (
-        tuple(sorted((unit, tuple(map(_plain_answer, answers))) for unit, answers in observed.answers.items())),
-        tuple(sorted((name, frozenset(Counter(t.rows).items())) for name, t in observed.state.items())),
+        tuple(sorted((unit, tuple(map(of_answer, answers))) for unit, answers in observed.answers.items())),
+        tuple(sorted((n, frozenset(Counter(plain(t.rows, t.types)).items())) for n, t in observed.state.items())),
         tuple(sorted(observed.busy.items())),
         tuple(sorted(observed.hung)),
+        tuple(sorted(observed.used_up)),
     )
-
-
-def _plain_answer(answer: Answer) -> object:
-    rows: object = answer.rows if answer.ordered else frozenset(Counter(answer.rows).items())
-    return answer.command, answer.code or "", (answer.message or "") if answer.code == _RAISED else "", rows
 
 
 def masked(orders: Iterable[Sequence[SerialRun]]) -> dict[str, str]:

@@ -19,7 +19,8 @@ from typing import Any
 _JSON = frozenset({114, 3802})
 _FLOATS = frozenset({700, 701})
 _NUMBERS = frozenset({20, 21, 23, 26, 1700})
-_CLOCKS = frozenset({1082, 1083, 1114, 1184, 1266, 1186})
+CLOCKS = frozenset({1082, 1083, 1114, 1184, 1266, 1186})
+"""OIDs of dates, times and intervals."""
 _BOOL, _UUID, _RECORD, _FIRST_OWN = 16, 2950, 2249, 16384
 _ARRAYS = {
     1000: 16, 1005: 21, 1007: 23, 1016: 20, 1009: 25, 1015: 1043, 1014: 1042, 1021: 700, 1022: 701, 1115: 1114,
@@ -114,7 +115,7 @@ def _kind(text: str, type_: int) -> str:
         return "number"
     if type_ in _FLOATS:
         return "float"
-    if type_ in _CLOCKS:
+    if type_ in CLOCKS:
         return "clock"
     if type_ in (_BOOL, _UUID):
         return "bool" if type_ == _BOOL else "uuid"
