@@ -48,6 +48,8 @@ _OF_A_LOAD = frozenset({"profile", "clients", "duration", "pause", "rounds", "po
 _OF_CONTRACTS = frozenset({"contract", "invariants", "http", "postgrest", "postgrest_image", "db_pool"})
 """Options that a scenario has no use for."""
 
+_OF_A_CALL = _OF_A_LOAD | {"contract", "invariants", "record", "http", "postgrest", "postgrest_image", "db_pool"}
+"""Options that applying files has no use for."""
 
 _OF_PATTERNS = {
     "rate": {"arrivals"},
@@ -301,6 +303,27 @@ def check(
         with open_checks(options) as opened:
             _report(opened.environment)
             _make(opened, options, runs)
+
+
+@main.command()
+@click.option("--keep-going", is_flag=True, help="apply what can be applied, and list what failed")
+@partial(_options, without=_OF_A_CALL)
+def apply(*, keep_going: bool, **given: Any) -> None:
+    """Apply prelude, migrations and seed to a scratch database, and say what became of each file.
+
+    Exit status: 0 every file was applied, 3 one was not.
+    """
+    with _guarded():
+        options = resolve(given, {})
+        from harness.environment.choice import applied
+        from harness.reports.applied import lines
+
+        with applied(options, keep_going=keep_going) as (server, template):
+            _report(server.describe())
+            for line in lines(template.applied):
+                click.echo(line)
+            whole = template.applied.whole
+    sys.exit(ExitStatus.HELD if whole else ExitStatus.ENVIRONMENT)
 
 
 @main.command()

@@ -22,6 +22,9 @@ class Options:
     postgres_image: str = "postgres:17"
     migrations: tuple[Path, ...] = (Path("sql/migrations"),)
     seed: tuple[Path, ...] = (Path("sql/seed"),)
+    platform: str = "auto"
+    default_privileges: str = "open"
+    apply_timeout: float = 600.0
     contract: str = "scan_ticket"
     invariants: tuple[Path, ...] = ()
     profile: str = "quick"
@@ -76,6 +79,15 @@ class Option:
 PROFILES = ("quick", "seed", "soak")
 
 
+def _one_of(*words: str) -> Callable[[str], str]:
+    def convert(text: str) -> str:
+        if text not in words:
+            raise ValueError(text)
+        return text
+
+    return convert
+
+
 def _profile(text: str) -> str:
     if text not in PROFILES:
         raise ValueError(text)
@@ -113,8 +125,11 @@ def _not_negative(text: str) -> float:
 OPTIONS: tuple[Option, ...] = (
     Option("server", str, "auto, container, embedded, or a DSN", "SERVER"),
     Option("postgres_image", str, "image for the container", "IMAGE"),
-    Option("migrations", Path, "file, or folder of *.sql in name order; repeatable", "PATH", repeatable=True),
+    Option("migrations", Path, "file, or folder of *.sql; repeatable", "PATH", repeatable=True),
     Option("seed", Path, "file or folder applied after the migrations; repeatable", "PATH", repeatable=True),
+    Option("platform", _one_of("auto", "supabase", "none"), "what the migrations were written for", "PLATFORM"),
+    Option("default_privileges", _one_of("open", "closed"), "of Supabase's API roles on public", "OPEN OR CLOSED"),
+    Option("apply_timeout", _positive, "seconds that one file may take", "POSITIVE NUMBER"),
     Option("contract", str, "a shipped contract, or module:attribute", "NAME"),
     Option("invariants", Path, "more queries that must return no row; repeatable", "PATH", repeatable=True),
     Option("profile", _profile, "quick, seed or soak", "PROFILE"),

@@ -21,7 +21,7 @@ from psycopg import sql
 import harness
 from harness import contracts
 from harness.contracts.contract import Contract, Effect
-from harness.environment.choice import open_server
+from harness.environment.choice import open_server, open_template
 from harness.environment.database import Database, Template
 from harness.environment.postgrest import SupabaseRoles
 from harness.environment.servers import (
@@ -581,7 +581,7 @@ def open_harness(options: Options, progress: Progress | None = None) -> Iterator
     server = open_server(options.server, options.postgres_image)
     theirs = isinstance(server, ExternalServer)
     # A path that is wrong is said before anything is booted.
-    template = Template(server, options.migrations, options.seed, server_goes=not theirs)
+    template = open_template(options, server)
     invariants.load((contract.invariants, *options.invariants))
     thresholds.check(contract)
     with ExitStack() as stack:

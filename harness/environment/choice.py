@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from harness.environment.database import ApplyPlan, Template
+from harness.environment.roles import SupabaseRoles
 from harness.environment.servers import ExternalServer, Server
 from harness.errors import UsageError
+from harness.options import Options
+
+SUPABASE_MIGRATIONS = Path("supabase/migrations")
+"""Taken where the default folder of migrations is not there."""
 
 
 def open_server(choice: str, image: str) -> Server:
@@ -36,3 +46,34 @@ def open_server(choice: str, image: str) -> Server:
         f"--server {choice!r} is none of auto, container, embedded and no DSN.",
         next_step="a DSN looks like postgresql://user:password@host:port/database",
     )
+
+
+def open_template(options: Options, server: Server, *, keep_going: bool = False, alone: bool = False) -> Template:
+    """The template that the options ask for; nothing is created yet.
+
+    `alone`: what became of the files is all that is wanted. A failure stands in that, and the default seed, which
+    belongs to the default migrations, is not applied after others. Raises HarnessError for files that are not there or
+    cannot be read.
+    """
+    defaults = Options()
+    migrations, seed = options.migrations, options.seed
+    if migrations == defaults.migrations and not migrations[0].exists() and SUPABASE_MIGRATIONS.is_dir():
+        migrations = (SUPABASE_MIGRATIONS,)
+    others = migrations != defaults.migrations and alone
+    if seed == defaults.seed and (others or not seed[0].exists()):
+        seed = ()
+    plan = ApplyPlan(options.platform, options.default_privileges, keep_going, options.apply_timeout, raising=not alone)
+    return Template(server, migrations, seed, server_goes=not isinstance(server, ExternalServer), plan=plan)
+
+
+@contextmanager
+def applied(options: Options, *, keep_going: bool) -> Iterator[tuple[Server, Template]]:
+    """Boot the server and apply the files; everything is taken away at the end. Raises HarnessError."""
+    server = open_server(options.server, options.postgres_image)
+    template = open_template(options, server, keep_going=keep_going, alone=True)
+    with ExitStack() as stack:
+        stack.enter_context(server)
+        if not isinstance(server, ExternalServer):
+            stack.enter_context(SupabaseRoles(server))
+        stack.enter_context(template)
+        yield server, template

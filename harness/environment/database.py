@@ -22,8 +22,11 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from harness.environment import migrations as files
+from harness.environment import platforms
+from harness.environment.applying import Applied, Applier, Failure
 from harness.environment.own import Connection
-from harness.environment.servers import Server, connect
+from harness.environment.roles import SupabaseRoles
+from harness.environment.servers import ExternalServer, Server, connect
 from harness.errors import HarnessError
 from harness.signals import uninterrupted
 from harness.sqltext import queries
@@ -78,6 +81,22 @@ def _drop(name: str) -> sql.Composed:
     return sql.SQL(_SQL["drop_database"]).format(sql.Identifier(name))
 
 
+@dataclass(frozen=True, slots=True)
+class ApplyPlan:
+    """How files become a template."""
+
+    platform: str = "auto"
+    """What the files were written for: one of `platforms.PLATFORMS`."""
+    default_privileges: str = "open"
+    """Of Supabase's `public`: one of `platforms.DEFAULT_PRIVILEGES`."""
+    keep_going: bool = False
+    """Apply what can be applied, and list what failed."""
+    limit: float = 600.0
+    """Seconds that one file may take."""
+    raising: bool = True
+    """Whether a failure is raised; else it stands in what was applied, and nothing comes after it."""
+
+
 _KEPT = 8
 """Databases of runs that are over, kept until there are more."""
 
@@ -86,7 +105,13 @@ class Template:
     """The database that runs are cloned from: migrations, then seed, each file in one transaction."""
 
     def __init__(
-        self, server: Server, migrations: Sequence[Path], seeds: Sequence[Path], *, server_goes: bool = False
+        self,
+        server: Server,
+        migrations: Sequence[Path],
+        seeds: Sequence[Path],
+        *,
+        server_goes: bool = False,
+        plan: ApplyPlan = ApplyPlan(),
     ) -> None:
         """Nothing is created yet. `server_goes`: the server is thrown away right after, so nothing needs dropping.
 
@@ -94,13 +119,37 @@ class Template:
         """
         self._server = server
         self._server_goes = server_goes
-        self.migrations: tuple[Script, ...] = files.find(migrations, "migrations", "--migrations")
-        self.seeds: tuple[Script, ...] = files.find(seeds, "seed", "--seed")
+        self._ours = not isinstance(server, ExternalServer)
+        self._plan = plan
+        found = files.find(migrations, "migrations", "--migrations", keep_going=plan.keep_going)
+        seeded = files.find(seeds, "seed", "--seed", keep_going=plan.keep_going)
+        self.migrations: tuple[Script, ...] = found.scripts
+        self.seeds: tuple[Script, ...] = seeded.scripts
+        self._order = (*found.order, *seeded.order)
+        self._unreadable = [
+            Failure(path, 0, error.what, None, error.tried, error.next_step)
+            for path, error in (*found.unreadable, *seeded.unreadable)
+        ]
+        self._platform = (plan.platform, "asked for")
+        if plan.platform == "auto":
+            self._platform = platforms.recognise(self.migrations)
+        self._applied: Applied | None = None
+        self._owner: str | None = None
+        """Whom the databases belong to, where that is not who is connected."""
+        self._kept_settings: list[str] = []
+        """Statements that give a clone what CREATE DATABASE does not copy; the clone's name is {}."""
+        self._roles: SupabaseRoles | None = None
         self._prefix = f"harness_{os.getpid()}_{secrets.token_hex(6)}"
         self._numbers = itertools.count(1)
         self._made: Future[Database] | None = None
         self._finished: list[Database] = []
         self._tidying: threading.Thread | None = None
+
+    @property
+    def applied(self) -> Applied:
+        """What became of the files. They are applied when the context is entered."""
+        assert self._applied is not None
+        return self._applied
 
     @property
     def _database(self) -> Database:
@@ -148,10 +197,15 @@ class Template:
         return database
 
     def _create(self, database: Database, template: str) -> None:
-        command = sql.SQL(_SQL["create_database"])
+        names = [sql.Identifier(database.name), sql.Identifier(template)]
+        command = sql.SQL(_SQL["create_database"]).format(*names)
+        if self._owner is not None:
+            command = sql.SQL(_SQL["create_database_of"]).format(*names, sql.Identifier(self._owner))
         with connect(self._server.dsn) as connection:
             try:
-                connection.execute(command.format(sql.Identifier(database.name), sql.Identifier(template)))
+                connection.execute(command)
+                for statement in self._kept_settings:
+                    connection.execute(statement.replace("{}", names[0].as_string(connection)).encode())
             except psycopg.Error as error:
                 raise HarnessError(
                     "No scratch database can be created on the server.",
@@ -161,23 +215,104 @@ class Template:
 
     def __enter__(self) -> Self:
         try:
+            role = self._migrate_as()
             self._create(self._database, "template0")
+            self._applied = self._fill(role)
             with self._database.connect() as connection:
-                for script in (*self.migrations, *self.seeds):
-                    files.apply(connection, script)
-                    # As if each had its own: pg_dump, for one, empties the search_path and leaves it so.
-                    connection.execute("DISCARD ALL")
+                rows = connection.execute(queries.text("harness.environment", "kept_settings.sql").encode())
+                self._kept_settings = [str(row[0]) for row in rows]
             self.tidy()  # the first run's, too, is made while something else is done
         except BaseException as error:
             self.__exit__(type(error), error, None)
             raise
         return self
 
+    def _migrate_as(self) -> str | None:
+        """Have the platform's roles created; whom migrations run as, where that is not who is connected."""
+        supabase = self._platform[0] == "supabase"
+        if supabase or not self._ours:
+            self._roles = SupabaseRoles(self._server, create=supabase)
+            self._roles.__enter__()
+        with connect(self._server.dsn) as connection:
+            who = connection.execute(_SQL["who"]).fetchone()
+        assert who is not None
+        self._me, self._superuser, there = str(who[0]), bool(who[1]), bool(who[2])
+        if not (supabase and self._superuser and there):
+            return None
+        self._owner = platforms.ROLE
+        return platforms.ROLE
+
+    def _fill(self, role: str | None) -> Applied:
+        """Prelude, migrations and seed into the template."""
+        stood_in: list[str] = []
+        notes: list[str] = []
+        if self._platform[0] == "supabase":
+            with self._database.connect() as connection:
+                try:
+                    stood_in = platforms.prelude(connection, self._plan.default_privileges)
+                except psycopg.Error as error:
+                    raise HarnessError(
+                        "The Supabase prelude cannot be applied.",
+                        tried=f"as {self._me}: {' '.join(str(error).split())} (SQLSTATE {error.sqlstate})",
+                        next_step="give the DSN of a superuser, or of a role that may create roles and databases; "
+                        "or --platform none",
+                    ) from error
+            if role is None:
+                kind = "a superuser" if self._superuser else f"{self._me}, which has not {platforms.ROLE}'s rights"
+                notes.append(f"the migrations ran as {kind}: SECURITY DEFINER and ownership mean what they do for it")
+        with self._database.connect() as connection:
+            connection.prepare_threshold = None  # DISCARD ALL would take a prepared statement away under psycopg
+            applier = Applier(
+                connection,
+                beyond=self._platform[0] == "supabase",
+                ours=self._ours,
+                keep_going=self._plan.keep_going,
+                limit=self._plan.limit,
+                stood_in=set(stood_in),
+            )
+            whole = 0
+            try:
+                for number, script in enumerate((*self.migrations, *self.seeds)):
+                    # The seed is the harness's own: it runs as who is connected.
+                    applier.role = role if number < len(self.migrations) else None
+                    whole += applier.apply(script)
+            except HarnessError as error:
+                if self._plan.raising:
+                    raise
+                applier.failures.append(Failure(script.path, 0, error.what, None, error.tried, error.next_step))
+            finally:
+                if not connection.closed:
+                    connection.execute("DISCARD ALL")
+                if self._roles is not None and not self._ours:
+                    self._roles.made(applier.roles_made)
+            return Applied(
+                files=len(self.migrations) + len(self.seeds) + len(self._unreadable),
+                applied=whole,
+                platform=f"{self._platform[0]} ({self._platform[1]})",
+                role=role or self._me,
+                order=self._order,
+                stand_ins=tuple(platforms.used(connection, applier.stood_in)),
+                notes=(
+                    *notes,
+                    *(f"{note} ({count} x)" if count > 1 else note for note, count in applier.notes.items()),
+                ),
+                failures=(*self._unreadable, *applier.failures),
+            )
+
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if self._server_goes:
-            return
+        try:
+            if not self._server_goes:
+                self._drop_all()
+        finally:
+            if self._roles is not None:
+                if self._server_goes:
+                    self._roles.close()
+                else:
+                    self._roles.__exit__(kind, error, traceback)
+
+    def _drop_all(self) -> None:
         with uninterrupted(), suppress(HarnessError, psycopg.OperationalError), connect(self._server.dsn) as connection:
             if self._tidying is not None:
                 self._tidying.join()  # else a clone might appear after the others are gone

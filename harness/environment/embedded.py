@@ -16,7 +16,7 @@ from pathlib import Path
 
 import psycopg
 
-from harness.environment import cluster
+from harness.environment import cluster, platforms
 from harness.environment.own import Connection, environment, own_dsn
 from harness.environment.servers import MAX_CONNECTIONS, Server
 from harness.errors import HarnessError
@@ -29,8 +29,12 @@ _SYSTEM_USER = "embedded_postgres"
 _PORT = "5432"
 """Of the socket in a folder of its own, so that it is free."""
 
+_EXTENSIONS = "share"
+"""Folder of the stand-ins for extensions, beside the data: what the wheel brings itself comes first."""
+
 _INITDB = (
-    "-U", "postgres", "--auth=trust", "--encoding=UTF8", "--locale=C",
+    # Not `postgres`: the first superuser stays one, and migrations for Supabase run as a `postgres` that is none.
+    "-U", "supabase_admin", "--auth=trust", "--encoding=UTF8", "--locale=C",
     # Not the machine's, which initdb would take: the container's, so that a run means the same on both.
     "--set=timezone=UTC", "--set=log_timezone=UTC",
     # The cluster is thrown away: only what runs on it later has to be durable.
@@ -51,7 +55,7 @@ class EmbeddedServer(Server):
 
     @property
     def dsn(self) -> str:
-        return own_dsn(host=str(self._directory), port=_PORT, user="postgres", dbname="postgres")
+        return own_dsn(host=str(self._directory), port=_PORT, user="supabase_admin", dbname="postgres")
 
     @property
     def pid(self) -> int:
@@ -67,6 +71,7 @@ class EmbeddedServer(Server):
         data, log = self._directory / f"data-{secrets.token_hex(4)}", self._directory / "log"
         if user is not None:
             shutil.chown(self._directory, user)
+        platforms.install(self._directory / _EXTENSIONS)
         kept = cluster.place(_INITDB)
         if kept is not None and cluster.unpacked(kept, data, user):
             try:
@@ -88,6 +93,7 @@ class EmbeddedServer(Server):
                 [
                     binaries / "postgres", "-D", data, "-k", data.parent,
                     "-c", "listen_addresses=", "-c", f"max_connections={MAX_CONNECTIONS}",
+                    "-c", f"extension_control_path=$system:{data.parent / _EXTENSIONS}",
                     "-c", f"port={_PORT}", "-c", f"cluster_name={self.token}",
                 ],
                 env=environment(),

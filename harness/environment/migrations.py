@@ -1,38 +1,45 @@
-"""SQL files of a project: found, read, and applied."""
+"""SQL files of a project: found, and put in the order that the tool they were written for would take."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import psycopg
-from psycopg.pq import TransactionStatus
 
 from harness.errors import HarnessError
-from harness.sqltext.scripts import Script, Statement
+from harness.sqltext.scripts import Script
 
-_CANNOT_RUN_IN_TRANSACTION = (
-    psycopg.errors.ActiveSqlTransaction,  # CREATE INDEX CONCURRENTLY, VACUUM, ALTER SYSTEM, ...
-    psycopg.errors.InvalidTransactionTermination,  # COMMIT in a DO block or a procedure
-    psycopg.errors.UnsafeNewEnumValueUsage,  # ALTER TYPE ... ADD VALUE, and the value's first use
-)
+_FLYWAY = re.compile(r"(?P<kind>[VRUB])(?P<version>[\d._]*?)__(?P<name>.+)\.sql", re.IGNORECASE)
+_NUMBERED = re.compile(r"(?P<number>\d+)(?P<rest>.*)\.sql", re.DOTALL)
+_SUPABASE = re.compile(r"\d+_.*\.sql", re.DOTALL)
+_UP = re.compile(r"(?P<name>.*)[._-]up\.sql", re.IGNORECASE | re.DOTALL)
+_DOWN = re.compile(r"(?P<name>.*)[._-](down|undo|rollback)\.sql", re.IGNORECASE | re.DOTALL)
 
 
-def find(paths: Sequence[Path], what: str, option: str) -> tuple[Script, ...]:
-    """The scripts at `paths`, in the order given; a folder gives its *.sql in name order.
+@dataclass(frozen=True, slots=True)
+class Files:
+    """The files of one option, in the order that they are applied in."""
 
-    Raises HarnessError for a path that is missing and a folder without .sql files.
+    scripts: tuple[Script, ...]
+    order: tuple[str, ...]
+    """For each folder, a sentence: which order was recognised, and what was left out."""
+    unreadable: tuple[tuple[Path, HarnessError], ...] = ()
+    """Files that are no text, where going on was asked for."""
+
+
+def find(paths: Sequence[Path], what: str, option: str, *, keep_going: bool = False) -> Files:
+    """The scripts at `paths`, in the order given; a folder gives its own in the order of the tool that they are of.
+
+    Raises HarnessError for a path that is missing, a folder without .sql files and a file that cannot be read.
     """
-    found: list[Script] = []
+    scripts: list[Script] = []
+    unreadable: list[tuple[Path, HarnessError]] = []
+    order: list[str] = []
     for path in paths:
         if path.is_dir():
-            files = sorted(path.glob("*.sql"))
-            if not files:
-                raise HarnessError(
-                    f"The {what} folder {path} holds no .sql file.",
-                    next_step=f"put the files there, or name another folder or file with {option}",
-                )
+            files, said = _ordered(path, what, option)
+            order.append(f"{path}: {said}")
         elif path.is_file():
             files = [path]
         else:
@@ -43,65 +50,100 @@ def find(paths: Sequence[Path], what: str, option: str) -> tuple[Script, ...]:
             )
         for file in files:
             try:
-                found.append(Script(file, file.read_bytes().decode()))
-            except (OSError, UnicodeDecodeError) as error:
-                raise HarnessError(f"{file} cannot be read.", tried=str(error)) from error
-    return tuple(found)
-
-
-def apply(connection: psycopg.Connection[tuple[Any, ...]], script: Script) -> None:
-    """Apply a script in one transaction, or outside of one where the server says that it must be.
-
-    `connection` is in autocommit. Raises HarnessError with file, line, SQLSTATE and the statement that failed.
-    """
-    try:
-        _apply(connection, script, transaction=True)
-    except _CANNOT_RUN_IN_TRANSACTION:
-        # Nothing of the file has been kept, so start it again.
-        _apply(connection, script, transaction=False)
-
-
-def _apply(connection: psycopg.Connection[tuple[Any, ...]], script: Script, *, transaction: bool) -> None:
-    if transaction:
-        connection.execute("BEGIN")
-    try:
-        for statement in script.statements():
-            try:
-                connection.execute(statement.text.encode(), prepare=False)
-            except psycopg.Error as error:
-                if transaction and isinstance(error, _CANNOT_RUN_IN_TRANSACTION):
+                scripts.append(Script.read(file))
+            except HarnessError as error:
+                if not keep_going:
                     raise
-                if connection.info.transaction_status == TransactionStatus.ACTIVE:
-                    connection.close()  # the server waits for rows, or for somebody to take them
-                    raise HarnessError(
-                        f"{statement.path}:{statement.line}: COPY from or to a client cannot be in a file of SQL.",
-                        tried=statement.text,
-                        next_step="write INSERT statements (pg_dump --inserts)",
-                    ) from error
-                raise _failed(statement, error) from error
-        # Also what a file began itself and left open.
-        if connection.info.transaction_status == TransactionStatus.INTRANS:
-            connection.execute("COMMIT")
-    except psycopg.Error as error:
-        if transaction and isinstance(error, _CANNOT_RUN_IN_TRANSACTION):
-            raise
-        # A deferred constraint speaks at COMMIT, of no statement in particular.
+                unreadable.append((file, error))
+    return Files(tuple(scripts), tuple(order), tuple(unreadable))
+
+
+def _ordered(folder: Path, what: str, option: str) -> tuple[list[Path], str]:
+    try:
+        entries = sorted(folder.iterdir())
+    except OSError as error:
         raise HarnessError(
-            f"{script.path}: COMMIT failed with SQLSTATE {error.sqlstate}.", tried=str(error).strip()
+            f"The {what} folder {folder} cannot be read.", tried=str(error), next_step="check who may read it"
         ) from error
-    finally:
-        if not connection.closed:
-            connection.rollback()
+    files = [entry for entry in entries if entry.suffix.lower() == ".sql" and entry.is_file()]
+    folders = [entry for entry in entries if entry.is_dir() and any(entry.glob("*.sql"))]
+    if not files and folders:
+        return _one_folder_a_migration(folders, what, option)
+    if not files:
+        inside = sorted({str(found.parent) for found in folder.rglob("*.sql")})[:3]
+        raise HarnessError(
+            f"The {what} folder {folder} holds no .sql file.",
+            tried=f"there are some in {', '.join(inside)}" if inside else "*.sql in it and in its folders",
+            next_step=f"put the files there, or name another folder or file with {option}",
+        )
+    downs = [file for file in files if _DOWN.fullmatch(file.name)]
+    left_out = {file: "a down part" for file in downs if len(downs) < len(files)}
+    files = [file for file in files if file not in left_out]
+    for recognise in (_flyway, _supabase, _numbers):
+        found = recognise(files, folder)
+        if found is not None:
+            kept, said = found
+            left_out |= dict.fromkeys(set(files) - set(kept), "not named as the others")
+            break
+    else:
+        kept, said = files, "in name order"
+    if downs and any(_UP.fullmatch(file.name) for file in kept):
+        said += ", up parts only"
+    if left_out:
+        names = [file.name for file in left_out]
+        shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+        said += f"; left out, {' or '.join(sorted(set(left_out.values())))}: {shown}"
+    if folders:
+        said += f"; not looked into: {', '.join(f.name for f in folders[:3])}"
+    return kept, said
 
 
-def _failed(statement: Statement, error: psycopg.Error) -> HarnessError:
-    position = int(error.diag.statement_position or 0)
-    line = statement.line + statement.text.count("\n", 0, max(position - 1, 0))
-    hint = f" ({error.diag.message_hint})" if error.diag.message_hint else ""
-    shown = statement.text if len(statement.text) <= 1200 else statement.text[:1200] + "\n..."
-    return HarnessError(
-        f"{statement.path}:{line}: {error.diag.message_primary or str(error).strip()}{hint} "
-        f"(SQLSTATE {error.sqlstate or 'none'})",
-        tried="\n    " + shown.replace("\n", "\n    "),
-        next_step="mend the statement; nothing of this database is kept",
-    )
+def _one_folder_a_migration(folders: Sequence[Path], what: str, option: str) -> tuple[list[Path], str]:
+    """As Prisma has them: a folder with a migration.sql for each."""
+    files = []
+    for folder in folders:
+        inside = [file for file in sorted(folder.glob("*.sql")) if not _DOWN.fullmatch(file.name)]
+        inside = [file for file in inside if file.stem.lower() not in ("down", "undo", "rollback")]
+        if len(inside) > 1:
+            raise HarnessError(
+                f"The {what} folder {folder.parent} holds folders with several .sql files each.",
+                tried=f"{folder} holds {', '.join(file.name for file in inside[:3])}",
+                next_step=f"name the folder whose files are the {what} with {option}; it may be given more than once",
+            )
+        files += inside
+    return files, "one folder a migration (Prisma), in name order"
+
+
+def _flyway(files: Sequence[Path], _: Path) -> tuple[list[Path], str] | None:
+    """Versions by number, then the repeatable ones by name; undo files are left out."""
+    parts = {file: match for file in files if (match := _FLYWAY.fullmatch(file.name))}
+    versioned = {f: m for f, m in parts.items() if m["kind"].upper() in "VB" and m["version"].strip("._")}
+    if not versioned or len(parts) * 2 < len(files):
+        return None
+    repeated = [file for file, match in parts.items() if match["kind"].upper() == "R"]
+
+    def version(file: Path) -> list[int]:
+        return [int(number) for number in re.split("[._]", versioned[file]["version"].strip("._"))]
+
+    ordered = sorted(versioned, key=version) + sorted(repeated, key=lambda file: parts[file]["name"])
+    return ordered, "versions, then repeatable ones (Flyway)"
+
+
+def _supabase(files: Sequence[Path], folder: Path) -> tuple[list[Path], str] | None:
+    """As its command line takes them: <timestamp>_name.sql in name order, and no other file."""
+    if "supabase" not in folder.absolute().parts:
+        return None
+    kept = [file for file in files if _SUPABASE.fullmatch(file.name)]
+    return (kept, "timestamps, in name order (Supabase)") if kept else None
+
+
+def _numbers(files: Sequence[Path], _: Path) -> tuple[list[Path], str] | None:
+    """Numbers of different length by value: 2 comes before 10. Timestamps sort as names do."""
+    numbers = {file: match["number"] for file in files if (match := _NUMBERED.fullmatch(file.name))}
+    if len(numbers) < len(files):
+        return None
+    if len({len(number) for number in numbers.values()}) == 1 or max(map(len, numbers.values())) > 6:
+        stamps = all(len(number) >= 8 for number in numbers.values())
+        return list(files), "timestamps, in name order" if stamps else "numbers, in name order"
+    key: Callable[[Path], tuple[int, str]] = lambda file: (int(numbers[file]), file.name)  # noqa: E731
+    return sorted(files, key=key), "numbers, by value"

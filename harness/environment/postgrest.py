@@ -30,7 +30,8 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from harness.environment.database import Database
 from harness.environment.own import environment_for, said
-from harness.environment.servers import Server, address, connect
+from harness.environment.roles import SupabaseRoles as SupabaseRoles
+from harness.environment.servers import Server, connect
 from harness.errors import HarnessError, UsageError
 from harness.signals import uninterrupted
 from harness.sqltext import queries
@@ -101,44 +102,6 @@ class PostgRESTDescription:
 
     def __str__(self) -> str:
         return f"PostgREST {self.version} ({self.how}; pool of {self.pool})"
-
-
-class SupabaseRoles:
-    """anon, authenticated, service_role and authenticator on a server, for as long as the context lasts.
-
-    Enter it before the migrations are applied and leave it after the scratch databases are dropped. Runs that share a
-    server hold a shared advisory lock; the last to leave drops the roles that runs have created.
-    """
-
-    def __init__(self, server: Server) -> None:
-        self._dsn = server.dsn
-        self._connection: psycopg.Connection[Any] | None = None
-
-    def __enter__(self) -> Self:
-        self._connection = connect(self._dsn)
-        try:
-            self._connection.execute(_SQL["use_roles"])
-            self._connection.execute(queries.text("harness.environment", "supabase_roles.sql"))
-        except psycopg.Error as error:
-            self._connection.close()
-            raise HarnessError(
-                f"The roles of Supabase cannot be created on {address(self._dsn)}.",
-                tried=f"CREATE ROLE for those of anon, authenticated, service_role, authenticator that are missing: "
-                f"{str(error).strip()} (SQLSTATE {error.sqlstate})",
-                next_step="ALTER ROLE ... CREATEROLE for the role in the DSN, or have the four roles created",
-            ) from error
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        assert self._connection is not None
-        with uninterrupted(), suppress(psycopg.Error):  # a server that is gone has taken its roles with it
-            self._connection.execute(_SQL["leave_roles"])
-            alone = self._connection.execute(_SQL["alone_with_roles"]).fetchone()
-            if alone is not None and alone[0]:
-                self._connection.execute(queries.text("harness.environment", "supabase_roles_drop.sql"))
-        self._connection.close()
 
 
 class PostgREST(ABC):

@@ -15,6 +15,15 @@ SELECT current_setting('max_connections')::int
 -- name: create_database
 CREATE DATABASE {} TEMPLATE {};
 
+-- name: create_database_of
+CREATE DATABASE {} TEMPLATE {} OWNER {};
+
+-- name: who
+-- As whom the session runs, whether that is a superuser, and whether there is a role to run migrations as.
+SELECT current_user, rolsuper,
+       EXISTS (SELECT FROM pg_roles WHERE rolname = 'postgres' AND NOT rolsuper AND rolname <> current_user)
+  FROM pg_roles WHERE rolname = current_user;
+
 -- name: drop_database
 DROP DATABASE IF EXISTS {} WITH (FORCE);
 
@@ -30,6 +39,9 @@ SELECT pg_advisory_unlock_shared(hashtext('harness uses roles'));
 
 -- name: alone_with_roles
 SELECT pg_try_advisory_lock(hashtext('harness uses roles'));
+
+-- name: mark_role
+COMMENT ON ROLE {} IS 'created by pg-concurrency-harness';
 
 -- name: create_login
 CREATE ROLE {} LOGIN NOINHERIT PASSWORD {} IN ROLE anon, authenticated, service_role;

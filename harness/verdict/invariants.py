@@ -67,7 +67,7 @@ class Invariant:
 def load(paths: Sequence[Path]) -> tuple[Invariant, ...]:
     """The invariants of files and folders. Raises HarnessError when one is missing, empty or has a name twice."""
     found: dict[str, Invariant] = {}
-    for script in migrations.find(paths, "invariants", "--invariants"):
+    for script in migrations.find(paths, "invariants", "--invariants").scripts:
         before = len(found)
         for number, query in enumerate(queries.read(script), 1):
             name = query.name or f"{script.path.stem}.{number}"

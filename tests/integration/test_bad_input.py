@@ -123,7 +123,7 @@ def test_a_wrong_password_is_explained_and_not_shown(sandbox: Sandbox) -> None:
     """Against a server that asks for passwords, a wrong one fails with the server's words, and the right one works."""
     with EmbeddedServer() as own:
         with connect(own.dsn) as connection:
-            connection.execute("ALTER ROLE postgres PASSWORD 'r1ght'")
+            connection.execute("ALTER ROLE supabase_admin PASSWORD 'r1ght'")
             (hba,) = connection.execute("SHOW hba_file").fetchone() or ("",)
             Path(str(hba)).write_text("local all all scram-sha-256\n")
             connection.execute("SELECT pg_reload_conf()")
@@ -219,9 +219,8 @@ def test_statements_that_cannot_run_in_a_transaction_do_run(
     [
         "DO $$ BEGIN FOR n IN 1..3 LOOP INSERT INTO extra VALUES ('a'); COMMIT; END LOOP; END $$;\n",
         "ALTER TYPE kind ADD VALUE 'b';\nINSERT INTO extra VALUES ('a'), ('a'), ('b');\n",
-        "ALTER TYPE kind ADD VALUE 'b';\nBEGIN;\nINSERT INTO extra VALUES ('a'), ('a'), ('b');\n",
     ],
-    ids=["commits in a DO block", "uses a new enum value", "leaves a transaction open"],
+    ids=["commits in a DO block", "uses a new enum value"],
 )
 def test_a_file_that_needs_more_than_one_transaction_is_applied(
     text: str, folder: Callable[..., Path], harness_run: Callable[..., str]
@@ -243,15 +242,15 @@ def test_a_files_settings_are_not_the_next_ones(folder: Callable[..., Path], har
     assert "verdict: held" in harness_run(*words, *QUICK, status=ExitStatus.HELD)
 
 
-@pytest.mark.parametrize("way", ["FROM stdin", "TO stdout"])
-def test_rows_for_copy_cannot_be_in_a_migration(
-    way: str, folder: Callable[..., Path], harness_run: Callable[..., str]
+@pytest.mark.parametrize("before", ["", "ALTER TYPE kind ADD VALUE 'b';\nINSERT INTO extra VALUES ('b');\n"])
+def test_a_transaction_that_is_left_open_is_refused(
+    before: str, folder: Callable[..., Path], harness_run: Callable[..., str]
 ) -> None:
-    """What a plain pg_dump writes is psql's, not SQL; the line and the way out are said."""
-    path = folder(f"CREATE TABLE c (id int);\nCOPY c {way};\n")
+    """psql would roll it back at the end of the file, so what it holds is not what its author has."""
+    path = folder("CREATE TYPE kind AS ENUM ('a');\nCREATE TABLE extra (k kind);\n", f"{before}BEGIN;\nSELECT 1;\n")
     said = harness_run("--migrations", path, status=ExitStatus.ENVIRONMENT)
-    assert "0001_part.sql:2: COPY from or to a client cannot be in a file of SQL" in said
-    assert "pg_dump --inserts" in said
+    assert f"0002_part.sql:{before.count(chr(10)) + 1}: BEGIN without COMMIT" in said
+    assert "add COMMIT;" in said
 
 
 def test_a_server_that_cannot_create_a_database_is_explained(
@@ -261,7 +260,7 @@ def test_a_server_that_cannot_create_a_database_is_explained(
     with connect(server.dsn) as connection:
         connection.execute("CREATE ROLE reads_only LOGIN CREATEDB")
         connection.execute("ALTER ROLE reads_only SET default_transaction_read_only = on")
-    dsn = server.dsn.replace("postgres@", "reads_only@")
+    dsn = server.dsn.replace("supabase_admin@", "reads_only@")
     try:
         said = harness_run(server=dsn, status=ExitStatus.ENVIRONMENT)
     finally:

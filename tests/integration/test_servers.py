@@ -234,7 +234,7 @@ def test_a_dsn_may_be_spelled_as_others_spell_it(spelling: str, server: Embedded
     """SQLAlchemy's, libpq's and the keyword form lead to the same server."""
     rest = server.dsn.removeprefix("postgresql://")
     host = conninfo_to_dict(server.dsn)["host"]
-    dsn = f"host={host} user=postgres dbname=postgres" if spelling == "keywords" else spelling + rest
+    dsn = f"host={host} user=supabase_admin dbname=postgres" if spelling == "keywords" else spelling + rest
     opened = open_server(dsn, "")
     assert isinstance(opened, ExternalServer)
     with opened:

@@ -14,6 +14,9 @@ from harness.options import OPTIONS, Options, resolve
 SAMPLES = {
     "server": ("embedded", "embedded"),
     "postgres_image": ("postgres:15", "postgres:15"),
+    "platform": ("supabase", "supabase"),
+    "default_privileges": ("closed", "closed"),
+    "apply_timeout": ("9", 9.0),
     "contract": ("a:B", "a:B"),
     "profile": ("soak", "soak"),
     "clients": ("7", 7),

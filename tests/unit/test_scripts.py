@@ -66,7 +66,7 @@ def test_files_come_in_the_order_given_and_folders_in_name_order(tmp_path: Path)
     for name in ("folder/b.sql", "folder/a.sql", "folder/notes.txt", "z.sql"):
         (tmp_path / name).write_text(f"-- {name}")
     found = migrations.find([tmp_path / "z.sql", tmp_path / "folder"], "migrations", "--migrations")
-    assert [s.path.name for s in found] == ["z.sql", "a.sql", "b.sql"]
+    assert [s.path.name for s in found.scripts] == ["z.sql", "a.sql", "b.sql"]
 
 
 def test_the_sha256_is_that_of_the_file(tmp_path: Path) -> None:
@@ -75,7 +75,7 @@ def test_the_sha256_is_that_of_the_file(tmp_path: Path) -> None:
 
     path = tmp_path / "a.sql"
     path.write_bytes(b"SELECT 1;\r\nSELECT '\xc3\xa9';\r\n")
-    (script,) = migrations.find([path], "migrations", "--migrations")
+    (script,) = migrations.find([path], "migrations", "--migrations").scripts
     assert script.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
 
 

@@ -1,0 +1,562 @@
+"""Applying files: as whom, with what the platform allows beyond that, and what became of every statement.
+
+A file is one transaction, unless the server says that something in it cannot run in one; then it is applied again,
+statement by statement. What a statement lacks is supplied where that is safe to do, and said: a role that a dump names,
+an extension that was turned on in a dashboard.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from psycopg import sql
+from psycopg.pq import TransactionStatus
+
+from harness.environment import platforms
+from harness.errors import HarnessError
+from harness.sqltext import queries
+from harness.sqltext.scripts import Script, Statement
+
+Connection = psycopg.Connection[Any]
+
+_SQL = queries.own("harness.environment", "applying.sql")
+
+_CANNOT_RUN_IN_TRANSACTION = (
+    psycopg.errors.ActiveSqlTransaction,  # CREATE INDEX CONCURRENTLY, VACUUM, ALTER SYSTEM, ...
+    psycopg.errors.InvalidTransactionTermination,  # COMMIT in a DO block or a procedure
+    psycopg.errors.UnsafeNewEnumValueUsage,  # ALTER TYPE ... ADD VALUE, and the value's first use
+)
+_DUPLICATES = (
+    psycopg.errors.DuplicateSchema, psycopg.errors.DuplicateTable, psycopg.errors.DuplicateObject,
+    psycopg.errors.DuplicateFunction, psycopg.errors.DuplicateColumn, psycopg.errors.InvalidTableDefinition,
+)  # fmt: skip
+
+_OBJECTS = (
+    r"(CREATE|ALTER|DROP|COMMENT\s+ON)\s+(OR\s+REPLACE\s+)?(UNIQUE\s+)?(TABLE|VIEW|MATERIALIZED|INDEX|SEQUENCE|TYPE|"
+    r"FUNCTION|PROCEDURE|SCHEMA|COLUMN|CONSTRAINT|AGGREGATE|ROUTINE|CAST|OPERATOR|LANGUAGE|TEXT)\b"
+)
+
+BEYOND: tuple[tuple[str, str], ...] = (
+    ("extensions", r"(CREATE|ALTER|DROP|COMMENT\s+ON)\s+EXTENSION\b"),
+    ("event triggers", r"(CREATE|ALTER|DROP|COMMENT\s+ON)\s+EVENT\s+TRIGGER\b"),
+    ("publications", r"(CREATE|ALTER|DROP)\s+(PUBLICATION|SUBSCRIPTION)\b"),
+    ("policies and triggers on the platform's tables", r"(CREATE|ALTER|DROP|COMMENT\s+ON)\s+(POLICY|TRIGGER)\b"),
+    ("settings and memberships of roles", r"(CREATE|ALTER|DROP|COMMENT\s+ON)\s+(ROLE|USER|GROUP)\b"),
+    ("settings of the database", r"(ALTER|COMMENT\s+ON)\s+DATABASE\b"),
+    ("foreign data", r"(CREATE|ALTER|DROP|IMPORT)\s+(FOREIGN|SERVER|USER\s+MAPPING)\b"),
+    ("owners", r"ALTER\s+.*\bOWNER\s+TO\b|REASSIGN\s+OWNED\b"),
+    ("privileges", r"(GRANT|REVOKE|ALTER\s+DEFAULT\s+PRIVILEGES|SECURITY\s+LABEL)\b"),
+    ("what the platform owns", _OBJECTS),
+    ("DO blocks that do such a thing", r"DO\b"),
+    ("settings", r"SET\b"),
+)  # fmt: skip
+"""What Supabase lets `postgres` do beyond its rights: what it is, and how a statement of the kind begins.
+
+Such a statement is tried with the rights that there are, and only where they do not suffice made by the superuser."""
+
+_BEYOND = tuple((what, re.compile(begins, re.IGNORECASE | re.DOTALL)) for what, begins in BEYOND)
+_PLAIN = re.compile(r"(INSERT|UPDATE|DELETE|COPY)\b", re.IGNORECASE)
+_ENDS = re.compile(r"(COMMIT|END|ROLLBACK|ABORT)\b(?!\s+(WORK\s+|TRANSACTION\s+)?TO\b)(?!\s+PREPARED)", re.IGNORECASE)
+_BEGINS = re.compile(r"(BEGIN|START\s+TRANSACTION)\b", re.IGNORECASE)
+_CONTROL = re.compile(
+    r"(SAVEPOINT|RELEASE|ROLLBACK|COMMIT|END|ABORT|BEGIN|START|PREPARE\s+TRANSACTION)\b", re.IGNORECASE
+)
+_NAME = r'("(?:[^"]|"")+"|[\w$]+)'
+_OF_DATABASE = tuple(
+    re.compile(begins + _NAME, re.IGNORECASE | re.DOTALL)
+    for begins in (
+        r"(ALTER\s+DATABASE\s+)", r"(COMMENT\s+ON\s+DATABASE\s+)", r"((?:GRANT|REVOKE)\b[^;]*?\bON\s+DATABASE\s+)",
+        r"(ALTER\s+(?:ROLE|USER)\s+\S+\s+IN\s+DATABASE\s+)", r"(SECURITY\s+LABEL\s+ON\s+DATABASE\s+)",
+    )
+)  # fmt: skip
+_WHOLE_DATABASE = re.compile(r"(CREATE|DROP)\s+DATABASE\b", re.IGNORECASE)
+_MOVES_DATABASE = re.compile(r"ALTER\s+DATABASE\s+\S+\s+(OWNER|RENAME|SET\s+TABLESPACE|REFRESH)\b", re.IGNORECASE)
+_ALTER_SYSTEM = re.compile(r"ALTER\s+SYSTEM\b", re.IGNORECASE)
+_EXTENSION = re.compile(rf"CREATE\s+EXTENSION\s+(?:IF\s+NOT\s+EXISTS\s+)?{_NAME}", re.IGNORECASE)
+_TOUCHES_EXTENSION = re.compile(rf"(?:ALTER|DROP|COMMENT\s+ON)\s+EXTENSION\s+(?:IF\s+EXISTS\s+)?{_NAME}", re.IGNORECASE)
+_INTO_SCHEMA = re.compile(rf"\bSCHEMA\s+{_NAME}", re.IGNORECASE)
+_VERSION = re.compile(r"\bVERSION\s+('[^']*'|\"[^\"]*\"|\S+)", re.IGNORECASE)
+_CREATE_ROLE = re.compile(r"CREATE\s+(ROLE|USER|GROUP)\b(?!\s+MAPPING)", re.IGNORECASE)
+_SETS_ROLE = re.compile(rf"(ALTER\s+(?:ROLE|USER)\s+{_NAME})(\s+(?:SET|RESET)\b.*)", re.IGNORECASE | re.DOTALL)
+_SETTING = re.compile(r"SET\s+(SESSION\s+|LOCAL\s+)?[\w.\"]+\s*(=|TO\b)", re.IGNORECASE)
+_MISSING_ROLE = re.compile(r'role "(.*)" does not exist')
+_MISSING_SCHEMA = re.compile(r'schema "(.*)" does not exist')
+_MISSING_NAME = re.compile(
+    r'(?:type|operator class) "([^"]+)" does not exist|function (?:[\w"]+\.)?([\w"]+)\(.*\) does not exist'
+)
+_CREATES = re.compile(
+    r"(?:CREATE\s+(?:OR\s+REPLACE\s+)?(?:UNIQUE\s+|TEMP\s+|TEMPORARY\s+|UNLOGGED\s+|GLOBAL\s+|LOCAL\s+|CONSTRAINT\s+|"
+    r"MATERIALIZED\s+|RECURSIVE\s+|FOREIGN\s+)*(?:TABLE|VIEW|INDEX|SEQUENCE|TYPE|DOMAIN|FUNCTION|PROCEDURE|AGGREGATE|SCHEMA|"
+    r"TRIGGER|POLICY|EXTENSION|ROLE)|ADD\s+COLUMN|RENAME\s+TO)\s+(?:CONCURRENTLY\s+)?(?:IF\s+NOT\s+EXISTS\s+)?"
+    r'((?:"[^"]+"|[\w$]+)(?:\s*\.\s*(?:"[^"]+"|[\w$]+))*)',
+    re.IGNORECASE,
+)
+_QUOTED = re.compile(r'"([^"]+)"|function ([\w.]+)\(')
+_PLATFORM_SCHEMA = re.compile(
+    r'(?<![\w."])"?(?:' + "|".join(sorted(platforms.SCHEMAS | {"public"})) + r')"?(?:\s*\.|\s|$)', re.IGNORECASE
+)
+_PIECE = 1 << 18
+"""Bytes of COPY data that are sent at once."""
+_SHOWN = 1200
+"""Characters of a statement that an error shows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """One statement that could not be applied."""
+
+    path: Path
+    line: int
+    message: str
+    sqlstate: str | None
+    statement: str
+    next_step: str
+    follows: str = ""
+    """`FILE:LINE` of a failure before it that this one comes from, where it names what that one was to create."""
+
+    @property
+    def error(self) -> HarnessError:
+        """As the error that ends a run."""
+        shown = self.statement if len(self.statement) <= _SHOWN else self.statement[:_SHOWN] + "\n..."
+        follows = f"; it follows from {self.follows}" if self.follows else ""
+        if not self.line:  # of the file as a whole
+            return HarnessError(self.message, tried=shown, next_step=self.next_step)
+        return HarnessError(
+            f"{self.path}:{self.line}: {self.message} (SQLSTATE {self.sqlstate or 'none'}){follows}",
+            tried="\n    " + shown.replace("\n", "\n    "),
+            next_step=self.next_step,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What became of all files."""
+
+    files: int
+    applied: int
+    """Files in which no statement failed."""
+    platform: str
+    """Which, and by what it was recognised."""
+    role: str
+    """As whom the migrations ran."""
+    order: tuple[str, ...] = ()
+    """For each folder, in what order its files were taken, and which were left out."""
+    stand_ins: tuple[platforms.StandIn, ...] = ()
+    notes: tuple[str, ...] = ()
+    failures: tuple[Failure, ...] = ()
+
+    @property
+    def whole(self) -> bool:
+        return not self.failures and self.applied == self.files
+
+
+@dataclass(slots=True)
+class Applier:
+    """Applies files to one database, through a connection in autocommit of its own.
+
+    `role` is whom the statements run as, where that is not the one who is connected: then that one is a superuser, and
+    `beyond` says that it may step in, as the platform does. `limit`: seconds that one file may take.
+    """
+
+    connection: Connection
+    role: str | None = None
+    beyond: bool = False
+    ours: bool = True
+    """Whether the server was booted here: on somebody else's, settings of roles stay within the database."""
+    keep_going: bool = False
+    limit: float = 600.0
+    failures: list[Failure] = field(default_factory=list)
+    notes: Counter[str] = field(default_factory=Counter)
+    stood_in: set[str] = field(default_factory=set)
+    """Extensions whose stand-in's script was run."""
+    roles_made: set[str] = field(default_factory=set)
+    _outlasted: bool = False
+    _base: str = ""
+
+    def apply(self, script: Script) -> bool:
+        """Apply a file; whether all of it was. Raises HarnessError for a failure, unless going on was asked for."""
+        known, notes, failed = set(self.roles_made), Counter(self.notes), list(self.failures)
+        try:
+            self._apply(script, transaction=True)
+        except _CANNOT_RUN_IN_TRANSACTION:
+            # Nothing of the file has been kept, so start it again.
+            self.roles_made, self.notes, self.failures = known, notes, failed
+            script.notes.clear()
+            self._apply(script, transaction=False)
+        for note in dict.fromkeys(script.notes):
+            self.notes[f"{script.path.name}: {note}"] += 1
+        return len(self.failures) == len(failed)
+
+    def _apply(self, script: Script, *, transaction: bool) -> None:
+        connection = self.connection
+        # As if each file had a session of its own: pg_dump, for one, empties the search_path and leaves it so.
+        connection.execute("DISCARD ALL")
+        if self.role is not None:
+            self._become(self.role)
+        if transaction:
+            connection.execute("BEGIN")
+        began: Statement | None = None
+        variables: dict[str, str] = {}
+        try:
+            with self._limited():
+                for statement in script.statements(variables):
+                    ended = bool(_ENDS.match(statement.text))
+                    if _BEGINS.match(statement.text):
+                        began = statement
+                    elif ended:
+                        began = None
+                    self._statement(statement, variables, whole=transaction)
+                    transaction = transaction and not ended  # from here on something is kept
+                if began is not None and connection.info.transaction_status != TransactionStatus.IDLE:
+                    raise HarnessError(
+                        f"{began.path}:{began.line}: BEGIN without COMMIT.",
+                        tried="the end of the file, with its transaction still open",
+                        next_step="add COMMIT; to its end, or take BEGIN out: a file is one transaction anyway",
+                    )
+                if connection.info.transaction_status == TransactionStatus.INTRANS:
+                    self._commit(script, transaction=transaction)
+        except HarnessError as error:
+            if not self.keep_going or connection.closed:
+                raise
+            if not self.failures or str(self.failures[-1].error) != str(error):
+                self.failures.append(Failure(script.path, 0, error.what, None, error.tried, error.next_step))
+        finally:
+            if not connection.closed:
+                connection.rollback()
+
+    def _commit(self, script: Script, *, transaction: bool) -> None:
+        try:
+            self.connection.execute("COMMIT")
+        except psycopg.Error as error:
+            if transaction and isinstance(error, _CANNOT_RUN_IN_TRANSACTION):
+                raise
+            # A deferred constraint speaks at COMMIT, of no statement in particular.
+            raise HarnessError(
+                f"{script.path}: COMMIT failed with SQLSTATE {error.sqlstate}.",
+                tried=str(error).strip(),
+                next_step="mend what the deferred constraint speaks of",
+            ) from error
+
+    @contextmanager
+    def _limited(self) -> Iterator[None]:
+        """Cancel what runs when the file has had its time: its own statement_timeout may be off."""
+
+        def cancel() -> None:
+            self._outlasted = True
+            with suppress(psycopg.Error):
+                self.connection.cancel_safe(timeout=5)
+
+        timer = threading.Timer(self.limit, cancel)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+            timer.join()
+
+    # -- one statement
+
+    def _statement(self, statement: Statement, variables: dict[str, str], *, whole: bool) -> None:
+        text = self._sent_to_ours(statement)
+        if text is None:
+            return
+        # Only where something can be supplied: rows by the thousand need no savepoint each.
+        guarded = (self.keep_going or not _PLAIN.match(text)) and not _CONTROL.match(text) and self._in_transaction
+        try:
+            if guarded:
+                self.connection.execute("SAVEPOINT harness")
+            self._execute(text, statement, variables)
+        except psycopg.Error as error:
+            self._failed(error, text, statement, variables, guarded=guarded, whole=whole)
+        else:
+            self._release(guarded=guarded)
+            self._remember(text)
+
+    @property
+    def _in_transaction(self) -> bool:
+        return self.connection.info.transaction_status == TransactionStatus.INTRANS
+
+    def _release(self, *, guarded: bool) -> None:
+        if guarded and self._in_transaction:
+            self.connection.execute("RELEASE SAVEPOINT harness")
+
+    def _execute(self, text: str, statement: Statement, variables: dict[str, str]) -> None:
+        connection = self.connection
+        if statement.data is not None:
+            with connection.cursor() as cursor, cursor.copy(text.encode()) as copy:
+                for at in range(0, len(statement.data), _PIECE):
+                    copy.write(statement.data[at : at + _PIECE])
+            return
+        try:
+            cursor = connection.execute(text.encode(), prepare=False)
+        except psycopg.ProgrammingError:
+            if connection.info.transaction_status != TransactionStatus.ACTIVE:
+                raise
+            with connection.cursor() as reader, reader.copy(text.encode()) as copy:  # COPY ... TO STDOUT
+                for _ in copy:
+                    pass
+            return
+        if statement.then and cursor.description:
+            self._then(statement, cursor, variables)
+
+    def _then(self, statement: Statement, cursor: psycopg.Cursor[Any], variables: dict[str, str]) -> None:
+        if statement.then == "gexec":
+            for row in cursor.fetchall():
+                for value in row:
+                    if value is not None:
+                        inner = Statement(statement.path, statement.line, str(value), "")
+                        self._statement(inner, variables, whole=True)
+            return
+        rows = cursor.fetchmany(2)
+        prefix = statement.then.partition(" ")[2]
+        if len(rows) == 1 and cursor.description:
+            for column, value in zip(cursor.description, rows[0], strict=True):
+                if value is not None:
+                    variables[prefix + column.name] = str(value)
+
+    def _remember(self, text: str) -> None:
+        if _CREATE_ROLE.match(text) and (name := re.search(rf"(?:ROLE|USER|GROUP)\s+{_NAME}", text, re.IGNORECASE)):
+            self.roles_made.add(_unquoted(name[1]))
+
+    def _sent_to_ours(self, statement: Statement) -> str | None:
+        """The statement as it is sent; None where the scratch database takes its place.
+
+        Raises HarnessError for ALTER SYSTEM.
+        """
+        text = statement.text
+        if _ALTER_SYSTEM.match(text):
+            what = "ALTER SYSTEM changes the whole server, and is not applied."
+            self._refuse(statement, what, "take it out; give settings to the server itself")
+            return None
+        if _WHOLE_DATABASE.match(text) or _MOVES_DATABASE.match(text):
+            self.notes["CREATE, DROP and moves of a database are left out: the scratch database takes its place"] += 1
+            return None
+        ours = f'"{self.connection.info.dbname}"'
+        for named in _OF_DATABASE:
+            if found := named.match(text):
+                if found[2].lower() not in ("current_database", ours):
+                    self.notes[f"what names the database {_unquoted(found[2])} is sent to the scratch database"] += 1
+                text = found[1] + ours + text[found.end() :]
+                break
+        if not self.ours and (sets := _SETS_ROLE.match(text)) and _unquoted(sets[2]) not in self.roles_made:
+            # The role is somebody else's: the setting holds in the scratch database and its clones, and goes with them.
+            text = f"{sets[1]} IN DATABASE {ours}{sets[3]}"
+        return text
+
+    def _refuse(self, statement: Statement, what: str, next_step: str) -> None:
+        failure = Failure(statement.path, statement.line, what, None, statement.text, next_step)
+        if not self.keep_going:
+            raise HarnessError(f"{statement.path}:{statement.line}: {what}", tried=statement.text, next_step=next_step)
+        self.failures.append(failure)
+
+    # -- what to do about an error
+
+    def _failed(
+        self,
+        error: psycopg.Error,
+        text: str,
+        statement: Statement,
+        variables: dict[str, str],
+        *,
+        guarded: bool,
+        whole: bool,
+    ) -> None:
+        if whole and isinstance(error, _CANNOT_RUN_IN_TRANSACTION):
+            raise error
+        if self.connection.closed:
+            raise self._lost(statement, error) from error
+        if guarded:
+            self.connection.execute("ROLLBACK TO SAVEPOINT harness")
+        if not self._outlasted and (guarded or not self._in_a_block):
+            for _ in range(8):  # a statement may lack several things, one after the other
+                try:
+                    if not self._supply(error, text, statement, variables):
+                        break
+                    self._release(guarded=guarded)
+                    self._remember(text)
+                    return
+                except _CANNOT_RUN_IN_TRANSACTION:
+                    raise
+                except psycopg.Error as another:
+                    if guarded:
+                        self.connection.execute("ROLLBACK TO SAVEPOINT harness")
+                    if str(another) == str(error):
+                        break
+                    error = another
+        self._release(guarded=guarded)
+        failure = self._failure(statement, error)
+        if not self.keep_going:
+            raise failure.error from error
+        self.failures.append(failure)
+        if self._outlasted:
+            raise failure.error from error
+
+    @property
+    def _in_a_block(self) -> bool:
+        return self.connection.info.transaction_status != TransactionStatus.IDLE
+
+    def _lost(self, statement: Statement, error: psycopg.Error) -> HarnessError:
+        return HarnessError(
+            f"{statement.path}:{statement.line}: the connection was lost.",
+            tried=" ".join(str(error).split()),
+            next_step="see in the server's log what ended it",
+        )
+
+    def _supply(self, error: psycopg.Error, text: str, statement: Statement, variables: dict[str, str]) -> bool:
+        """Supply what a statement lacks and run it again, or leave it out; whether either was done.
+
+        Raises psycopg.Error where it fails again.
+        """
+
+        def again(text: str = text) -> bool:
+            self._execute(text, statement, variables)
+            return True
+
+        message = error.diag.message_primary or str(error)
+        if isinstance(error, _DUPLICATES) and self._is_there(text):
+            return True
+        if extension := _EXTENSION.match(text):
+            return self._stand_in(error, text, _unquoted(extension[1]), again)
+        if (touched := _TOUCHES_EXTENSION.match(text)) and _unquoted(touched[1]) in platforms.stand_ins():
+            self.notes[f"ALTER, DROP and COMMENT on the stand-in for {_unquoted(touched[1])} are left out"] += 1
+            return True
+        if (missing := _MISSING_ROLE.search(message)) and not re.match(r"(DROP|ALTER)\s+(ROLE|USER|GROUP)", text, re.I):
+            return self._make_role(missing[1], again)
+        if isinstance(error, psycopg.errors.UndefinedObject) and _SETTING.match(text) and "configuration" in message:
+            self.notes[f"left out, this server has no such setting: {text}"] += 1
+            return True
+        if self.beyond and (schema := _MISSING_SCHEMA.search(message)) and schema[1] in platforms.IN_SCHEMA:
+            return self._turn_on(platforms.IN_SCHEMA[schema[1]], again)
+        if self.beyond and (named := _MISSING_NAME.search(message)):
+            name = (named[1] or named[2]).replace('"', "").rpartition(".")[2].lower()
+            if name in platforms.OF_NAME:
+                return self._turn_on(platforms.OF_NAME[name], again)
+        if self.beyond and self.role and isinstance(error, psycopg.errors.InsufficientPrivilege):
+            for what, begins in _BEYOND:
+                if begins.match(text):
+                    with self._as_admin():
+                        again()
+                        if begins.pattern.startswith("DO"):
+                            self.connection.execute(_SQL["hand_over"].encode())
+                    self.notes[f"beyond the rights of {self.role}, as the platform allows: {what}"] += 1
+                    return True
+        return False
+
+    def _is_there(self, text: str) -> bool:
+        """Leave out what makes something that the platform, or the server, has already."""
+        if _CREATE_ROLE.match(text):
+            self.notes["a role that is there already is taken as it is"] += 1
+            return True
+        if re.match(r"CREATE\s+SCHEMA\s+\"?public\b", text, re.I):
+            return True
+        makes = re.match(r"(CREATE|ALTER)\b", text, re.I)
+        if self.beyond and makes and (
+            re.match(r"CREATE\s+PUBLICATION\s+\"?supabase_realtime", text, re.I)
+            or ((head := _PLATFORM_SCHEMA.search(text[:300])) and "public" not in head.group().lower())
+        ):  # fmt: skip
+            self.notes["what a dump makes of the platform's own is there already"] += 1
+            return True
+        return False
+
+    def _stand_in(self, error: psycopg.Error, text: str, name: str, again: Callable[..., bool]) -> bool:
+        if isinstance(error, psycopg.errors.InsufficientPrivilege) and self.role is not None:
+            with self._as_admin():
+                return again()
+        if isinstance(error, psycopg.errors.InvalidParameterValue) and _VERSION.search(text):
+            return again(_VERSION.sub("", text))  # a version that this server has not
+        if name not in platforms.stand_ins():
+            return False
+        if isinstance(error, (psycopg.errors.FeatureNotSupported, psycopg.errors.UndefinedFile)):
+            if name in self.stood_in:
+                return True
+            into = _INTO_SCHEMA.search(text)
+            with self._as_admin():
+                platforms.run_stand_in(self.connection, name, _unquoted(into[1]) if into else None)
+            self.stood_in.add(name)
+            return True
+        if isinstance(error, psycopg.errors.UndefinedFunction) and platforms.stand_ins()[name].requires:
+            with self._as_admin():
+                platforms.create_extension(self.connection, "pgcrypto", "extensions")
+                return again()
+        return False
+
+    def _turn_on(self, extension: str, again: Callable[[], bool]) -> bool:
+        """An extension that no file creates: projects turn it on in the dashboard."""
+        stand_in = platforms.stand_ins().get(extension)
+        if extension in self.stood_in:
+            return False
+        with self._as_admin():
+            real = platforms.create_extension(
+                self.connection, extension, None if stand_in is not None and stand_in.schema else "extensions"
+            )
+        if not real:
+            self.stood_in.add(extension)
+        self.notes[f"{extension} is created by no file before its use; taken as turned on in the dashboard"] += 1
+        return again()
+
+    def _make_role(self, name: str, again: Callable[[], bool]) -> bool:
+        with self._as_admin():
+            try:
+                self.connection.execute(sql.SQL("CREATE ROLE {} NOLOGIN").format(sql.Identifier(name)))
+                if self.role is not None:
+                    grant = sql.SQL("GRANT {} TO {} WITH ADMIN OPTION")
+                    self.connection.execute(grant.format(sql.Identifier(name), sql.Identifier(self.role)))
+            except psycopg.errors.InsufficientPrivilege:
+                return False
+        self.roles_made.add(name)
+        self.notes[f"the role {name} does not exist, and was created without rights"] += 1
+        return again()
+
+    @contextmanager
+    def _as_admin(self) -> Iterator[None]:
+        """As the one who is connected, and then as before. After an error the transaction's end sets it back."""
+        if self.role is None:
+            yield
+            return
+        self.connection.execute("SET SESSION AUTHORIZATION DEFAULT")
+        try:
+            yield
+        finally:
+            if self.connection.info.transaction_status != TransactionStatus.INERROR:
+                self._become(self.role)
+
+    def _become(self, role: str) -> None:
+        self.connection.execute(sql.SQL("SET SESSION AUTHORIZATION {}").format(sql.Identifier(role)))
+
+    def _failure(self, statement: Statement, error: psycopg.Error) -> Failure:
+        position = int(error.diag.statement_position or 0)
+        line = statement.line + statement.text.count("\n", 0, max(position - 1, 0))
+        hint = f" ({error.diag.message_hint})" if error.diag.message_hint else ""
+        message = f"{error.diag.message_primary or str(error).strip()}{hint}"
+        next_step = "mend the statement; nothing of this database is kept"
+        if self._outlasted:
+            message = f"the file was not done after {self.limit:g} s, and was cancelled: {message}"
+            next_step = "see what it waits for, or give --apply-timeout more seconds"
+        elif found := _EXTENSION.match(statement.text):
+            if isinstance(error, (psycopg.errors.FeatureNotSupported, psycopg.errors.UndefinedFile)):
+                message = f"the extension {_unquoted(found[1])} is not on this server, and there is no stand-in for it"
+                next_step = "use a server that has it (--postgres-image, or a DSN), or --keep-going to go on without it"
+        elif error.sqlstate in ("42P01", "42703", "3F000", "42883", "42704"):
+            next_step = "see that what it names is created by a file before this one"
+        return Failure(statement.path, line, message, error.sqlstate, statement.text, next_step, self._follows(message))
+
+    def _follows(self, message: str) -> str:
+        names = {(a or b).rpartition(".")[2] for a, b in _QUOTED.findall(message)}
+        for earlier in self.failures:
+            made = {_unquoted(re.split(r"\s*\.\s*", name)[-1]) for name in _CREATES.findall(earlier.statement)}
+            if names & made:
+                return f"{earlier.path.name}:{earlier.line}"
+        return ""
+
+
+def _unquoted(name: str) -> str:
+    return name[1:-1].replace('""', '"') if name[:1] == '"' else name.lower()

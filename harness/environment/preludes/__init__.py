@@ -1,0 +1,1 @@
+"""SQL that a platform or an extension brings: `supabase/` and `extensions/`."""
