@@ -17,7 +17,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -26,7 +25,7 @@ from psycopg.conninfo import make_conninfo
 from psycopg.pq import TransactionStatus
 
 import harness
-from harness.environment.choice import open_server
+from harness.environment.choice import open_server, open_template
 from harness.environment.database import Database, Template
 from harness.environment.postgrest import SupabaseRoles
 from harness.environment.restore import Baseline, Changes, Cloned, NotInPlaceError
@@ -150,20 +149,13 @@ def open_checks(options: Options) -> Iterator[Checks]:
     check_path(options.record)
     server = open_server(options.server, options.postgres_image)
     theirs = isinstance(server, ExternalServer)
-    template = Template(server, _there(options.migrations, "migrations"), _there(options.seed, "seed"),
-                        server_goes=not theirs)  # fmt: skip
+    template = open_template(options, server, bare=True)
     with ExitStack() as stack:
         stack.enter_context(server)
         if not theirs:
             stack.enter_context(SupabaseRoles(server))
         stack.enter_context(template)
         yield Checks(options, server, template)
-
-
-def _there(paths: tuple[Path, ...], name: str) -> tuple[Path, ...]:
-    """The paths, or none where they are a default that is not there."""
-    default = getattr(Options(), name)
-    return () if paths == default and not any(path.exists() for path in paths) else paths
 
 
 _GATES = ("", "SHARE", "", "EXCLUSIVE")

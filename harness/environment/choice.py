@@ -48,7 +48,9 @@ def open_server(choice: str, image: str) -> Server:
     )
 
 
-def open_template(options: Options, server: Server, *, keep_going: bool = False, alone: bool = False) -> Template:
+def open_template(
+    options: Options, server: Server, *, keep_going: bool = False, alone: bool = False, bare: bool = False
+) -> Template:
     """The template that the options ask for; nothing is created yet.
 
     `alone`: what became of the files is all that is wanted. A failure stands in that, and the default seed, which
@@ -59,6 +61,8 @@ def open_template(options: Options, server: Server, *, keep_going: bool = False,
     migrations, seed = options.migrations, options.seed
     if migrations == defaults.migrations and not migrations[0].exists() and SUPABASE_MIGRATIONS.is_dir():
         migrations = (SUPABASE_MIGRATIONS,)
+    if bare and migrations == defaults.migrations and not migrations[0].exists():
+        migrations = ()
     others = migrations != defaults.migrations and alone
     if seed == defaults.seed and (others or not seed[0].exists()):
         seed = ()
