@@ -1,10 +1,28 @@
--- What the rewriting has to know of a database, as one JSON value: functions, triggers, foreign keys, and the relations
--- that stand for others (views for what they read, partitioned and inherited tables for their children, and back).
+-- What the rewriting has to know of a database, as one JSON value: functions, triggers, foreign keys, relations, and
+-- what stands behind a relation (views for what they read, rules for what they write, partitioned and inherited tables
+-- for their children, and back). A relation's name is given as the server quotes it, with its schema.
 
 WITH users_own AS (
-    SELECT n.oid
+    SELECT n.oid, n.nspname
       FROM pg_namespace n
-     WHERE n.nspname NOT IN ('pg_catalog', 'information_schema', 'harness_schedules')
+     WHERE n.nspname NOT IN ('pg_catalog', 'information_schema', 'harness_schedules', 'pg_toast')
+       AND n.nspname NOT LIKE 'pg_temp%' AND n.nspname NOT LIKE 'pg_toast_temp%'
+), relations AS (
+    SELECT c.oid, c.relname, n.nspname, c.relkind, format('%I.%I', n.nspname, c.relname) AS name
+      FROM pg_class c
+      JOIN users_own n ON n.oid = c.relnamespace
+     WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
+), attached AS (
+    -- What runs when a relation is written or read, beside its triggers: functions of constraints, defaults, policies,
+    -- index expressions and rules, and the sequences of its defaults.
+    SELECT d.refclassid, d.refobjid, coalesce(k.conrelid, a.adrelid, o.polrelid, i.indrelid, r.ev_class) AS relation
+      FROM pg_depend d
+      LEFT JOIN pg_constraint k ON d.classid = 'pg_constraint'::regclass AND k.oid = d.objid
+      LEFT JOIN pg_attrdef a ON d.classid = 'pg_attrdef'::regclass AND a.oid = d.objid
+      LEFT JOIN pg_policy o ON d.classid = 'pg_policy'::regclass AND o.oid = d.objid
+      LEFT JOIN pg_index i ON d.classid = 'pg_class'::regclass AND i.indexrelid = d.objid
+      LEFT JOIN pg_rewrite r ON d.classid = 'pg_rewrite'::regclass AND r.oid = d.objid
+     WHERE d.refclassid IN ('pg_proc'::regclass, 'pg_class'::regclass)
 )
 SELECT json_build_object(
     'functions', (
@@ -14,47 +32,89 @@ SELECT json_build_object(
                    'label', p.oid::regprocedure::text,
                    'language', l.lanname,
                    'volatile', p.provolatile = 'v',
+                   'procedure', p.prokind = 'p',
                    'body', p.prosrc,
                    'definition', pg_get_functiondef(p.oid)) ORDER BY p.oid), '[]')
           FROM pg_proc p
           JOIN pg_language l ON l.oid = p.prolang
          WHERE p.pronamespace IN (SELECT oid FROM users_own) AND p.prokind IN ('f', 'p')),
+    'extensions', (
+        SELECT coalesce(json_agg(objid::bigint), '[]')
+          FROM pg_depend
+         WHERE classid = 'pg_proc'::regclass AND deptype = 'e'),
     'triggers', (
-        SELECT coalesce(json_agg(json_build_array(c.relname, t.tgfoid::bigint)), '[]')
+        SELECT coalesce(json_agg(json_build_array(c.name, t.tgfoid::bigint, t.tgdeferrable)), '[]')
           FROM pg_trigger t
-          JOIN pg_class c ON c.oid = t.tgrelid
+          JOIN relations c ON c.oid = t.tgrelid
          WHERE NOT t.tgisinternal AND t.tgenabled <> 'D'),
+    'event_triggers', (SELECT coalesce(json_agg(evtfoid::bigint), '[]') FROM pg_event_trigger WHERE evtenabled <> 'D'),
     'foreign_keys', (
         SELECT coalesce(json_agg(json_build_array(
-                   child.relname,
+                   child.name,
                    (SELECT json_agg(attname) FROM pg_attribute WHERE attrelid = k.conrelid AND attnum = ANY (k.conkey)),
-                   parent.relname,
-                   (SELECT json_agg(attname) FROM pg_attribute WHERE attrelid = k.confrelid AND attnum = ANY (k.confkey))
+                   parent.name,
+                   (SELECT json_agg(attname) FROM pg_attribute WHERE attrelid = k.confrelid AND attnum = ANY (k.confkey)),
+                   CASE WHEN k.confdeltype = 'c' THEN 'delete' WHEN k.confdeltype IN ('n', 'd') THEN 'update' END,
+                   CASE WHEN k.confupdtype IN ('c', 'n', 'd') THEN 'update' END
                )), '[]')
           FROM pg_constraint k
-          JOIN pg_class child ON child.oid = k.conrelid
-          JOIN pg_class parent ON parent.oid = k.confrelid
+          JOIN relations child ON child.oid = k.conrelid
+          JOIN relations parent ON parent.oid = k.confrelid
          WHERE k.contype = 'f'),
-    'deferred', EXISTS (SELECT FROM pg_constraint WHERE condeferrable)
-             OR EXISTS (SELECT FROM pg_trigger WHERE NOT tgisinternal AND tgdeferrable),
+    'deferrable', (
+        SELECT coalesce(json_agg(json_build_array(child.name, parent.name)), '[]')
+          FROM pg_constraint k
+          JOIN relations child ON child.oid = k.conrelid
+          LEFT JOIN relations parent ON parent.oid = k.confrelid
+         WHERE k.condeferrable AND k.contype <> 't'),
+    'relations', (
+        SELECT coalesce(json_agg(json_build_array(oid::bigint, nspname, relname, name, relkind)), '[]') FROM relations),
+    'indexes', (
+        SELECT coalesce(json_agg(json_build_array(i.indexrelid::bigint, i.indrelid::bigint)), '[]')
+          FROM pg_index i
+          JOIN relations c ON c.oid = i.indrelid),
+    'attached_functions', (
+        SELECT coalesce(json_agg(DISTINCT jsonb_build_array(c.name, a.refobjid::bigint)), '[]')
+          FROM attached a
+          JOIN relations c ON c.oid = a.relation
+         WHERE a.refclassid = 'pg_proc'::regclass),
+    'function_calls', (
+        SELECT coalesce(json_agg(DISTINCT jsonb_build_array(objid::bigint, refobjid::bigint)), '[]')
+          FROM pg_depend
+         WHERE classid = 'pg_proc'::regclass AND refclassid = 'pg_proc'::regclass),
+    'attached_sequences', (
+        SELECT coalesce(json_agg(DISTINCT jsonb_build_array(named, sequence)), '[]')
+          FROM (
+            SELECT c.name AS named, s.name AS sequence
+              FROM attached a
+              JOIN relations c ON c.oid = a.relation
+              JOIN relations s ON s.oid = a.refobjid AND s.relkind = 'S'
+             WHERE a.refclassid = 'pg_class'::regclass
+            UNION
+            SELECT c.name, s.name  -- identity columns
+              FROM pg_depend d
+              JOIN relations s ON s.oid = d.objid AND s.relkind = 'S'
+              JOIN relations c ON c.oid = d.refobjid
+             WHERE d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_class'::regclass AND d.deptype IN ('i', 'a')
+          ) AS pairs),
     'stand_ins', (
         SELECT coalesce(json_agg(json_build_array(named, meant)), '[]')
           FROM (
-            SELECT view.relname AS named, base.relname AS meant
+            SELECT view.name AS named, base.name AS meant
               FROM pg_rewrite r
-              JOIN pg_class view ON view.oid = r.ev_class AND view.relnamespace IN (SELECT oid FROM users_own)
+              JOIN relations view ON view.oid = r.ev_class
               JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.objid = r.oid
                               AND d.refclassid = 'pg_class'::regclass
-              JOIN pg_class base ON base.oid = d.refobjid AND base.oid <> view.oid
+              JOIN relations base ON base.oid = d.refobjid AND base.oid <> view.oid
             UNION
-            SELECT parent.relname, child.relname
+            SELECT parent.name, child.name
               FROM pg_inherits i
-              JOIN pg_class parent ON parent.oid = i.inhparent AND parent.relkind IN ('r', 'p')
-              JOIN pg_class child ON child.oid = i.inhrelid
+              JOIN relations parent ON parent.oid = i.inhparent
+              JOIN relations child ON child.oid = i.inhrelid
             UNION
-            SELECT child.relname, parent.relname
+            SELECT child.name, parent.name
               FROM pg_inherits i
-              JOIN pg_class parent ON parent.oid = i.inhparent AND parent.relkind IN ('r', 'p')
-              JOIN pg_class child ON child.oid = i.inhrelid
+              JOIN relations parent ON parent.oid = i.inhparent
+              JOIN relations child ON child.oid = i.inhrelid
           ) AS pairs)
 )::text;

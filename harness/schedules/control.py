@@ -1,22 +1,27 @@
-"""The controller: carries out one schedule, choice by choice, over one connection per call and one of its own.
+"""The controller: carries out one schedule, choice by choice, over one connection per session and one of its own.
 
-A call is ready (not started), running, parked (at a turnstile, or returned with its transaction open), waiting for
-another call's lock, or ended. Only one choice is made at a time, and the next one only after every call has settled:
-that a call parked, returned or died is told by its own connection; that it waits is told by the server, whose LOG
-message "still waiting" (log_lock_waits with a deadlock_timeout of 1 ms) comes on the call's own connection, and is
-believed only when `pg_blocking_pids` names another call. Nothing is concluded from time that passed, except that a
-schedule takes too long.
+A session is ready (not started), running, parked (at a turnstile inside a function, or between two statements of its
+own, of which the next is not sent yet), waiting for another's lock, or ended. Only one choice is made at a time, and
+the next one only after every session has settled: that one parked, returned or died is told by its own connection; that
+it waits is told by the server, whose LOG message "still waiting" (log_lock_waits with a deadlock_timeout of 1 ms) comes
+on the session's own connection, and is believed only when `pg_blocking_pids` names another session. Nothing is
+concluded from time that passed, except that a schedule takes too long.
 
 A deadlock is found by the server itself, 1 ms after the wait that closes the circle. Since every earlier wait has been
-settled, and its own check is over, the call that closes it is always the victim; that the other is the victim shows in
-the schedule in which the other closes the circle, which the search tries too.
+settled, and its own check is over, the session that closes it is always the victim; that the other is the victim shows
+in the schedule in which the other closes the circle, which the search tries too.
+
+What a step touched is told by its text and measured by the server (measure.py). What is measured is remembered for each
+step: where that is more than a step was known to touch when an earlier choice was made, the search is `stale`, and has
+to be begun again.
 """
 
 from __future__ import annotations
 
 import select
 import time
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import Enum
@@ -24,11 +29,14 @@ from typing import Any
 
 import psycopg
 from psycopg import pq
-from psycopg.pq import ConnStatus, DiagnosticField, ExecStatus
+from psycopg.pq import ConnStatus, DiagnosticField, ExecStatus, TransactionStatus
 
 from harness.errors import HarnessError, UsageError
+from harness.schedules import measure
+from harness.schedules.measure import Reading
+from harness.schedules.program import NOTHING, ROLLBACK_QUERY, Does, Program, Query, StatementAnswer, Unit
 from harness.schedules.rewrite import Rewritten
-from harness.schedules.trace import COMMIT, START, Choice, Event, Happening, Kind
+from harness.schedules.trace import Choice, Event, Happening, Kind, top
 from harness.sqltext import queries
 from harness.sqltext.access import Access
 
@@ -58,7 +66,9 @@ _SETTINGS = {
 }
 """Of a call's session. A server that does not know one, or a role that may not set it, goes without."""
 
-_BEGIN, _CALL, _COMMIT, _ROLLBACK = b"begin", b"call", b"commit", b"rollback"
+_MEASURE, _FLUSH = b"harness_measure", b"harness_flush"
+_FLUSH_SINCE = 150000
+"""The first version of the server that can be asked to put its statistics away when it is idle next."""
 
 
 class ScheduleTimeoutError(Exception):
@@ -73,18 +83,27 @@ class _Mode(Enum):
     ENDED = "ended"
 
 
+class _Due(Enum):
+    """What the next result on a connection is of."""
+
+    BEFORE = "before"
+    ANSWER = "answer"
+    MEASURE = "measure"
+    NOTHING = "nothing"
+
+
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """How a call is sent: one prepared statement, the same for each call, answered in binary."""
+    """A statement that every session's connection has prepared."""
 
+    name: bytes
     statement: bytes
     parameter_oids: Sequence[int]
-    formats: Sequence[int]
 
 
 @dataclass(slots=True)
 class _Call:
-    """One call: its connection, and where it stands."""
+    """One session: its connection, and where it stands."""
 
     number: int
     connection: psycopg.Connection[Any]
@@ -92,24 +111,52 @@ class _Call:
     pid: int
     socket: int
     """Kept here, since a dead connection does not tell it."""
+    program: Program = field(default_factory=lambda: Program(()))
+    unit: int = 0
+    """The unit that it does, or is to do next."""
     gate: int = 0
     """The gate that is shut: 0 or 1."""
     mode: _Mode = _Mode.ENDED
-    at: int = START
-    sent: bytes = b""
-    """The command that runs: call, commit or rollback."""
+    at: int = 0
+    """The step that it does, or that it is parked before."""
+    due: deque[_Due] = field(default_factory=deque)
+    rolling_back: bool = False
+    forgetting: bool = False
+    """What its backend kept of the last schedule is taken away."""
+    going: bool = False
+    """It was chosen, and has done nothing but units that touch nothing."""
+    entering: bool = False
+    """Its unit was sent, and has come to no turnstile yet."""
     impatient: bool = False
     """Its waits for a lock may end by themselves."""
     leaving: bool = False
     """Its wait is meant to run out now, or it is to die: that the server still sees it wait means nothing."""
     told_waiting: bool = False
     waits_for: tuple[int, ...] = ()
-    written: Access = field(default_factory=Access)
-    """What it has written so far, so what the end of its transaction touches."""
+    acted_at: int | None = None
+    """The step that it has done since it was chosen."""
+    key: Hashable = None
+    """Which step it does."""
+    text: Access = NOTHING
+    """What the text of that step touches."""
+    reading: Reading = measure.ZERO
+    """What the server had counted when it began."""
+    touched: Access = NOTHING
+    """What was measured in the current choice."""
+    open: bool = False
+    """Its step has not been measured since it began."""
+    written: Access = NOTHING
+    """What it has written so far in its transaction, so what the end of that touches."""
     caught: list[str] = field(default_factory=list)
     """SQLSTATEs of the handlers that it entered since the last choice."""
+    came: list[Happening] = field(default_factory=list)
+    """What else happened to it since then."""
+    results: dict[int, pq.abc.PGresult | None] = field(default_factory=dict)
+    """By statement."""
+    tries: dict[int, int] = field(default_factory=dict)
+    """Repetitions, by the unit that began the transaction."""
+    used_up: bool = False
     result: pq.abc.PGresult | None = None
-    failed: bool = False
     died: bool = False
     began: int = 0
     ended: int = 0
@@ -117,13 +164,25 @@ class _Call:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """How one call ended."""
+    """How one session ended."""
 
-    result: pq.abc.PGresult | None
-    """None: its connection died before the answer came."""
+    results: Mapping[int, pq.abc.PGresult | None]
+    """By statement; without those that it did not come to."""
     began: int
     ended: int
     """The positions of the choices that began and ended it; the first choice is 1."""
+    died: bool = False
+    used_up: bool = False
+    """A transaction failed more often than it may be run again."""
+    tries: Mapping[int, int] = field(default_factory=dict)
+    """How often each statement was carried out, where it was more than once."""
+
+    def told(self) -> tuple[StatementAnswer, ...]:
+        """The answers of its statements, in order, up to the first that it did not come to."""
+        found: list[StatementAnswer] = []
+        while (at := len(found)) in self.results:
+            found.append(_told(self.results[at], self.tries.get(at, 1)))
+        return tuple(found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,22 +196,22 @@ class Trace:
 
 
 class Controller:
-    """Drives a fixed number of calls through one schedule after another."""
+    """Drives a fixed number of sessions through one schedule after another."""
 
     def __init__(
         self,
         connect: Callable[[], psycopg.Connection[Any]],
-        calls: int,
-        prepared: Prepared,
+        sessions: int,
         rewritten: Rewritten,
         space: int,
         *,
         seconds: float,
         crash: bool = False,
+        prepared: Sequence[Prepared] = (),
     ) -> None:
         """`connect` opens an autocommit connection; `seconds` is the most that one schedule may take.
 
-        With `crash`, a call may die at each of its steps, one in each schedule at most.
+        With `crash`, a session may die at each of its steps, one in each schedule at most.
         """
         self._connect = connect
         self._prepared = prepared
@@ -166,21 +225,31 @@ class Controller:
         self._poll = select.poll()
         self._calls: list[_Call] = []
         self._by_socket: dict[int, _Call] = {}
-        self._parameters: Sequence[Sequence[bytes | None]] = ()
         self._releasing = False
         """A release was sent, and its answer is not read yet."""
+        self._learned: dict[Hashable, Access] = {}
+        """What was measured of each step, in all schedules."""
+        self._told_of: dict[Hashable, Access] = {}
+        """What each step was taken to touch when it was last carried out."""
+        self.exceeding: dict[Hashable, Access] = {}
+        """Steps that touched what their text does not say, with what that was."""
+        self.unmeasured: set[Hashable] = set()
+        """Steps whose text was not read in full, and which could not be measured, once at least."""
+        self.stale = False
+        """A step touched something that was not known when an earlier choice was made."""
         self._control = connect()
         try:
             for name, query in _QUERIES.items():
                 self._control.pgconn.prepare(name.encode(), query.encode())
+            self._flushes = self._control.info.server_version >= _FLUSH_SINCE
             self.isolation = self._show("transaction_isolation")
-            """Isolation level of the calls' transactions, as `transaction_isolation` spells it."""
+            """Isolation level of a transaction that sets none, as `transaction_isolation` spells it."""
             self._statement_timeout = self._show("statement_timeout") != "0"
             self._lock_timeout = self._show("lock_timeout") != "0"
             self._settings = self._accepted_settings()
             self._told = self._settings.keys() >= {"client_min_messages", "deadlock_timeout", "log_lock_waits"}
             self._ask_after = ASK_ANYWAY_AFTER if self._told else ASK_AFTER
-            for number in range(calls):
+            for number in range(sessions):
                 self._calls.append(self._opened(number))
         except BaseException:
             self.close()
@@ -192,17 +261,21 @@ class Controller:
             call.connection.close()
         self._control.close()
 
-    def run(self, parameters: Sequence[Sequence[bytes | None]], choose: Choose) -> Trace:
-        """Carry out one schedule; `parameters` are those of each call, encoded.
+    def run(self, programs: Sequence[Program], choose: Choose) -> Trace:
+        """Carry out one schedule of the sessions' programs.
 
         Raises ScheduleTimeoutError; `reset` makes the controller usable again.
         """
         self._deadline = time.monotonic() + self._seconds
-        self._parameters = parameters
-        for call in self._calls:
-            call.mode, call.at, call.written = _Mode.READY, START, Access()
-            call.result, call.failed, call.died = None, False, False
+        for call, program in zip(self._calls, programs, strict=True):
+            call.program, call.unit, call.mode, call.at = program, 0, _Mode.READY, top(0)
+            call.written, call.reading, call.results, call.tries = NOTHING, measure.ZERO, {}, {}
+            call.died = call.used_up = call.open = call.going = call.entering = call.rolling_back = False
+            call.began = call.ended = 0
             call.impatient = self._statement_timeout or self._lock_timeout
+            if program.reset:
+                self._forget(call)
+        self._settle()
         events: list[Event] = []
         complete = True
         while enabled := self._enabled(events):
@@ -215,7 +288,7 @@ class Controller:
         for call in self._calls:
             if call.died:
                 self._replace(call)
-        return Trace(tuple(events), tuple(Answer(c.result, c.began, c.ended) for c in self._calls), complete)
+        return Trace(tuple(events), tuple(self._answer(call) for call in self._calls), complete)
 
     def reset(self) -> None:
         """Give up what runs and take fresh connections in its place."""
@@ -223,6 +296,14 @@ class Controller:
             if call.mode is not _Mode.ENDED or call.died:
                 self._ask(b"terminate", b"%d" % call.pid)
                 self._replace(call)
+
+    def _answer(self, call: _Call) -> Answer:
+        tries = {
+            unit.statement: 1 + call.tries[unit.restart]
+            for unit in call.program.units
+            if unit.statement is not None and unit.restart in call.tries
+        }
+        return Answer(call.results, call.began, call.ended, call.died, call.used_up, tries)
 
     def _enabled(self, events: Sequence[Event]) -> tuple[Choice, ...]:
         found = [Choice(c.number) for c in self._calls if c.mode in (_Mode.READY, _Mode.PARKED)]
@@ -233,71 +314,123 @@ class Controller:
 
     def _carry_out(self, choice: Choice, enabled: tuple[Choice, ...], position: int) -> Event:
         chosen = self._calls[choice.call]
-        stood = chosen.at
-        access = self._pending(chosen)
         before = [(call.mode, call.at, call.waits_for) for call in self._calls]
         for call in self._calls:
             call.caught.clear()
+            call.came.clear()
             call.told_waiting = False
+            call.touched, call.acted_at = NOTHING, None
+        access = NOTHING
         chosen.mode = _Mode.RUNNING
         if choice.kind is Kind.DIE:
             access = chosen.written.ending()
             chosen.leaving = True
             self._ask(b"terminate", b"%d" % chosen.pid)
         elif choice.kind is Kind.LAPSE:
-            access |= chosen.written.ending()
+            access = chosen.written.ending()
             chosen.leaving = True
             if self._statement_timeout:
                 self._ask(b"cancel", b"%d" % chosen.pid)
-        elif stood == START:
-            chosen.began = position
-            self._send_call(chosen)
-        elif stood == COMMIT:
-            self._send(chosen, _COMMIT)
+        elif chosen.at < 0:
+            chosen.began = chosen.began or position
+            chosen.going = True
+            self._send_unit(chosen)
         else:
-            chosen.written |= access
-            self._release(chosen)
+            self._go_through(chosen, chosen.at)
+        stood = chosen.at
         self._settle()
+        if chosen.acted_at is not None:
+            stood = chosen.acted_at
 
         happenings: list[Happening] = []
         for call, (mode, at, waits_for) in zip(self._calls, before, strict=True):
-            if call is not chosen and (mode, at, waits_for) == (call.mode, call.at, call.waits_for) and not call.caught:
+            changed = (mode, at, waits_for) != (call.mode, call.at, call.waits_for) or call.caught or call.came
+            if call is not chosen and not changed:
                 continue
             happenings += self._happened(call)
-            if call is not chosen and mode is _Mode.WAITING:
-                access |= self._step_access(at)  # what it waited to do was done now
-            if call.caught or call.failed:
+            access |= call.touched
+            if call.open and choice.kind is not Kind.DIE:
+                access |= self._unmeasured(call)
+            if call.caught:
                 access |= call.written.ending()  # a part of its work was rolled back, and its locks are gone
             if call.mode is _Mode.ENDED:
-                call.ended = position
+                call.ended = call.ended or position
         # The chosen call first: the others follow from what it did.
         happenings.sort(key=lambda happening: happening.call != choice.call)
         return Event(choice, stood, access, tuple(happenings), enabled)
 
-    def _pending(self, call: _Call) -> Access:
-        """What a call touches when it goes on, as far as that is known beforehand."""
-        if call.at == COMMIT:
-            ending = call.written.ending()
-            return ending | self._rewritten.commit if ending else ending
-        return self._step_access(call.at)
-
-    def _step_access(self, at: int) -> Access:
-        return self._rewritten.steps[at].access if at >= 0 else self._rewritten.start
-
     def _happened(self, call: _Call) -> list[Happening]:
-        found = [Happening(call.number, "caught", code) for code in call.caught]
+        found = [Happening(call.number, "caught", code) for code in call.caught] + call.came
         if call.mode is _Mode.WAITING:
             found.append(Happening(call.number, "waits", call.waits_for, call.at))
         elif call.mode is _Mode.PARKED:
-            found.append(Happening(call.number, "returns" if call.at == COMMIT else "parks", "", call.at))
+            returned = call.at < 0
+            found.append(Happening(call.number, "returns" if returned else "parks", "", call.at))
         elif call.died:
             found.append(Happening(call.number, "dies"))
-        elif call.failed:
-            code = call.result.error_field(DiagnosticField.SQLSTATE) if call.result else None
-            found.append(Happening(call.number, "fails", (code or b"").decode()))
-        else:
+        elif not any(happening.what == "fails" for happening in call.came):
             found.append(Happening(call.number, "commits"))
         return found
+
+    def _begin_step(self, call: _Call, at: int, text: Access, key: Hashable = None) -> None:
+        """A session goes on with a step, of which `text` is what is known beforehand."""
+        call.at = call.acted_at = at
+        call.key, call.text, call.open = at if key is None else key, text, True
+
+    def _go_through(self, call: _Call, number: int) -> None:
+        """Let a session go on from its turnstile."""
+        step = self._rewritten.steps[number]
+        self._begin_step(call, number, step.access | call.written.ending() if step.ends else step.access)
+        self._release(call)
+
+    def _measured(self, call: _Call, raw: str) -> None:
+        """The step that a session does has come to its end, or to another step inside of it."""
+        reading = measure.read(raw)
+        found = measure.between(call.reading, reading, self._rewritten.relations)
+        call.reading = reading
+        if call.open:
+            call.open = False
+            self._touch(call, self._learn(call.key, call.text, found))
+
+    def _learn(self, key: Hashable, text: Access, found: Access) -> Access:
+        """What a step touched, by its text and by all that was ever measured of it."""
+        known = self._learned.get(key, NOTHING)
+        if not known.covers(found):
+            known = self._learned[key] = known | found
+        told = self._told_of.get(key)
+        access = self._known(key, text)
+        if told is None or not told.covers(access):
+            self.stale |= told is not None
+            self._told_of[key] = access
+        return access
+
+    def _known(self, key: Hashable, text: Access) -> Access:
+        """What a step that is measured touches."""
+        measured = self._learned.get(key, NOTHING)
+        if text.unread:
+            text = Access(text.reads, text.writes, text.ends, text.everything)
+            return text | measured.at_its_strongest(self._rewritten.traceless)
+        if not text.covers(measured):
+            self.exceeding[key] = measured
+            return text | measured.at_its_strongest(self._rewritten.traceless)
+        return text | measured
+
+    def _unmeasured(self, call: _Call) -> Access:
+        """What a step touches that waits, or failed: it is not known yet, or will not be."""
+        access = call.text | self._learned.get(call.key, NOTHING)
+        if call.text.unread and call.mode is not _Mode.WAITING:
+            self.unmeasured.add(call.key)
+        told = self._told_of.get(call.key)
+        if told is None:
+            self._told_of[call.key] = access
+        elif access.unread or not told.covers(access):
+            self._told_of[call.key] = told | access
+        call.written |= access
+        return access
+
+    def _touch(self, call: _Call, access: Access) -> None:
+        call.touched |= access
+        call.written |= access
 
     def _settle(self) -> None:
         """Wait until no call runs: each is parked, ended, or waits for another call."""
@@ -342,37 +475,185 @@ class Controller:
                     continue
                 between = False
                 if result.status == ExecStatus.PIPELINE_SYNC:
+                    call.due.clear()
                     self._synced(call)
                     return
-                if call.sent == _CALL or result.status == ExecStatus.FATAL_ERROR:
-                    call.result = result
-                    call.failed = result.status == ExecStatus.FATAL_ERROR
+                self._told_result(call, result)
         except psycopg.OperationalError:
             self._poll.unregister(call.socket)
-            call.mode, call.died, call.result, call.leaving = _Mode.ENDED, True, None, False
+            call.mode, call.died, call.leaving = _Mode.ENDED, True, False
+
+    def _told_result(self, call: _Call, result: pq.abc.PGresult) -> None:
+        due = call.due.popleft() if call.due else _Due.NOTHING
+        if result.status in (ExecStatus.COPY_IN, ExecStatus.COPY_OUT, ExecStatus.COPY_BOTH):
+            raise HarnessError(
+                "A statement copies data to or from the client, which cannot be made to wait its turn.",
+                tried=call.program.units[call.unit].label,
+                next_step="use INSERT or SELECT in its place",
+            )
+        failed = result.status == ExecStatus.FATAL_ERROR
+        if due is _Due.MEASURE and result.status == ExecStatus.TUPLES_OK:
+            self._measured(call, (result.get_value(0, 0) or b"").decode())
+        elif (due is _Due.ANSWER and result.status != ExecStatus.PIPELINE_ABORTED) or (due is _Due.BEFORE and failed):
+            call.result = result
 
     def _synced(self, call: _Call) -> None:
+        """All that was sent is answered."""
         call.leaving = False
-        if call.sent == _CALL and not call.failed:
-            call.mode, call.at = _Mode.PARKED, COMMIT
-        elif call.sent == _CALL:
-            # Its transaction was aborted with the error, and its locks are gone: there is nothing in between to try.
-            call.mode = _Mode.RUNNING
-            self._send(call, _ROLLBACK)
+        call.entering = False
+        if call.forgetting:
+            call.forgetting, call.mode = False, _Mode.READY
+        elif call.rolling_back:
+            call.rolling_back = False
+            self._transaction_ended(call)
+            self._next_unit(call)
+        elif call.result is not None and call.result.status == ExecStatus.FATAL_ERROR:
+            self._failed(call, call.program.units[call.unit], call.result)
         else:
+            unit = call.program.units[call.unit]
+            if call.open:
+                self._touch(call, self._unmeasured(call))
+            if unit.does is Does.ALONE:
+                call.touched |= call.written.ending()
+            if (
+                unit.statement is not None
+                and unit.does is not Does.CHECKS
+                and not (unit.own and unit.does is not Does.ACTS)
+            ):
+                call.results[unit.statement] = call.result
+            if call.pgconn.transaction_status == TransactionStatus.IDLE:
+                self._transaction_ended(call)
+            call.unit += 1
+            self._next_unit(call)
+
+    def _transaction_ended(self, call: _Call) -> None:
+        call.written = NOTHING
+        call.reading = (
+            measure.ZERO
+        )  # the server was told to put its counters away (or they count too much, on old ones)
+        call.open = False
+
+    def _failed(self, call: _Call, unit: Unit, result: pq.abc.PGresult) -> None:
+        """A unit ended in an error: what its session does then."""
+        program = call.program
+        code = (result.error_field(DiagnosticField.SQLSTATE) or b"").decode()
+        call.came.append(Happening(call.number, "fails", code))
+        if call.open:
+            self._touch(call, self._unmeasured(call))
+        call.touched |= call.written.ending()
+        if unit.statement is not None:
+            call.results[unit.statement] = result
+        in_transaction = call.pgconn.transaction_status != TransactionStatus.IDLE
+        roll_back = in_transaction
+        tries = call.tries.get(unit.restart, 0)
+        if code in program.retry and tries < program.retries:
+            call.tries[unit.restart] = tries + 1
+            call.unit = 0 if program.retry_session else unit.restart
+        else:
+            call.used_up |= code in program.retry and program.retries > 0
+            if program.stop_on_error:
+                call.unit = len(program.units)
+            elif unit.own or unit.does is Does.CHECKS:
+                while call.unit < len(program.units) and program.units[call.unit].statement == unit.statement:
+                    call.unit += 1
+            else:
+                call.unit += 1
+                roll_back = False  # the transaction is the session's, which goes on in it as psql does
+        if roll_back:
+            call.rolling_back = True
+            self._send(call, [(ROLLBACK_QUERY, _Due.NOTHING)], measured=True, ended=True)
+        else:
+            if not in_transaction:
+                self._transaction_ended(call)
+            self._next_unit(call)
+
+    def _next_unit(self, call: _Call) -> None:
+        """Go on to the unit that is next, or wait before it."""
+        units = call.program.units
+        if call.unit >= len(units):
             call.mode = _Mode.ENDED
+            return
+        if call.pgconn.transaction_status == TransactionStatus.INERROR:
+            # Its locks are gone, and nothing that it says touches anything before it goes back or ends.
+            if units[call.unit].does is Does.CHECKS:
+                call.unit += 1
+            if units[call.unit].does is not Does.GOES_BACK:
+                self._send_unit(call, futile=True)
+                return
+        elif call.going or all(unit.quiet for unit in units[call.unit :]):
+            self._send_unit(call)
+            return
+        call.mode, call.at = _Mode.PARKED, top(call.unit)
+
+    def _send_unit(self, call: _Call, *, futile: bool = False) -> None:
+        """Send the unit that is next; one that touches nothing is followed by the one after it at once."""
+        unit = call.program.units[call.unit]
+        call.mode, call.result = _Mode.RUNNING, None
+        acts = not unit.quiet and not futile
+        if acts:
+            call.going = False
+            ends = unit.does in (Does.COMMITS, Does.ROLLS_BACK, Does.GOES_BACK)
+            text = (unit.access | call.written.ending()) if ends else unit.access
+            self._begin_step(call, top(call.unit), text, unit.key)
+            if ends:
+                call.open = False
+                self._touch(call, text)
+            call.entering = unit.does in (Does.ACTS, Does.ALONE)
+        elif call.acted_at is None:
+            call.at = top(call.unit)
+        messages = [(query, _Due.BEFORE) for query in unit.before] + [(unit.query, _Due.ANSWER)]
+        ended = unit.does in (Does.COMMITS, Does.ROLLS_BACK)
+        self._send(call, messages, measured=acts and unit.does in (Does.ACTS, Does.CHECKS), ended=ended)
+
+    def _send(
+        self, call: _Call, messages: Sequence[tuple[Query, _Due]], *, measured: bool = False, ended: bool = False
+    ) -> None:
+        pgconn = call.pgconn
+        call.mode = _Mode.RUNNING
+        for query, due in messages:
+            if query.name:
+                pgconn.send_query_prepared(query.name, query.parameters, query.formats, query.result_format)
+            else:
+                text = query.text if isinstance(query.text, str) else query.text(self._answer(call).told())
+                pgconn.send_query_params(text.encode(), None)
+            call.due.append(due)
+        if measured:
+            pgconn.send_query_prepared(_MEASURE, [])
+            call.due.append(_Due.MEASURE)
+        if ended and self._flushes:
+            pgconn.send_query_prepared(_FLUSH, [])
+            call.due.append(_Due.NOTHING)
+        pgconn.pipeline_sync()
+
+    def _forget(self, call: _Call) -> None:
+        call.forgetting = True
+        self._send(call, [(query, _Due.NOTHING) for query in call.program.reset], ended=True)
 
     def _noticed(self, call: _Call, notice: pq.abc.PGresult) -> None:
         words = (notice.error_field(DiagnosticField.MESSAGE_PRIMARY) or b"").split()
         match words:
-            case [b"harness", b"turnstile", step, patience]:
-                call.mode, call.at, call.leaving = _Mode.PARKED, int(step), False
+            case [b"harness", b"turnstile", step, patience, *_]:
+                before = call.reading
+                raw = (notice.error_field(DiagnosticField.MESSAGE_PRIMARY) or b"").split(b" ", 4)[4].decode()
+                entered, call.entering = call.entering, False
                 call.impatient = self._statement_timeout or patience != b"0"
+                if entered and not call.text and self._touched_nothing(before, raw):
+                    # The way to the first step inside: nothing that others could notice.
+                    self._measured(call, raw)
+                    self._go_through(call, int(step))
+                    return
+                self._measured(call, raw)
+                call.mode, call.at, call.leaving = _Mode.PARKED, int(step), False
             case [b"harness", b"caught", code]:
                 call.caught.append(code.decode())
                 call.mode, call.leaving = _Mode.RUNNING, False
             case [b"process", _, b"still", b"waiting", *_, lock, b"after", _, b"ms"] if self._gates not in lock:
                 call.told_waiting = True
+
+    def _touched_nothing(self, before: Reading, raw: str) -> bool:
+        after = measure.read(raw)
+        found = measure.between(before, after, self._rewritten.relations)
+        return before.counters == after.counters and not found.writes and not found.everything
 
     def _ask_blockers(self, calls: Sequence[_Call]) -> None:
         """Ask what calls wait for: those that do are waiting, those that do not are running."""
@@ -428,18 +709,6 @@ class Controller:
             next_step="keep the function from locking keys that it finds in pg_locks, or race it under load",
         )
 
-    def _send_call(self, call: _Call) -> None:
-        call.sent = _CALL
-        pgconn, prepared = call.pgconn, self._prepared
-        pgconn.send_query_prepared(_BEGIN, [])
-        pgconn.send_query_prepared(_CALL, self._parameters[call.number], prepared.formats, 1)
-        pgconn.pipeline_sync()
-
-    def _send(self, call: _Call, command: bytes) -> None:
-        call.sent = command
-        call.pgconn.send_query_prepared(command, [])
-        call.pgconn.pipeline_sync()
-
     def _ask(self, query: bytes, *parameters: bytes) -> pq.abc.PGresult:
         self._collect_release()
         result = self._control.pgconn.exec_prepared(query, list(parameters))
@@ -475,17 +744,19 @@ class Controller:
             [list(self._settings), list(self._settings.values())],
         )
         pgconn = connection.pgconn
-        for command in (_BEGIN, _COMMIT, _ROLLBACK):
-            pgconn.prepare(command, command)
-        result = pgconn.prepare(_CALL, self._prepared.statement, self._prepared.parameter_oids)
-        if result.status != ExecStatus.COMMAND_OK:
-            message = result.get_error_message()
-            connection.close()
-            raise HarnessError(
-                "The call cannot be prepared.",
-                tried=f"{self._prepared.statement.decode()}\n    {message}",
-                next_step="check the contract's function against the migrations",
-            )
+        own = [Prepared(_MEASURE, b"SELECT harness_schedules.measured()", ())]
+        if self._flushes:
+            own.append(Prepared(_FLUSH, b"SELECT pg_catalog.pg_stat_force_next_flush()", ()))
+        for prepared in (*own, *self._prepared):
+            result = pgconn.prepare(prepared.name, prepared.statement, prepared.parameter_oids)
+            if result.status != ExecStatus.COMMAND_OK:
+                message = result.get_error_message()
+                connection.close()
+                raise HarnessError(
+                    "The call cannot be prepared.",
+                    tried=f"{prepared.statement.decode()}\n    {message}",
+                    next_step="check the contract's function against the migrations",
+                )
         call = _Call(number, connection, pgconn, pgconn.backend_pid, pgconn.socket)
         pgconn.notice_handler = lambda notice: self._noticed(call, notice)
         pgconn.nonblocking = 1
@@ -509,15 +780,34 @@ class Controller:
         return "; ".join(
             f"{Choice(call.number)} is {call.mode.value} "
             + (
-                "before its start"
-                if call.at == START
-                else "before its commit"
-                if call.at == COMMIT
+                f"at: {call.program.units[-1 - call.at].label}"
+                if call.at < 0
                 else f"at line {self._rewritten.steps[call.at].line}: {self._rewritten.steps[call.at].text}"
             )
             for call in self._calls
             if call.mode is not _Mode.ENDED
         )
+
+
+def _told(result: pq.abc.PGresult | None, tries: int) -> StatementAnswer:
+    """A result as a session's answer; None: the connection died."""
+    if result is None:
+        return StatementAnswer((), (), (), "", "connection_lost", "the connection was lost", tries)
+    if result.status == ExecStatus.FATAL_ERROR:
+        code = (result.error_field(DiagnosticField.SQLSTATE) or b"").decode()
+        message = (result.error_field(DiagnosticField.MESSAGE_PRIMARY) or b"").decode(errors="replace")
+        return StatementAnswer((), (), (), "", code or "connection_lost", message, tries)
+    columns = range(result.nfields)
+    return StatementAnswer(
+        tuple((result.fname(column) or b"").decode() for column in columns),
+        tuple(result.ftype(column) for column in columns),
+        tuple(
+            tuple(None if (v := result.get_value(row, column)) is None else v.decode() for column in columns)
+            for row in range(result.ntuples)
+        ),
+        (result.command_status or b"").decode(),
+        tries=tries,
+    )
 
 
 def _in_a_circle(waiting: Sequence[_Call]) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import psycopg
@@ -12,30 +12,61 @@ from harness.contracts.contract import Contract, Operation
 from harness.schedules.carried import Carried
 from harness.schedules.result import Called, Move, Schedule
 from harness.schedules.rewrite import Rewritten
-from harness.schedules.trace import COMMIT, START, Choice, Event, Happening, Kind
+from harness.schedules.trace import Choice, Event, Happening, Kind, top
 
 _ROWS = 5
 """Rows shown of each table."""
 
 
 def narrate(
-    carried: Carried, contract: Contract, rewritten: Rewritten, connection: psycopg.Connection[Any]
+    carried: Carried,
+    contract: Contract,
+    rewritten: Rewritten,
+    labels: Sequence[str],
+    connection: psycopg.Connection[Any],
 ) -> Schedule:
-    """The schedule with the state that it left, read over a connection to the same database."""
+    """The schedule with the state that it left, read over a connection to the same database.
+
+    `labels` are those of a call's units.
+    """
     variant = contract.variants[carried.setting.variant]
+
+    def returned(call: int, at: int) -> str:
+        return f"returns {carried.operations[call].outcome.label}" if at == top(1) else ""
+
     return Schedule(
         replay=carried.replay,
         variant=variant.name,
         keys=carried.setting.keys,
-        moves=tuple(_move(number, event, carried, rewritten) for number, event in enumerate(carried.events, 1)),
+        moves=moves(carried.events, rewritten, [labels] * carried.calls, returned),
         calls=tuple(_called(operation) for operation in carried.operations),
         state=_state(carried, rewritten, connection),
     )
 
 
-def _move(number: int, event: Event, carried: Carried, rewritten: Rewritten) -> Move:
+def moves(
+    events: Sequence[Event],
+    rewritten: Rewritten,
+    labels: Sequence[Sequence[str]],
+    returned: Callable[[int, int], str] = lambda call, at: "",  # noqa: ARG005
+) -> tuple[Move, ...]:
+    """The rows of a schedule's table.
+
+    `labels` are the texts of each session's units, and `returned` what there is to say where one comes to a place of
+    its own again.
+    """
+    return tuple(_move(number, event, rewritten, labels, returned) for number, event in enumerate(events, 1))
+
+
+def _move(
+    number: int,
+    event: Event,
+    rewritten: Rewritten,
+    labels: Sequence[Sequence[str]],
+    returned: Callable[[int, int], str],
+) -> Move:
     step = rewritten.steps[event.at] if event.at >= 0 else None
-    text = "start" if event.at == START else "commit" if event.at == COMMIT else step.text if step else ""
+    text = step.text if step else labels[event.choice.call][-1 - event.at]
     if event.choice.kind is Kind.DIE:
         text = f"its connection dies before: {text}"
     elif event.choice.kind is Kind.LAPSE:
@@ -47,11 +78,11 @@ def _move(number: int, event: Event, carried: Carried, rewritten: Rewritten) -> 
         function=step.function if step else "",
         line=step.line if step and event.choice.kind is Kind.STEP else 0,
         text=text,
-        results=tuple(filter(None, (_result(h, event, carried.operations) for h in event.happenings))),
+        results=tuple(filter(None, (_result(h, event, returned) for h in event.happenings))),
     )
 
 
-def _result(happening: Happening, event: Event, operations: Sequence[Operation]) -> str:
+def _result(happening: Happening, event: Event, returned: Callable[[int, int], str]) -> str:
     who = "" if happening.call == event.choice.call else f"{Choice(happening.call)} "
     match happening.what:
         case "waits":
@@ -60,7 +91,8 @@ def _result(happening: Happening, event: Event, operations: Sequence[Operation])
         case "caught":
             return f"{who}gets error {happening.detail}, which is handled"
         case "returns":
-            return f"{who}returns {operations[happening.call].outcome.label}"
+            said = returned(happening.call, happening.at)
+            return f"{who}{said}" if said else f"{who}goes on" if who else ""
         case "fails":
             return f"{who}fails with error {happening.detail} and is rolled back"
         case "parks" if who:
@@ -86,8 +118,9 @@ def _state(
     """The rows left, of the tables that the steps write to, in which one of the schedule's keys is found."""
     keys = sorted({str(operation.key) for operation in carried.operations})
     state = {}
-    for table in sorted(set().union(*(step.access.writes for step in rewritten.steps))):
-        found = connection.execute("SELECT to_regclass(quote_ident(%s))::text", [table]).fetchone()
+    tables = {relation.name for relation in rewritten.relations.values() if relation.kind in "rpm"}
+    for table in sorted(tables.intersection(*[set().union(*(step.access.writes for step in rewritten.steps))])):
+        found = connection.execute("SELECT to_regclass(%s)::text", [table]).fetchone()
         if found is None or found[0] is None:
             continue
         query = sql.SQL(

@@ -58,11 +58,15 @@ class Schedule:
     """After a crash, a call more for each key: made at the end, to see whether the key is still of use."""
     state: Mapping[str, tuple[Mapping[str, Any], ...]]
     """Rows left that name one of its keys, by table."""
+    sessions: tuple[str, ...] = ()
+    """Names of the sessions whose schedule it is; none where they are calls."""
 
     def table(self, width: int = 56) -> str:
         """The moves as text, a column for each call."""
         count = 1 + max(move.call for move in self.moves)
-        head = ["step", *(f"call {chr(ord('A') + number)}" for number in range(count))]
+        letters = [chr(ord("A") + number) for number in range(count)]
+        names = [f"{letter}: {name}" for letter, name in zip(letters, self.sessions, strict=False)]
+        head = ["step", *(names or (f"call {letter}" for letter in letters))]
         rows = []
         for move in self.moves:
             place = f"{move.line}: " if move.line else ""

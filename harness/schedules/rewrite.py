@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,8 +17,10 @@ import psycopg
 from psycopg import sql
 
 from harness.errors import UsageError
+from harness.schedules.measure import Relation
+from harness.sqltext import access as access_by_text
 from harness.sqltext import plpgsql, queries
-from harness.sqltext.access import NOTIFICATIONS, SEQUENCES, Access, ForeignKey, Touched, Written
+from harness.sqltext.access import ADVISORY_LOCKS, NOTIFICATIONS, SEQUENCES, Access, ForeignKey, Touched, Written
 from harness.sqltext.plpgsql import Found, UnsplittableError
 
 
@@ -35,6 +37,8 @@ class Step:
     access: Access
     guarded: bool
     """It is inside a block with an EXCEPTION clause."""
+    ends: bool = False
+    """It ends the transaction, in a procedure."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +46,22 @@ class Rewritten:
     """What was rewritten: all steps, numbered from 0."""
 
     steps: tuple[Step, ...]
-    start: Access
-    """What a call touches before its first step: nothing, unless the function could not be split."""
-    commit: Access
-    """What a commit may touch beside ending the transaction: everything where a check is deferrable."""
+    texts: tuple[Access, ...]
+    """What each of the texts given touches by itself, without what the steps in the functions that it calls touch."""
+    check: Access | None
+    """What is due at a commit may touch; None: nothing that is reached can be deferred."""
     remarks: tuple[str, ...]
-    """What is not a step of its own, and why."""
+    """What a reader should know of some steps."""
+    unsplit: tuple[str, ...]
+    """What is one step and should be several, and why: as long as there is one, not every order can be tried."""
+    relations: Mapping[str, Relation]
+    """Every relation and index of the database, by its oid."""
+    traceless: frozenset[str]
+    """What a step may have touched without leaving a trace that is measured."""
+    commits_inside: frozenset[str]
+    """Names of the procedures that end a transaction."""
+    originals: tuple[str, ...]
+    """The statements that put the functions back as they were."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +71,13 @@ class _Function:
     label: str
     language: str
     volatile: bool
+    procedure: bool
     body: str
     definition: str
     touched: Touched
+
+
+_CATALOGUES = ("pg_catalog.", "information_schema.", "pg_")
 
 
 class _Catalogue:
@@ -68,24 +86,56 @@ class _Catalogue:
     def __init__(self, raw: Mapping[str, Any]) -> None:
         self.functions: dict[int, _Function] = {}
         self.named: dict[str, list[_Function]] = defaultdict(list)
+        self.extensions: frozenset[int] = frozenset(raw["extensions"])
         for row in raw["functions"]:
             body = plpgsql.body_of(row["definition"], row["body"])
-            touched = plpgsql.touched_by(row["language"], row["definition"], body)
-            if row["language"] in ("c", "internal"):
+            touched = plpgsql.touched_by(row["language"], body)
+            if row["language"] in ("c", "internal") or row["oid"] in self.extensions:
                 touched = Touched()  # extensions' functions compute; those that do not are refused by name
             function = _Function(**{**row, "body": body}, touched=touched)
             self.functions[function.oid] = function
             self.named[function.name].append(function)
+        self.relations: dict[str, Relation] = {}
+        self.meant_by: dict[str, set[str]] = defaultdict(set)
+        """Relation as a text may name it, with or without its schema -> its name."""
+        for oid, schema, relation, name, kind in raw["relations"]:
+            self.relations[str(oid)] = Relation(name, kind)
+            self.meant_by[relation].add(name)
+            self.meant_by[f"{schema}.{relation}"].add(name)
+        for index, table in raw["indexes"]:
+            self.relations[str(index)] = Relation(self.relations[str(table)].name, "i")
+        self.sequences = frozenset(relation.name for relation in self.relations.values() if relation.kind == "S")
+        self.foreign = frozenset(relation.name for relation in self.relations.values() if relation.kind == "f")
+        self.attached: dict[str, list[_Function]] = defaultdict(list)
+        """Functions that run when a table is written or read, beside its triggers, or when it is written: those."""
+        self.deferred_triggers: dict[str, list[_Function]] = defaultdict(list)
         self.triggers: dict[str, list[_Function]] = defaultdict(list)
-        for table, oid in raw["triggers"]:
+        for table, oid, deferrable in raw["triggers"]:
             if oid in self.functions:
                 self.triggers[table].append(self.functions[oid])
+                if deferrable:
+                    self.deferred_triggers[table].append(self.functions[oid])
+        for table, oid in raw["attached_functions"]:
+            if oid in self.functions:
+                self.attached[table].append(self.functions[oid])
+        self.calls_by_catalogue: dict[int, list[_Function]] = defaultdict(list)
+        for caller, oid in raw["function_calls"]:
+            if oid in self.functions:
+                self.calls_by_catalogue[caller].append(self.functions[oid])
+        self.event_triggers = [self.functions[oid] for oid in raw["event_triggers"] if oid in self.functions]
+        self.table_sequences: dict[str, set[str]] = defaultdict(set)
+        for table, sequence in raw["attached_sequences"]:
+            self.table_sequences[table].add(sequence)
         self.foreign_keys: dict[str, tuple[ForeignKey, ...]] = {}
-        for table, columns, referenced, referenced_columns in raw["foreign_keys"]:
-            key = ForeignKey(table, frozenset(columns), referenced, frozenset(referenced_columns))
+        for table, columns, referenced, referenced_columns, on_delete, on_update in raw["foreign_keys"]:
+            key = ForeignKey(table, frozenset(columns), referenced, frozenset(referenced_columns), on_delete, on_update)
             for end in {table, referenced}:
                 self.foreign_keys[end] = (*self.foreign_keys.get(end, ()), key)
-        self.deferred: bool = raw["deferred"]
+        self.deferrable: dict[str, set[str]] = defaultdict(set)
+        """Table -> tables looked at when what is deferred there is done."""
+        for table, referenced in raw["deferrable"]:
+            for end in {table, referenced or table}:
+                self.deferrable[end] |= {table, referenced or table}
         self.stand_ins: dict[str, set[str]] = defaultdict(set)
         for named, meant in raw["stand_ins"]:
             self.stand_ins[named].add(meant)
@@ -95,7 +145,11 @@ class _Catalogue:
         """Names of the functions that touch data, themselves or through others."""
         names: set[str] = set()
         while True:
-            more = {f.name for f in self.functions.values() if f.touched.matters(names)}
+            more = {
+                f.name
+                for f in self.functions.values()
+                if f.touched.matters(names) or any(g.name in names for g in self.calls_by_catalogue.get(f.oid, ()))
+            }
             if more <= names:
                 return frozenset(names)
             names |= more
@@ -103,45 +157,84 @@ class _Catalogue:
     def called(self, touched: Touched) -> list[_Function]:
         """The functions and triggers that a text calls; every overload of a name."""
         functions = {f.oid: f for name in touched.calls for f in self.named.get(name, ())}
-        for written in touched.written:
-            if written.command != "lock":
-                for table in self._meant({written.table}):
-                    functions.update({f.oid: f for f in self.triggers.get(table, ())})
+        written = self.written(touched)
+        for one in written:
+            if one.command != "lock":
+                functions.update({f.oid: f for f in self.triggers.get(one.table, ())})
+        for table in self._meant(touched.reads) | {one.table for one in written}:
+            functions.update({f.oid: f for f in self.attached.get(table, ())})
+        if touched.everything or touched.unread:
+            functions.update({f.oid: f for f in self.event_triggers})
         return list(functions.values())
+
+    def calls(self, function: _Function) -> list[_Function]:
+        """The functions that a function calls, by its text or as the catalogue knows (defaults, BEGIN ATOMIC)."""
+        found = {f.oid: f for f in self.called(function.touched)}
+        found.update({f.oid: f for f in self.calls_by_catalogue.get(function.oid, ())})
+        return list(found.values())
+
+    def written(self, touched: Touched) -> set[Written]:
+        """What a text writes to, through views and rules, partitions and cascades."""
+        found: set[Written] = set()
+        due = [Written(t, w.command, w.columns) for w in touched.written for t in self._meant({w.table})]
+        while due:
+            one = due.pop()
+            if one in found:
+                continue
+            found.add(one)
+            for key in self.foreign_keys.get(one.table, ()):
+                due += key.passed_on(one)
+        return found
 
     def access(self, touched: Touched) -> Access:
         """What a text touches by itself, its foreign keys and what stands behind views included."""
-        expanded = Touched(
-            set(self._meant(touched.reads)),
-            {Written(t, w.command, w.columns) for w in touched.written for t in self._meant({w.table})},
-            everything=touched.everything,
-        )
-        return expanded.access(self.foreign_keys)
+        reads, written = set(self._meant(touched.reads)), self.written(touched)
+        access = Touched(reads, written, everything=touched.everything, unread=touched.unread).access(self.foreign_keys)
+        writes = set(access.writes) | ((access.reads | access.writes) & self.sequences)
+        for one in written:
+            if one.command in ("insert", "update"):
+                writes |= self.table_sequences.get(one.table, set())
+        if SEQUENCES in writes:
+            writes |= self.sequences
+        unknown = {name for name in access.reads | writes if name.startswith(_CATALOGUES)}
+        everything = access.everything or bool(unknown or (access.reads | writes) & self.foreign)
+        return Access(access.reads, frozenset(writes), everything=everything, unread=access.unread)
 
-    def total(self, functions: Iterable[_Function]) -> Access:
-        """What some functions touch, with all that they call."""
-        total, seen, due = Access(), set(), list(functions)
+    def within(self, touched: Touched, split: Set[int]) -> Access:
+        """What a text touches itself and in the functions that it reaches without steps of their own."""
+        total, seen, due = self.access(touched), set(split), self.called(touched)
         while due:
             function = due.pop()
             if function.oid not in seen:
                 seen.add(function.oid)
                 total |= self.access(function.touched)
-                due += self.called(function.touched)
+                due += self.calls(function)
         return total
 
-    def reached(self, target: _Function) -> list[_Function]:
-        """The function and every function or trigger it may come to, as far as the texts say."""
+    def reached(self, texts: Iterable[Touched]) -> list[_Function]:
+        """Every function or trigger that some texts may come to, as far as texts and catalogue say."""
         found: dict[int, _Function] = {}
-        due = [target]
+        due = [function for text in texts for function in self.called(text)]
         while due:
             function = due.pop(0)
             if function.oid not in found:
                 found[function.oid] = function
-                due += self.called(function.touched)
+                due += self.calls(function)
         return list(found.values())
 
+    def check(self, tables: Set[str]) -> Access | None:
+        """What may be due at the commit of who writes to some tables."""
+        access = None
+        for table in tables:
+            for looked_at in self.deferrable.get(table, ()):
+                access = (access or Access()) | Access(frozenset({looked_at}), frozenset({looked_at}))
+            if self.deferred_triggers.get(table):
+                access = access or Access()
+        return access
+
     def _meant(self, tables: Iterable[str]) -> Set[str]:
-        found, due = set(), list(tables)
+        found: set[str] = set()
+        due = [name for table in tables for name in self.meant_by.get(table, {table})]
         while due:
             table = due.pop()
             if table not in found:
@@ -150,23 +243,28 @@ class _Catalogue:
         return found
 
 
-def rewrite(connection: psycopg.Connection[Any], oid: int, space: int) -> Rewritten:
-    """Rewrite the function with an oid and what it reaches; `space` is the turnstile's advisory lock key space.
+def rewrite(connection: psycopg.Connection[Any], texts: Sequence[str], space: int) -> Rewritten:
+    """Rewrite all functions that some statements reach; `space` is the turnstile's advisory lock key space.
 
-    Raises UsageError for a function whose concurrency cannot be controlled: one that ends its transaction itself, or
-    acts through a connection of its own.
+    Raises UsageError for a function whose concurrency cannot be controlled: one that acts through a connection of its
+    own.
     """
     catalogue = _Catalogue(json.loads(_one(connection, queries.text("harness.schedules", "catalogue.sql"))))
-    target = catalogue.functions[oid]
-    reached = catalogue.reached(target)
+    given = [access_by_text.of_statement(text) for text in texts]
+    reached = catalogue.reached(given)
+    if any(t.unread or t.everything for t in (*given, *(f.touched for f in reached))):
+        # Which functions a text calls that is put together when it runs is not known: each may be one.
+        reached += [f for f in catalogue.functions.values() if f not in reached and f.oid not in catalogue.extensions]
     _refuse(reached)
 
     remarks: list[str] = []
+    unsplit: list[str] = []
     founds: list[tuple[_Function, Found]] = []
     replaced: list[str] = []
-    whole = {target.oid}
+    originals: list[str] = []
+    split: set[int] = set()
     for function in reached:
-        if not (function.name in catalogue.touching or function is target):
+        if function.name not in catalogue.touching or function.oid in catalogue.extensions:
             continue
         if not function.volatile:
             remarks.append(f"{function.label} is not VOLATILE: it reads with its caller's snapshot")
@@ -174,53 +272,76 @@ def rewrite(connection: psycopg.Connection[Any], oid: int, space: int) -> Rewrit
         try:
             done = plpgsql.split(
                 function.language,
-                function.definition,
                 function.body,
                 first=len(founds),
                 functions=catalogue.touching,
             )
         except UnsplittableError as reason:
-            remarks.append(f"{function.label} is one step: {reason}")
+            unsplit.append(f"{function.label} is one step: {reason}")
             continue
         remarks += [f"{function.label} {remark}" for remark in done.remarks]
+        unsplit += [f"{function.label} {reason}" for reason in done.unsplit]
         founds += [(function, found) for found in done.steps]
-        whole.discard(function.oid)
+        split.add(function.oid)
         if done.steps:
-            head, _, tail = function.definition.rpartition(function.body)
-            replaced.append(head + done.body + tail)
+            replaced.append(_definition(function, done.body))
+            originals.append(function.definition)
 
-    connection.execute(sql.SQL(queries.text("harness.schedules", "turnstile.sql")).format(space=sql.Literal(space)))
+    text = queries.text("harness.schedules", "turnstile.sql")
+    counted = "{" + ",".join(oid for oid, relation in catalogue.relations.items() if relation.kind in "rpmi") + "}"
+    connection.execute(sql.SQL(text).format(space=sql.Literal(space), relations=sql.Literal(counted)))
     for definition in replaced:
         # Sent as it is: a % in a function is no placeholder.
         connection.execute(definition.encode())
     remarks += _remarks(reached)
+    written = {w.table for t in (*given, *(f.touched for f in reached)) for w in catalogue.written(t)}
+    if any(t.unread or t.everything for t in (*given, *(f.touched for f in reached))):
+        written |= {relation.name for relation in catalogue.relations.values()}
     return Rewritten(
-        _steps(catalogue, founds),
-        _start(catalogue, target) if whole else Access(),
-        Access(everything=catalogue.deferred),
+        _steps(catalogue, founds, given, split),
+        tuple(catalogue.within(touched, split) for touched in given),
+        catalogue.check(written),
         tuple(remarks),
+        tuple(unsplit),
+        catalogue.relations,
+        frozenset({ADVISORY_LOCKS, NOTIFICATIONS, SEQUENCES}) | catalogue.sequences,
+        frozenset(f.name for f, found in founds if found.ends),
+        tuple(originals),
     )
 
 
-def _start(catalogue: _Catalogue, target: _Function) -> Access:
-    """What a function that is one step touches."""
-    known = target.language in ("plpgsql", "sql")
-    return catalogue.total([target]) if known else Access(everything=True)
+def undo(connection: psycopg.Connection[Any], rewritten: Rewritten) -> None:
+    """Put the functions back as they were."""
+    with connection.transaction():
+        for definition in rewritten.originals:
+            connection.execute(definition.encode())
+        connection.execute("DROP SCHEMA harness_schedules CASCADE")
 
 
-def _steps(catalogue: _Catalogue, founds: list[tuple[_Function, Found]]) -> tuple[Step, ...]:
-    """Steps with all that they may touch, the calls inside them and the statements around them included."""
-    own = [catalogue.access(f.touched) | catalogue.total(catalogue.called(f.touched)) for _, f in founds]
+def _definition(function: _Function, body: str) -> str:
+    """The CREATE statement with another body."""
+    head, _, tail = function.definition.rpartition(function.body)
+    return head + body + tail
+
+
+def _steps(
+    catalogue: _Catalogue, founds: Sequence[tuple[_Function, Found]], texts: Sequence[Touched], split: Set[int]
+) -> tuple[Step, ...]:
+    """Steps with all that they may touch: also what goes on, after a function's last step, in the statement around."""
+    own = [catalogue.within(found.touched, split) for _, found in founds]
     around: dict[int, Access] = defaultdict(Access)
+    for touched in texts:
+        for called in catalogue.reached([touched]):
+            around[called.oid] |= catalogue.within(touched, split)
     while True:
         before = dict(around)
         for (function, found), access in zip(founds, own, strict=True):
-            for called in catalogue.called(found.touched):
+            for called in catalogue.reached([found.touched]):
                 around[called.oid] |= access | around[function.oid]
         if dict(around) == before:
             break
     return tuple(
-        Step(number, function.label, found.line, found.text, access | around[function.oid], found.guarded)
+        Step(number, function.label, found.line, found.text, access | around[function.oid], found.guarded, found.ends)
         for number, ((function, found), access) in enumerate(zip(founds, own, strict=True))
     )
 

@@ -53,9 +53,9 @@ def read_replay(text: str) -> tuple[Choice, ...]:
     )
 
 
-START = -1
-COMMIT = -2
-"""Positions of a call that are not steps of the function: before its start, and before its commit."""
+def top(unit: int) -> int:
+    """The position before a unit of a session's program; steps inside functions have the numbers from 0."""
+    return -1 - unit
 
 
 class Happening(NamedTuple):
@@ -63,10 +63,11 @@ class Happening(NamedTuple):
 
     call: int
     what: str
-    """parks, waits, returns, fails, commits, dies, or caught (a handler was entered)."""
+    """parks (inside a function), returns (parks before its next unit), waits, fails, commits (it has ended), dies, or
+    caught (a handler was entered)."""
     detail: str | tuple[int, ...] = ""
     """SQLSTATE of fails and caught; the calls that waits is for; "" else."""
-    at: int = COMMIT
+    at: int = 0
     """The step at which it parks."""
 
 
@@ -76,7 +77,7 @@ class Event:
 
     choice: Choice
     at: int
-    """Where the chosen call stood: a step's number, START or COMMIT."""
+    """Which step it did: its number, or the position of a unit (`top`)."""
     access: Access
     """What was touched by all calls that ran in it."""
     happenings: tuple[Happening, ...]

@@ -12,6 +12,34 @@
 CREATE SCHEMA harness_schedules;
 GRANT USAGE ON SCHEMA harness_schedules TO PUBLIC;
 
+-- What this backend's transaction has touched so far: relation:scans:rows written, of each relation, then the locks held.
+-- Absolute, so that nothing has to be kept: the controller takes the difference to what it was told before.
+CREATE FUNCTION harness_schedules.measured() RETURNS text
+LANGUAGE plpgsql
+AS $$
+BEGIN
+    RETURN pg_catalog.concat(
+        (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(':', counted.relation, counted.scans, counted.written), ' ')
+           FROM (SELECT relation,
+                        pg_catalog.pg_stat_get_xact_numscans(relation) AS scans,
+                        pg_catalog.pg_stat_get_xact_tuples_inserted(relation)
+                        OPERATOR(pg_catalog.+) pg_catalog.pg_stat_get_xact_tuples_updated(relation)
+                        OPERATOR(pg_catalog.+) pg_catalog.pg_stat_get_xact_tuples_deleted(relation) AS written
+                   FROM pg_catalog.unnest({relations}::pg_catalog.oid[]) AS relation) AS counted
+          WHERE counted.scans OPERATOR(pg_catalog.<>) 0 OR counted.written OPERATOR(pg_catalog.<>) 0),
+        '|',
+        (SELECT pg_catalog.string_agg(
+                    CASE WHEN held.relation IS NULL
+                         THEN pg_catalog.concat_ws(':', 'advisory', held.classid, held.objid, held.objsubid, held.mode)
+                         ELSE pg_catalog.concat_ws(':', held.relation, held.mode) END, ' ')
+           FROM pg_catalog.pg_lock_status() AS held
+          WHERE held.pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid()
+            AND (held.relation OPERATOR(pg_catalog.>=) 16384::pg_catalog.oid
+                 OR (held.locktype OPERATOR(pg_catalog.=) 'advisory'
+                     AND held.classid OPERATOR(pg_catalog.<>) {space}::pg_catalog.oid))));
+END;
+$$;
+
 CREATE FUNCTION harness_schedules.turnstile(step integer) RETURNS boolean
 LANGUAGE plpgsql
 AS $$
@@ -26,7 +54,7 @@ BEGIN
     IF patience OPERATOR(pg_catalog.<>) '0' THEN
         PERFORM pg_catalog.set_config('lock_timeout', '0', true);
     END IF;
-    RAISE INFO 'harness turnstile % %', step, patience;
+    RAISE INFO 'harness turnstile % % %', step, patience, harness_schedules.measured();
     PERFORM pg_catalog.pg_advisory_lock_shared({space}, gate);
     PERFORM pg_catalog.pg_advisory_unlock_shared({space}, gate);
     IF patience OPERATOR(pg_catalog.<>) '0' THEN

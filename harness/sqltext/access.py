@@ -27,7 +27,7 @@ _EFFECTFUL_BUILT_INS = {"pg_notify": NOTIFICATIONS, "nextval": SEQUENCES, "setva
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """What a step touches: tables by their bare names, in whatever schema."""
+    """What a step touches: tables by their names, with the schema."""
 
     reads: frozenset[str] = _NOTHING
     writes: frozenset[str] = _NOTHING
@@ -36,9 +36,12 @@ class Access:
     """Tables written to by a transaction, or a part of one, that ends in this step."""
     everything: bool = False
     """It may touch anything."""
+    unread: bool = False
+    """Its text, or the text of something that it reaches, was not read in full: until it is measured, it may touch
+    anything."""
 
     def __bool__(self) -> bool:
-        return self.everything or bool(self.reads or self.writes or self.ends)
+        return self.everything or self.unread or bool(self.reads or self.writes or self.ends)
 
     def __or__(self, other: Access) -> Access:
         return Access(
@@ -46,11 +49,28 @@ class Access:
             self.writes | other.writes,
             self.ends | other.ends,
             self.everything or other.everything,
+            self.unread or other.unread,
         )
+
+    def covers(self, other: Access) -> bool:
+        """Whether whoever knows of this access knows of all that conflicts with the other."""
+        if self.everything or self.unread:
+            return True
+        return not (other.everything or other.unread) and (
+            other.reads <= self.reads | self.writes and other.writes <= self.writes and other.ends <= self.ends
+        )
+
+    def at_its_strongest(self, traceless: Set[str]) -> Access:
+        """What a step may have touched of which only this was measured, and whose text was not read in full.
+
+        Reads may have locked rows; and what is `traceless` (a lock that was let go or refused, a notification, a
+        sequence that the transaction used before) may have been touched too.
+        """
+        return Access(self.reads, self.writes | self.reads | traceless, self.ends, self.everything)
 
     def conflicts(self, other: Access) -> bool:
         """Whether the order of two steps can matter."""
-        if self.everything or other.everything:
+        if self.everything or other.everything or self.unread or other.unread:
             return bool(self) and bool(other)
         return not (
             self.writes.isdisjoint(other.writes)
@@ -62,17 +82,7 @@ class Access:
 
     def ending(self) -> Access:
         """What the end of a transaction with this access touches."""
-        return Access(ends=self.writes, everything=self.everything)
-
-
-@dataclass(frozen=True, slots=True)
-class ForeignKey:
-    """`table.columns` reference `referenced.referenced_columns`; `acts` when a delete or update is passed on."""
-
-    table: str
-    columns: frozenset[str]
-    referenced: str
-    referenced_columns: frozenset[str]
+        return Access(ends=self.writes, everything=self.everything, unread=self.unread)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +96,30 @@ class Written:
     """Columns set by an update."""
 
 
+@dataclass(frozen=True, slots=True)
+class ForeignKey:
+    """`table.columns` reference `referenced.referenced_columns`."""
+
+    table: str
+    columns: frozenset[str]
+    referenced: str
+    referenced_columns: frozenset[str]
+    on_delete: str | None = None
+    """What a delete of the referenced row does to the table: delete, update (SET NULL, SET DEFAULT), or nothing."""
+    on_update: str | None = None
+    """The same for an update of the referenced columns."""
+
+    def passed_on(self, written: Written) -> list[Written]:
+        """What a write to the referenced table does to the other."""
+        if written.table != self.referenced:
+            return []
+        if written.command == "delete" and self.on_delete:
+            return [Written(self.table, self.on_delete, self.columns)]
+        if written.command == "update" and self.on_update and written.columns & self.referenced_columns:
+            return [Written(self.table, self.on_update, self.columns)]
+        return []
+
+
 @dataclass(slots=True)
 class Touched:
     """What one SQL text names, before the catalogue is asked what that leads to."""
@@ -95,17 +129,22 @@ class Touched:
     calls: set[str] = field(default_factory=set)
     """Functions called, by their bare names."""
     everything: bool = False
+    unread: bool = False
+    """Some of it could not be read, or is put together when it runs."""
 
     def __ior__(self, other: Touched) -> Touched:
         self.reads |= other.reads
         self.written |= other.written
         self.calls |= other.calls
         self.everything |= other.everything
+        self.unread |= other.unread
         return self
 
     def matters(self, functions: Set[str]) -> bool:
         """Whether data can be touched, where `functions` are those that may touch data themselves."""
-        return self.everything or bool(self.reads or self.written) or not self.calls.isdisjoint(functions)
+        if self.everything or self.unread or self.reads or self.written:
+            return True
+        return not self.calls.isdisjoint(functions)
 
     def access(self, foreign_keys: Mapping[str, tuple[ForeignKey, ...]]) -> Access:
         """The access by this text alone, with the locks that its foreign keys take.
@@ -117,7 +156,7 @@ class Touched:
             writes.add(written.table)
             for key in foreign_keys.get(written.table, ()):
                 writes |= _checked(written, key)
-        return Access(frozenset(self.reads), frozenset(writes), everything=self.everything)
+        return Access(frozenset(self.reads), frozenset(writes), everything=self.everything, unread=self.unread)
 
 
 def _checked(written: Written, key: ForeignKey) -> set[str]:
@@ -135,11 +174,11 @@ def _checked(written: Written, key: ForeignKey) -> set[str]:
 
 
 def of_statement(sql: str) -> Touched:
-    """What the statements of a text touch; everything, when they cannot be parsed."""
+    """What the statements of a text touch; unread, when they cannot be parsed."""
     try:
         statements = parse_sql(sql)
     except ParseError:
-        return Touched(everything=True)
+        return Touched(unread=True)
     touched = Touched()
     for raw in statements:
         _walk(raw.stmt, touched, frozenset())
@@ -161,11 +200,17 @@ def _walk(node: Any, touched: Touched, local: frozenset[str]) -> None:
         return
     with_clause = getattr(node, "withClause", None)
     if with_clause is not None:
-        local = local | {cte.ctename for cte in with_clause.ctes}
+        for cte in with_clause.ctes:
+            # One that is not recursive does not see itself: WITH t AS (SELECT FROM t) reads the table.
+            inside = local | {cte.ctename} if with_clause.recursive else local
+            if with_clause.recursive:
+                inside |= {other.ctename for other in with_clause.ctes}
+            _walk(cte.ctequery, touched, inside)
+            local = local | {cte.ctename}
     match node:
         case ast.RangeVar():
-            if node.relname not in local:
-                touched.reads.add(str(node.relname))
+            if node.schemaname or node.relname not in local:
+                touched.reads.add(_named(node))
         case ast.FuncCall():
             _call(node, touched)
         case ast.InsertStmt():
@@ -188,18 +233,26 @@ def _walk(node: Any, touched: Touched, local: frozenset[str]) -> None:
             touched.written.add(Written(NOTIFICATIONS, "insert"))
         case ast.VariableSetStmt() | ast.VariableShowStmt():
             return
-        case ast.SelectStmt() | ast.CallStmt():
+        case ast.SelectStmt() | ast.CallStmt() | ast.ReturnStmt():
             pass
+        case ast.DoStmt() | ast.ExecuteStmt():
+            touched.unread = True
         case _ if type(node).__name__.endswith("Stmt"):
-            # Data definition, LOCK, TRUNCATE, COPY, DO, EXECUTE ...: they may take any lock on anything.
+            # Data definition, LOCK, TRUNCATE, COPY ...: they may take any lock on anything.
             touched.everything = True
     for name in node:
-        _walk(getattr(node, name), touched, local)
+        if name != "withClause":
+            _walk(getattr(node, name), touched, local)
+
+
+def _named(node: Any) -> str:
+    """A relation's name as the text gives it, with a dot after the schema where there is one."""
+    return f"{node.schemaname}.{node.relname}" if node.schemaname else str(node.relname)
 
 
 def _write(node: Any, command: str, touched: Touched, targets: Any = ()) -> None:
     columns = frozenset(target.name for target in targets or () if target.name)
-    touched.written.add(Written(node.relation.relname, command, columns))
+    touched.written.add(Written(_named(node.relation), command, columns))
 
 
 def _call(node: Any, touched: Touched) -> None:
@@ -217,7 +270,7 @@ def _tables(node: Any) -> Iterator[str]:
         for item in node:
             yield from _tables(item)
     elif isinstance(node, ast.RangeVar):
-        yield str(node.relname)
+        yield _named(node)
     elif isinstance(node, ast.Node):
         for name in node:
             yield from _tables(getattr(node, name))

@@ -1,8 +1,8 @@
 """Steps: a copy of a function's body with a turnstile before each statement that touches data. Text in, text out.
 
-PL/pgSQL is parsed twice. `pglast.parse_plpgsql` gives the statements and their SQL, but no positions; a walk over the
-tokens of `pglast`'s scanner gives exact positions, but not what a token means. Both list the statements in the order
-of the source, so they are matched one by one, and a body on which they disagree is left alone and named as one step.
+A PL/pgSQL body is walked by its tokens, as PL/pgSQL's own parser reads it (manual, chapter 41): statements, and the SQL
+in them, of whatever type the variables are. What is read there in SQL is parsed by PostgreSQL's parser; a piece that
+it refuses may touch anything. A body whose statements do not end where they should is left alone, and named.
 
 A turnstile is a call of the function `turnstile(step)`, which answers false. Where it is put is decided by what it
 must not change:
@@ -24,12 +24,11 @@ called it, and may not write, so nothing could be seen between them.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence, Set
-from dataclasses import dataclass
-from itertools import zip_longest
+from collections.abc import Iterable, Iterator, Sequence, Set
+from dataclasses import dataclass, replace
 from typing import Any
 
-from pglast import parse_plpgsql, parse_sql
+from pglast import parse_sql
 from pglast.parser import ParseError, scan
 
 from harness.sqltext import access
@@ -50,6 +49,8 @@ class Found:
     touched: Touched
     guarded: bool
     """It is inside a block with an EXCEPTION clause, whose locks go when a statement fails."""
+    ends: bool = False
+    """It ends the transaction: COMMIT or ROLLBACK in a procedure."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,9 @@ class Split:
     touched: Touched
     """All that the body touches."""
     remarks: tuple[str, ...]
-    """What could not be split, and why."""
+    """What is a step, and is not known beforehand."""
+    unsplit: tuple[str, ...] = ()
+    """What is one step and should be several, and why."""
 
 
 class UnsplittableError(Exception):
@@ -69,39 +72,35 @@ class UnsplittableError(Exception):
 
 
 def body_of(definition: str, source: str) -> str:
-    """The body within a function's CREATE statement; `source` is its `prosrc`, empty for the form BEGIN ATOMIC."""
+    """The body within a function's CREATE statement; `source` is its `prosrc`, empty for a body that SQL has parsed."""
     if source:
         return source
-    _, found, body = definition.partition("BEGIN ATOMIC")
-    return body.rpartition("END")[0] if found else ""
+    if found := re.search(r"^(RETURN .*)\Z", definition, re.MULTILINE | re.DOTALL):
+        return found[1].rstrip()
+    _, atomic, body = definition.partition("BEGIN ATOMIC")
+    return body.rpartition("END")[0] if atomic else ""
 
 
-def touched_by(language: str, definition: str, body: str) -> Touched:
-    """All that a function's body touches; everything, where it cannot be read.
-
-    `definition` is its whole CREATE statement, as `pg_get_functiondef` gives it, and `body` the source in it.
-    """
+def touched_by(language: str, body: str) -> Touched:
+    """All that a function's body touches; unread, where it cannot be read."""
     try:
         if language == "sql":
-            return access.of_statement(body)
-        if language != "plpgsql":
-            return Touched(everything=True)
-        total = Touched()
-        for node in _declared_and_statements(_parsed(definition)):
-            total |= _touched(node, Touched())
-        return total
+            return access.of_statement(_statements_of(body))
+        if language == "plpgsql":
+            return _Walk(body).touched()
     except UnsplittableError:
-        return Touched(everything=True)
+        pass
+    return Touched(unread=True)
 
 
-def split(language: str, definition: str, body: str, *, first: int, functions: Set[str]) -> Split:
+def split(language: str, body: str, *, first: int, functions: Set[str]) -> Split:
     """Put a turnstile before each statement of a body that touches data.
 
     `functions` are the names of the functions of the database that may touch data, so that a statement that calls one
     is a step; `first` is the number of the first turnstile. Raises UnsplittableError.
     """
     if language == "plpgsql":
-        return _Plpgsql(definition, body, first, functions).split()
+        return _Plpgsql(body, first, functions).split()
     if language == "sql":
         return _split_sql(body, first, functions)
     raise UnsplittableError(f"it is written in {language}, which cannot be split")
@@ -111,11 +110,28 @@ def _turnstile(number: int) -> str:
     return f"{TURNSTILE_SCHEMA}.turnstile({number})"
 
 
+_RETURN = re.compile(r"\s*RETURN\b", re.IGNORECASE)
+
+
+def _statements_of(body: str) -> str:
+    """A body in the form `RETURN expression` as the query that it is."""
+    returned = _RETURN.match(body)
+    return f"SELECT {body[returned.end() :]}" if returned else body
+
+
 def _split_sql(body: str, first: int, functions: Set[str]) -> Split:
     """Turnstiles between the statements of a LANGUAGE sql body: more statements, whose results are discarded.
 
     Each statement of a VOLATILE SQL function has a snapshot of its own, so the meaning stays (manual, section 36.5).
+    The form `RETURN expression` has room for no other statement, and becomes BEGIN ATOMIC.
     """
+    if returned := _RETURN.match(body):
+        expression = body[returned.end() :].strip()
+        touched = access.of_expression(expression)
+        if not touched.matters(functions):
+            return Split(body, (), touched, ())
+        found = Found(1, _collapsed(body), touched, guarded=False)
+        return Split(f"BEGIN ATOMIC SELECT {_turnstile(first)}; SELECT {expression}; END", (found,), touched, ())
     try:
         statements = parse_sql(body)
     except ParseError as error:
@@ -166,16 +182,23 @@ class _Place:
     head: tuple[int, int]
     """The text that names it: a simple statement whole, a compound one up to its body."""
     guarded: bool
+    touched: Touched
+    """By its head."""
+    parts: tuple[Touched, ...] = ()
+    """By each of the expressions of its head that are evaluated one after the other, where there are several."""
     conditions: tuple[tuple[int, int], ...] = ()
-    """ELSIF and WHEN: where the word begins and where its condition ends."""
+    """ELSIF, and WHEN of a searched CASE after its first: where the word begins and where its condition ends."""
+    conditions_touched: tuple[Touched, ...] = ()
+    """By each of them."""
+    ends: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class _Declaration:
     start: int
     line: int
-    expression: str
     text: str
+    touched: Touched
 
 
 class _Walk:
@@ -186,7 +209,7 @@ class _Walk:
         try:
             tokens = scan(body)
         except ParseError as error:
-            raise UnsplittableError(f"its body could not be read ({error})") from error
+            raise UnsplittableError(f"its body could not be parsed ({error})") from error
         self.tokens = [
             _Token(t.start, t.end + 1, body[t.start : t.end + 1].lower()) for t in tokens if t.name not in _COMMENTS
         ]
@@ -195,11 +218,26 @@ class _Walk:
         self.handlers: list[int] = []
         """Positions just after the THEN of each handler."""
         self.declarations: list[_Declaration] = []
+        self.cursors = Touched()
+        """What the declared cursors read; where they are used, that is touched."""
         while self._word() == "#":  # compile options, each on a line of its own
             line = self._line(self.tokens[self.at].start)
             while self._line(self.tokens[self.at].start) == line:
                 self.at += 1
         self._statement(guarded=False)
+        if self.at < len(self.tokens) and self._word() != ";":
+            raise UnsplittableError(f"its body could not be parsed at line {self._line(self.tokens[self.at].start)}")
+
+    def touched(self) -> Touched:
+        total = Touched()
+        for declaration in self.declarations:
+            total |= declaration.touched
+        for place in self.places:
+            total |= place.touched
+            for condition in place.conditions_touched:
+                total |= condition
+        total |= self.cursors
+        return total
 
     def _word(self, ahead: int = 0) -> str:
         at = self.at + ahead
@@ -207,14 +245,15 @@ class _Walk:
 
     def _next(self) -> _Token:
         if self.at >= len(self.tokens):
-            raise UnsplittableError("its body ends too early")
+            raise UnsplittableError("its body could not be parsed: it ends too early")
         self.at += 1
         return self.tokens[self.at - 1]
 
     def _expect(self, word: str) -> _Token:
         token = self._next()
         if token.word != word:
-            raise UnsplittableError(f"line {self._line(token.start)} has {token.word!r} where {word!r} is due")
+            line = self._line(token.start)
+            raise UnsplittableError(f"its body could not be parsed: line {line} has {token.word!r}, {word!r} is due")
         return token
 
     def _line(self, position: int) -> int:
@@ -248,18 +287,19 @@ class _Walk:
             self._case(start, guarded)
         elif word in ("loop", "while", "for", "foreach"):
             self._loop(word, start, guarded)
+        elif word == ";":
+            self._next()
         else:
-            first = self._next()
-            if first.word == ";":
+            begin = self.at
+            last = self._until(";")
+            inside = self.tokens[begin : self.at - 1]
+            first = inside[0]
+            if first.word == "null" and len(inside) == 1:
                 return
-            last = self._until(";") if first.word not in _OPENING else self._skip_bracketed()
-            if first.word == "null" and self.tokens[self.at - 2] is first:
-                return  # a NULL statement, which the parser drops
-            self._place("simple", start, first, last.start, guarded)
-
-    def _skip_bracketed(self) -> _Token:
-        self.at -= 1
-        return self._until(";")
+            simple = _Simple(self.body, inside, self.cursors)
+            touched = simple.touched()
+            ends = first.word in ("commit", "rollback")
+            self._place("simple", start, first, last.start, guarded, touched, simple.parts, ends=ends)
 
     def _place(
         self,
@@ -268,10 +308,14 @@ class _Walk:
         first: _Token,
         head_end: int,
         guarded: bool,
-        conditions: Sequence[tuple[int, int]] = (),
+        touched: Touched,
+        parts: Sequence[Touched] = (),
+        *,
+        ends: bool = False,
     ) -> None:
-        place = _Place(kind, start, self._line(first.start), (first.start, head_end), guarded, tuple(conditions))
-        self.places.append(place)
+        head = (first.start, head_end)
+        line = self._line(first.start)
+        self.places.append(_Place(kind, start, line, head, guarded, touched, tuple(parts), ends=ends))
 
     def _block(self, start: int, guarded: bool) -> None:
         if self._word() == "declare":
@@ -281,14 +325,11 @@ class _Walk:
                     self._next()
                     continue
                 self._declaration()
-        first = self._expect("begin")
+        self._expect("begin")
         # Whether its statements are guarded is known only at its end; the places read meanwhile are then replaced.
         position = len(self.places)
-        self._place("block", start, first, first.end, guarded)
         if self._statements("end", "exception", guarded=guarded) == "exception":
-            self.places[position + 1 :] = [
-                _Place(p.kind, p.start, p.line, p.head, True, p.conditions) for p in self.places[position + 1 :]
-            ]
+            self.places[position:] = [replace(place, guarded=True) for place in self.places[position:]]
             self._next()
             while self._word() == "when":
                 self._next()
@@ -301,201 +342,322 @@ class _Walk:
     def _declaration(self) -> None:
         first = self.at
         start = self._next()
-        is_cursor = False
-        expression = None
+        cursor: int | None = None
+        expression: int | None = None
         depth = 0
         while True:
             token = self._next()
             if token.word == ";" and depth == 0:
                 break
             depth += (token.word in _OPENING) - (token.word in _CLOSING)
-            is_cursor |= token.word == "cursor"
-            if depth == 0 and expression is None and token.word in (":=", "=", "default"):
+            if depth:
+                continue
+            is_cursor = any(t.word == "cursor" for t in self.tokens[first : self.at])
+            if is_cursor and cursor is None and token.word in ("for", "is"):
+                cursor = token.end
+            elif expression is None and not is_cursor and token.word in (":=", "=", "default"):
                 expression = token.end
-        if expression is not None and not is_cursor and self.tokens[first + 1].word != "alias":
+        if cursor is not None:
+            self.cursors |= access.of_statement(self.body[cursor : token.start])
+        elif expression is not None and self.tokens[first + 1].word != "alias":
             text = self.body[start.start : token.start]
-            self.declarations.append(
-                _Declaration(start.start, self._line(start.start), self.body[expression : token.start], text)
-            )
+            touched = access.of_expression(self.body[expression : token.start])
+            self.declarations.append(_Declaration(start.start, self._line(start.start), text, touched))
 
     def _if(self, start: int, guarded: bool) -> None:
         first = self._next()
         then = self._until("then")
         position = len(self.places)
-        self._place("if", start, first, then.end, guarded)
-        conditions = []
+        self._place("if", start, first, then.end, guarded, access.of_expression(self.body[first.end : then.start]))
+        conditions, touched = [], []
         while True:
             end = self._statements("elsif", "elseif", "else", "end", guarded=guarded)
             token = self._next()
             if end in ("elsif", "elseif"):
-                conditions.append((token.start, self._until("then").start))
+                then = self._until("then")
+                conditions.append((token.start, then.start))
+                touched.append(access.of_expression(self.body[token.end : then.start]))
             elif end == "end":
                 break
         self._expect("if")
         self._until(";")
-        place = self.places[position]
-        self.places[position] = _Place("if", start, place.line, place.head, guarded, tuple(conditions))
+        self._with_conditions(position, conditions, touched)
 
     def _case(self, start: int, guarded: bool) -> None:
         first = self._next()
         searched = self._word() == "when"
+        test = Touched()
+        parts: list[Touched] = []
         if not searched:
-            self._until("when")
+            begin = self.tokens[self.at].start
+            when = self._until("when")
             self.at -= 1
+            test = access.of_expression(self.body[begin : when.start])
+            parts.append(access.of_expression(self.body[begin : when.start]))
         position = len(self.places)
-        conditions = []
+        conditions, touched = [], []
         head_end = None
         while True:
             token = self._next()
             if token.word == "when":
                 then = self._until("then")
+                found = access.of_expression(self.body[token.end : then.start])
                 if head_end is None:
                     head_end = then.end
-                    self._place("case", start, first, head_end, guarded)
+                    test |= found
+                    self._place("case", start, first, head_end, guarded, test)
                 elif searched:
+                    touched.append(found)
                     conditions.append((token.start, then.start))
+                if not searched:
+                    parts.append(found)
             elif token.word == "end":
                 break
             elif token.word != "else":
-                raise UnsplittableError(f"line {self._line(token.start)} has {token.word!r} in a CASE statement")
+                line = self._line(token.start)
+                raise UnsplittableError(f"its body could not be parsed: line {line} has {token.word!r} in a CASE")
             self._statements("when", "else", "end", guarded=guarded)
         self._expect("case")
         self._until(";")
-        place = self.places[position]
-        self.places[position] = _Place("case", start, place.line, place.head, guarded, tuple(conditions))
+        if head_end is not None:
+            self._with_conditions(position, conditions, touched)
+            for part in parts[2:]:
+                test |= part
+            self.places[position] = replace(self.places[position], parts=tuple(parts))
+
+    def _with_conditions(
+        self, position: int, conditions: Sequence[tuple[int, int]], touched: Sequence[Touched]
+    ) -> None:
+        self.places[position] = replace(
+            self.places[position], conditions=tuple(conditions), conditions_touched=tuple(touched)
+        )
 
     def _loop(self, word: str, start: int, guarded: bool) -> None:
         first = self._next()
+        begin = self.at
         head_end = first.end if word == "loop" else self._until("loop").end
-        self._place(word, start, first, head_end, guarded)
+        inside = self.tokens[begin : self.at - 1]
+        touched = Touched()
+        simple = _Simple(self.body, inside, self.cursors)
+        if word == "while":
+            touched = access.of_expression(self.body[first.end : head_end - len("loop")])
+        elif word == "for":
+            touched = simple.of_for()
+        elif word == "foreach":
+            touched = simple.of_foreach()
+        self._place(word, start, first, head_end, guarded, touched, simple.parts)
         self._statements("end", guarded=guarded)
         self._expect("end")
         self._expect("loop")
         self._until(";")
 
 
-_KINDS = {
-    "PLpgSQL_stmt_block": "block",
-    "PLpgSQL_stmt_if": "if",
-    "PLpgSQL_stmt_case": "case",
-    "PLpgSQL_stmt_loop": "loop",
-    "PLpgSQL_stmt_while": "while",
-    "PLpgSQL_stmt_foreach_a": "foreach",
-    "PLpgSQL_stmt_fori": "for",
-    "PLpgSQL_stmt_fors": "for",
-    "PLpgSQL_stmt_forc": "for",
-    "PLpgSQL_stmt_dynfors": "for",
-}
-_BODIES = frozenset(
-    {"body", "then_body", "else_body", "elsif_list", "case_when_list", "else_stmts", "stmts", "exceptions", "action"}
-)
-"""Keys of a statement's tree under which other statements, or conditions tried later, are found."""
-_ONCE_MORE = {"PLpgSQL_if_elsif": "cond", "PLpgSQL_case_when": "expr"}
+_ASSIGNING = frozenset({":=", "="})
 
 
-@dataclass(frozen=True, slots=True)
-class _Node:
-    """A statement, as the parser shows it."""
+class _Simple:
+    """The SQL in one statement without a body, or in the head of a loop."""
 
-    type: str
-    fields: dict[str, Any]
+    def __init__(self, body: str, tokens: Sequence[_Token], cursors: Touched) -> None:
+        self.body = body
+        self.tokens = tokens
+        self.cursors = cursors
+        self.parts: list[Touched] = []
 
-    @property
-    def kind(self) -> str:
-        return _KINDS.get(self.type, "simple")
+    def touched(self) -> Touched:
+        word, rest = self.tokens[0].word, self.tokens[1:]
+        second = rest[0].word if rest else ""
+        match word:
+            case "return" if second == "query":
+                return self._query(rest[1:])
+            case "return":
+                return self._expression(rest[1:] if second == "next" else rest)
+            case "perform":
+                return access.of_statement(f"SELECT {self._text(rest)}")
+            case "execute":
+                return self._dynamic(rest)
+            case "raise":
+                return self._raised(rest)
+            case "open":
+                return self._opened(rest)
+            case "fetch" | "move" | "close":
+                return self._cursors()
+            case "exit" | "continue":
+                at = self._find(rest, "when")
+                return Touched() if at is None else self._expression(rest[at + 1 :])
+            case "assert":
+                return self._expression(rest)
+            case "get" | "commit" | "rollback":
+                return Touched()
+        assigned = self._assignment()
+        return self._statement(self.tokens) if assigned is None else assigned
 
+    def of_for(self) -> Touched:
+        """The head of a FOR loop, between FOR and LOOP."""
+        at = self._find(self.tokens, "in")
+        if at is None:
+            return Touched(unread=True)
+        rest = self.tokens[at + 1 :]
+        if self._find(rest, "..") is not None:
+            total = Touched()
+            for piece in self._pieces(rest[1:] if rest and rest[0].word == "reverse" else rest, "..", "by"):
+                total |= self._expression(piece)
+            return total
+        if rest and rest[0].word == "execute":
+            return self._dynamic(rest[1:])
+        if rest and rest[0].word in ("select", "with", "values", "table", "insert", "update", "delete", "merge", "("):
+            return access.of_statement(self._text(rest))
+        if rest and rest[0].word in ("show", "explain"):
+            return Touched(unread=True)
+        total = self._cursors()  # a cursor's name, with or without arguments
+        total |= self._expression(rest) if len(rest) > 1 else Touched()
+        return total
 
-def _parsed(definition: str) -> Any:
-    try:
-        return parse_plpgsql(definition)[0]["PLpgSQL_function"]
-    except (ParseError, KeyError, IndexError) as error:
-        raise UnsplittableError(f"its body could not be parsed ({error})") from error
+    def of_foreach(self) -> Touched:
+        at = self._find(self.tokens, "array")
+        return Touched(unread=True) if at is None else self._expression(self.tokens[at + 1 :])
 
+    def _cursors(self) -> Touched:
+        total = Touched()
+        total |= self.cursors
+        self.parts.append(total)
+        return total
 
-def _statement_nodes(tree: Any) -> Iterator[_Node]:
-    """Every statement with a line, in the order of the source; those without one are the parser's own."""
-    if isinstance(tree, list):
-        for item in tree:
-            yield from _statement_nodes(item)
-    elif isinstance(tree, dict):
-        for key, value in tree.items():
-            if key.startswith("PLpgSQL_stmt_") and "lineno" in value:
-                yield _Node(key, value)
-            yield from _statement_nodes(value)
+    def _query(self, rest: Sequence[_Token]) -> Touched:
+        if rest and rest[0].word == "execute":
+            return self._dynamic(rest[1:])
+        return access.of_statement(self._text(rest))
 
-
-def _declared_and_statements(function: Any) -> Iterator[_Node]:
-    for datum in function.get("datums", ()):
-        for value in datum.values():
-            if "default_val" in value or "cursor_explicit_expr" in value:
-                yield _Node("PLpgSQL_declaration", value)
-    for statement in _statement_nodes(function["action"]):
-        yield statement
-        for condition in _later_conditions(statement):
-            yield _Node("PLpgSQL_condition", condition)
-
-
-def _later_conditions(statement: _Node) -> list[dict[str, Any]]:
-    """The conditions of an IF or a CASE after its first, each as a node of its own."""
-    found = [
-        {_ONCE_MORE[kind]: value[_ONCE_MORE[kind]]}
-        for key in ("elsif_list", "case_when_list")
-        for item in statement.fields.get(key, ())
-        for kind, value in item.items()
-    ]
-    return found[1:] if statement.kind == "case" else found
-
-
-def _expressions(tree: Any, *, top: bool = True) -> Iterator[tuple[str, str, int]]:
-    """The SQL in one statement, without that of the statements inside it: (field, text, parse mode)."""
-    if isinstance(tree, list):
-        for item in tree:
-            yield from _expressions(item)
-    elif isinstance(tree, dict):
-        for key, value in tree.items():
-            if isinstance(value, dict) and "PLpgSQL_expr" in value:
-                expression = value["PLpgSQL_expr"]
-                yield key, expression["query"], expression.get("parseMode", 0)
-            elif key == "PLpgSQL_expr":
-                yield key, value["query"], value.get("parseMode", 0)
-            elif key not in _BODIES or not top:
-                yield from _expressions(value)
-
-
-_DYNAMIC = {"PLpgSQL_stmt_dynexecute": "query", "PLpgSQL_stmt_dynfors": "query"}
-_CURSOR_USES = frozenset({"PLpgSQL_stmt_open", "PLpgSQL_stmt_fetch", "PLpgSQL_stmt_forc", "PLpgSQL_stmt_close"})
-
-
-def _touched(node: _Node, cursors: Touched) -> Touched:
-    """What one statement touches by itself; `cursors` is what the function's declared cursors read."""
-    total = Touched()
-    for field, text, mode in _expressions(node.fields):
-        if field == "dynquery" or _DYNAMIC.get(node.type) == field:
-            total |= _of_dynamic(text)
-        elif mode == 0:
-            total |= access.of_statement(text)
-        elif mode == 2:
-            total |= access.of_expression(text)
+    def _dynamic(self, rest: Sequence[_Token]) -> Touched:
+        """EXECUTE of a constant text is as good as the text; of anything else, nothing is known."""
+        query, *others = self._pieces(rest, "into", "using")
+        total = Touched()
+        if len(query) == 1:
+            total |= _of_constant(self._text(query))
+            self.parts.append(_of_constant(self._text(query)))
         else:
-            total |= access.of_expression(re.split(r":?=", text, maxsplit=1)[1])
-    if node.kind == "case":
-        for kind, value in node.fields["case_when_list"][0].items():
-            total |= access.of_expression(value[_ONCE_MORE[kind]]["PLpgSQL_expr"]["query"])
-    if node.type in _CURSOR_USES:
-        total |= cursors
-    return total
+            total |= self._expression(query)
+            total.unread = True
+            self.parts.append(Touched(unread=True))
+        for piece in others:
+            total |= self._expression(piece[1:] if piece and piece[0].word == "strict" else piece)
+        return total
+
+    def _raised(self, rest: Sequence[_Token]) -> Touched:
+        total = Touched()
+        using = self._find(rest, "using")
+        for piece in self._pieces(rest if using is None else rest[:using], ",")[1:]:
+            total |= self._expression(piece)
+        for piece in () if using is None else self._pieces(rest[using + 1 :], ","):
+            at = next((n for n, token in enumerate(piece) if token.word in _ASSIGNING), -1)
+            total |= self._expression(piece[at + 1 :])
+        return total
+
+    def _opened(self, rest: Sequence[_Token]) -> Touched:
+        at = self._find(rest, "for")
+        if at is not None:
+            return self._query(rest[at + 1 :])
+        total = self._cursors()
+        total |= self._expression(rest) if len(rest) > 1 else Touched()
+        return total
+
+    def _assignment(self) -> Touched | None:
+        """The expressions of an assignment, those in its target's brackets too; None: it is none."""
+        depth, begin = 0, 0
+        brackets: list[Sequence[_Token]] = []
+        for at, token in enumerate(self.tokens):
+            if depth == 0 and at and token.word in _ASSIGNING:
+                total = self._expression(self.tokens[at + 1 :])
+                for inside in brackets:
+                    for piece in self._pieces(inside, ":"):
+                        total |= self._expression(piece)
+                return total
+            if token.word == "[":
+                begin = at + 1 if depth == 0 else begin
+                depth += 1
+            elif token.word == "]":
+                depth -= 1
+                if depth == 0:
+                    brackets.append(self.tokens[begin:at])
+            elif depth == 0 and at and token.word != "." and self.tokens[at - 1].word != ".":
+                return None
+        return None
+
+    def _statement(self, tokens: Sequence[_Token]) -> Touched:
+        """A statement of SQL, without PL/pgSQL's INTO."""
+        at = self._find(tokens, "into", start=2 if tokens[0].word in ("insert", "merge") else 0)
+        if at is None:
+            return access.of_statement(self._text(tokens))
+        end = at + 1
+        if end < len(tokens) and tokens[end].word == "strict":
+            end += 1
+        subscripts = Touched()
+        while end < len(tokens):
+            end += 1  # a name
+            while end < len(tokens) and tokens[end].word in (".", "["):
+                if tokens[end].word == ".":
+                    end += 2
+                    continue
+                close = self._closing(tokens, end)
+                subscripts |= self._expression(tokens[end + 1 : close])
+                end = close + 1
+            if end >= len(tokens) or tokens[end].word != ",":
+                break
+            end += 1
+        rest = self.body[tokens[end].start : tokens[-1].end] if end < len(tokens) else ""
+        found = access.of_statement(f"{self.body[tokens[0].start : tokens[at].start]} {rest}")
+        self.parts.append(access.of_statement(f"{self.body[tokens[0].start : tokens[at].start]} {rest}"))
+        found |= subscripts
+        return found
+
+    def _closing(self, tokens: Sequence[_Token], opening: int) -> int:
+        depth = 0
+        for at in range(opening, len(tokens)):
+            depth += (tokens[at].word in _OPENING) - (tokens[at].word in _CLOSING)
+            if depth == 0:
+                return at
+        return len(tokens) - 1
+
+    def _expression(self, tokens: Sequence[_Token]) -> Touched:
+        if not tokens:
+            return Touched()
+        self.parts.append(access.of_expression(self._text(tokens)))
+        return access.of_expression(self._text(tokens))
+
+    def _text(self, tokens: Sequence[_Token]) -> str:
+        return self.body[tokens[0].start : tokens[-1].end] if tokens else ""
+
+    def _find(self, tokens: Sequence[_Token], word: str, start: int = 0) -> int | None:
+        """The first place of a word outside of brackets."""
+        return next((at for at, token in self._outside(tokens) if token.word == word and at >= start), None)
+
+    def _pieces(self, tokens: Sequence[_Token], *words: str) -> list[Sequence[_Token]]:
+        """The tokens between some words outside of brackets."""
+        pieces, begin = [], 0
+        for at, token in self._outside(tokens):
+            if token.word in words:
+                pieces.append(tokens[begin:at])
+                begin = at + 1
+        return [*pieces, tokens[begin:]]
+
+    def _outside(self, tokens: Iterable[_Token]) -> Iterator[tuple[int, _Token]]:
+        depth = 0
+        for at, token in enumerate(tokens):
+            depth -= token.word in _CLOSING
+            if depth == 0:
+                yield at, token
+            depth += token.word in _OPENING
 
 
-def _of_dynamic(expression: str) -> Touched:
-    """EXECUTE of a constant text is as good as the text; of anything else, nothing is known."""
+def _of_constant(text: str) -> Touched:
+    """What a constant text that is executed touches."""
     try:
-        tokens = [token for token in scan(expression) if token.name not in _COMMENTS]
-        if len(tokens) == 1 and tokens[0].name == "SCONST":
-            statement: Any = parse_sql(f"SELECT {expression}")[0].stmt
+        if scan(text)[0].name == "SCONST":
+            statement: Any = parse_sql(f"SELECT {text}")[0].stmt
             return access.of_statement(statement.targetList[0].val.val.sval)
     except ParseError:
         pass
-    return Touched(everything=True)
+    return Touched(unread=True)
 
 
 def _collapsed(text: str) -> str:
@@ -503,42 +665,28 @@ def _collapsed(text: str) -> str:
 
 
 class _Plpgsql:
-    """The two views of one PL/pgSQL body, matched, and the insertions that follow."""
+    """The insertions that split one PL/pgSQL body."""
 
-    def __init__(self, definition: str, body: str, first: int, functions: Set[str]) -> None:
+    def __init__(self, body: str, first: int, functions: Set[str]) -> None:
         self.body = body
         self.first = first
         self.functions = functions
-        self.tree = _parsed(definition)
         self.steps: list[Found] = []
         self.insertions: list[tuple[int, str, int]] = []
         """(position, text, how much of the body it takes the place of)."""
         self.remarks: list[str] = []
+        self.unsplit: list[str] = []
 
     def split(self) -> Split:
         walk = _Walk(self.body)
-        nodes = list(_statement_nodes(self.tree["action"]))
-        seen = [(place.kind, place.line) for place in walk.places]
-        told = [(node.kind, node.fields["lineno"]) for node in nodes]
-        if seen != told:
-            differing = (a[1] for a, b in zip_longest(seen, told, fillvalue=("", 0)) if a != b)
-            line = next(differing)
-            raise UnsplittableError(f"its statements could not be told apart at line {line}")
-        cursors = Touched()
-        for datum in self.tree.get("datums", ()):
-            for value in datum.values():
-                if "cursor_explicit_expr" in value:
-                    cursors |= access.of_statement(value["cursor_explicit_expr"]["PLpgSQL_expr"]["query"])
         for declaration in walk.declarations:
             self._declaration(declaration)
-        for place, node in zip(walk.places, nodes, strict=True):
-            self._statement(place, node, cursors)
+        for place in walk.places:
+            self._statement(place)
         for handler in walk.handlers:
             self._insert(handler, f" IF {TURNSTILE_SCHEMA}.caught(SQLSTATE) THEN END IF;")
-        total = Touched()
-        for found in self.steps:
-            total |= found.touched
-        return Split(self._rewritten(), tuple(self.steps), total, tuple(self.remarks))
+        steps, remarks, unsplit = tuple(self.steps), tuple(self.remarks), tuple(self.unsplit)
+        return Split(self._rewritten(), steps, walk.touched(), remarks, unsplit)
 
     def _rewritten(self) -> str:
         pieces, done = [], 0
@@ -550,43 +698,37 @@ class _Plpgsql:
     def _insert(self, position: int, text: str, replaced: int = 0) -> None:
         self.insertions.append((position, text, replaced))
 
-    def _step(self, line: int, text: str, touched: Touched, guarded: bool) -> str:
+    def _step(self, line: int, text: str, touched: Touched, guarded: bool, ends: bool = False) -> str:
         """Add a step and give its turnstile."""
-        self.steps.append(Found(line, _collapsed(text), touched, guarded))
+        self.steps.append(Found(line, _collapsed(text), touched, guarded, ends))
         return _turnstile(self.first + len(self.steps) - 1)
 
     def _declaration(self, declaration: _Declaration) -> None:
-        touched = access.of_expression(declaration.expression)
-        if touched.matters(self.functions):
-            turnstile = self._step(declaration.line, declaration.text, touched, guarded=False)
+        if declaration.touched.matters(self.functions):
+            turnstile = self._step(declaration.line, declaration.text, declaration.touched, guarded=False)
             name = f"harness_turnstile_{self.first + len(self.steps) - 1}"
             self._insert(declaration.start, f"{name} boolean := {turnstile}; ")
 
-    def _statement(self, place: _Place, node: _Node, cursors: Touched) -> None:
-        touched = _touched(node, cursors)
+    def _statement(self, place: _Place) -> None:
+        touched = place.touched
         head = self.body[place.head[0] : place.head[1]]
-        if touched.everything and node.type != "PLpgSQL_stmt_commit":
+        if touched.everything or touched.unread:
             self.remarks.append(f"line {place.line}: {_collapsed(head)[:80]}: what it touches is not known beforehand")
-        if touched.matters(self.functions):
-            turnstile = self._step(place.line, head, touched, place.guarded)
+        if touched.matters(self.functions) or place.ends:
+            turnstile = self._step(place.line, head, touched, place.guarded, place.ends)
             if place.kind == "while":
                 self._while(place, turnstile)
             else:
                 self._insert(place.start, f"IF {turnstile} THEN END IF; ")
-        later = _later_conditions(node)
-        if place.kind == "case" and not place.conditions:
-            for condition in later:
-                if _touched(_Node("PLpgSQL_condition", condition), cursors).matters(self.functions):
-                    self.remarks.append(f"line {place.line}: the values of a CASE are compared in one step")
-                    break
-            return
-        for (start, end), condition in zip(place.conditions, later, strict=True):
-            touched = _touched(_Node("PLpgSQL_condition", condition), cursors)
-            if touched.matters(self.functions):
+        if sum(part.matters(self.functions) for part in place.parts) > 1:
+            reason = "evaluates several expressions that touch data, one after the other"
+            self.unsplit.append(f"line {place.line}: {_collapsed(head)[:80]}: {reason}")
+        for (start, end), condition in zip(place.conditions, place.conditions_touched, strict=True):
+            if condition.matters(self.functions):
                 text = self.body[start:end]
                 word = text.split(maxsplit=1)[0]
                 line = self.body.count("\n", 0, start) + 1
-                self._insert(start, f"{word} {self._step(line, text, touched, place.guarded)} THEN ")
+                self._insert(start, f"{word} {self._step(line, text, condition, place.guarded)} THEN ")
 
     def _while(self, place: _Place, turnstile: str) -> None:
         """The condition of a WHILE is evaluated before every pass, so it moves into the loop."""

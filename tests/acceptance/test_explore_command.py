@@ -19,7 +19,7 @@ def test_a_correct_function_is_said_to_hold_in_every_order(server: EmbeddedServe
     """The shipped function: exit status 0, how many interleavings there are, and what they do not cover."""
     done = sandbox.run("harness", "explore", "--server", server.dsn)
     assert done.returncode == ExitStatus.HELD, done.stdout + done.stderr
-    assert "all 320 interleavings of 2 concurrent calls at statement level hold (1660 before reduction)" in done.stdout
+    assert "all 320 interleavings of 2 concurrent calls at statement level hold (450 before reduction)" in done.stdout
     assert "not tried: explore (sql): more than 2 calls at once" in done.stdout
 
 
@@ -35,7 +35,7 @@ def test_a_broken_function_is_shown_and_repeated(server: EmbeddedServer, sandbox
     assert "SELECT * INTO v_ticket FROM tickets" in done.stdout
     findings = {f["id"]: f for f in json.loads(record.read_text())["runs"][0]["findings"]}
     command = findings["at_most_one_accepted"]["replay"]
-    assert command.endswith("--replay AABBBBBAAA")
+    assert command.endswith("--replay ABBBBAAA")
     assert command.rpartition(" ")[2] in done.stdout
 
     report = sandbox.run("harness", "report", record)
@@ -44,13 +44,13 @@ def test_a_broken_function_is_shown_and_repeated(server: EmbeddedServer, sandbox
     again = sandbox.run(*shlex.split(command))
 
     assert again.returncode == ExitStatus.BROKEN, again.stdout + again.stderr
-    assert "AABBBBBAAA" in again.stdout
+    assert "ABBBBAAA" in again.stdout
 
 
 @pytest.mark.parametrize(
     ("words", "status", "said"),
     [
-        (("--replay", "ABBA"), ExitStatus.USAGE, "at step 5 the text ends"),
+        (("--replay", "ABBA"), ExitStatus.USAGE, "the text ends"),
         (("--replay", "nonsense"), ExitStatus.USAGE, "is not a replay text"),
         (("--replay", "AABE"), ExitStatus.USAGE, "use the letters A to D"),
         (("--calls", "9"), ExitStatus.USAGE, "9"),

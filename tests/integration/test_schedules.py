@@ -57,15 +57,15 @@ def correct(name: str) -> Path:
 
 
 BROKEN = [
-    ("check_then_act", {}, "at_most_one_accepted", 10),
-    ("lock_after_check", {}, "at_most_one_accepted", 12),
-    ("lock_released_before_commit", {}, "at_most_one_accepted", 14),
-    ("share_lock", {}, "no_deadlock", 8),
-    ("guard_on_rare_branch", {"variants": (QR, MANUAL)}, "at_most_one_accepted", 10),
-    ("unique_index_on_wrong_columns", {}, "at_most_one_accepted", 10),
-    ("needs_three_calls", {"calls": 3}, "at_most_one_accepted", 18),
-    ("insert_where_not_exists", {}, "at_most_one_accepted", 8),
-    ("check_in_helper_act_in_trigger", {}, "at_most_one_accepted", 12),
+    ("check_then_act", {}, "at_most_one_accepted", 8),
+    ("lock_after_check", {}, "at_most_one_accepted", 10),
+    ("lock_released_before_commit", {}, "at_most_one_accepted", 12),
+    ("share_lock", {}, "no_deadlock", 6),
+    ("guard_on_rare_branch", {"variants": (QR, MANUAL)}, "at_most_one_accepted", 8),
+    ("unique_index_on_wrong_columns", {}, "at_most_one_accepted", 8),
+    ("needs_three_calls", {"calls": 3}, "at_most_one_accepted", 15),
+    ("insert_where_not_exists", {}, "at_most_one_accepted", 6),
+    ("check_in_helper_act_in_trigger", {}, "at_most_one_accepted", 10),
 ]
 
 
@@ -143,20 +143,17 @@ LOCKING_READ = """
 
 
 def test_hand_counted_schedules_of_a_tiny_function(tried: Explore) -> None:
-    """One locking read: three steps a call (start, read, commit), counted by hand.
+    """One locking read: two steps a call (read, commit), counted by hand.
 
-    Without blocking there would be 6! / (3! 3!) = 20 orders. A call that reads second before the first one's commit
-    waits, and its read then ends in that commit: where both have started and one has read, the other's turn ends in
-    waiting and only the commit is possible. By hand: the orders of A1 A2 A3 and B1 B2 B3 in which A2 comes first are
-    A1 A2 with B1 somewhere before, between or after, then (B2 before A3, or after). That is, for B1 in one of the
-    places before A3: B1A1A2, A1B1A2, A1A2B1, each with A3 or B2 next: 3 x 2; and B1 after A3: 1. Seven, and seven more
-    with the names exchanged. Reduced, only the order of the two reads and that of the second read and the first commit
-    count: two, and two more.
+    Without blocking there would be 4! / (2! 2!) = 6 orders. A call that reads second before the first one's commit
+    waits, and its read then ends in that commit, after which only its own commit is left: A reads, B waits, A commits,
+    B commits; or A reads, A commits, B reads, B commits. Two, and two more with the names exchanged. None of these
+    steps commute.
     """
     tiny = TINY.format(body=LOCKING_READ)
-    assert tried(tiny, reduction=False).schedules == 14
+    assert tried(tiny, reduction=False).schedules == 4
     reduced = tried(tiny)
-    assert (reduced.schedules, reduced.before_reduction) == (4, 14)
+    assert (reduced.schedules, reduced.before_reduction) == (4, 4)
 
 
 def test_three_calls_that_queue_for_a_lock_are_counted_right(tried: Explore) -> None:
@@ -165,7 +162,7 @@ def test_three_calls_that_queue_for_a_lock_are_counted_right(tried: Explore) -> 
     reduced = tried(tiny, calls=3)
     whole = tried(tiny, calls=3, reduction=False)
     assert reduced.before_reduction == whole.schedules
-    assert reduced.schedules < whole.schedules
+    assert reduced.schedules <= whole.schedules
     assert reduced.exhausted
     assert whole.exhausted
 
@@ -188,7 +185,7 @@ def test_reduction_loses_no_outcome(tried: Explore, function: Path | None) -> No
     assert outcomes(reduced) == outcomes(whole)
     assert set(reduced.broken) == set(whole.broken)
     assert reduced.before_reduction == whole.schedules
-    assert reduced.schedules < whole.schedules
+    assert reduced.schedules <= whole.schedules
     assert {n: len(s.moves) for n, s in reduced.broken.items()} == {n: len(s.moves) for n, s in whole.broken.items()}
 
 

@@ -17,7 +17,6 @@ from harness.contracts.contract import Contract
 from harness.environment.database import Database
 from harness.errors import HarnessError, UsageError
 from harness.schedules import Exploration, Plan, explore
-from harness.schedules.rewrite import rewrite
 from harness.verdict import invariants
 from harness.verdict.findings import Truth
 
@@ -208,15 +207,13 @@ def test_a_procedure_is_refused(database: Database) -> None:
 
 
 def test_a_language_that_cannot_be_split_is_one_step_and_said(database: Database) -> None:
-    """A function that is not PL/pgSQL or SQL stays whole, may touch anything, and the report names it."""
+    """A function in a language that nobody here reads stays whole, and what would hold is undecided for it."""
     with database.connect() as connection:
-        connection.execute("CREATE FUNCTION whole() RETURNS text LANGUAGE internal AS 'pgsql_version'")
-        row = connection.execute("SELECT 'whole'::regproc::oid::bigint").fetchone()
-        assert row is not None
-        result = rewrite(connection, row[0], 7)
-    assert result.steps == ()
-    assert result.start.everything
-    assert "written in internal, which cannot be split" in result.remarks[0]
+        connection.execute("CREATE LANGUAGE secret HANDLER plpgsql_call_handler VALIDATOR plpgsql_validator")
+    found = tried(database, scan().replace("LANGUAGE plpgsql", "LANGUAGE secret"))
+    assert found.truth is Truth.UNDECIDED
+    [observed] = [finding.observed for finding in found.findings if finding.id == "every_order_tried"]
+    assert "written in secret, which cannot be split" in observed
 
 
 WRONG_PLANS = [

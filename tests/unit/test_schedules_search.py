@@ -15,7 +15,7 @@ from harness.schedules.pct import Pct
 from harness.schedules.random_walk import RandomWalk
 from harness.schedules.replay import Replay
 from harness.schedules.scheduler import Scheduler
-from harness.schedules.trace import START, Choice, Event, Happening, Kind, read_replay, replay_text
+from harness.schedules.trace import Choice, Event, Happening, Kind, read_replay, replay_text, top
 from harness.sqltext.access import Access
 
 World = Sequence[Sequence[Access]]
@@ -219,7 +219,7 @@ def test_a_world_that_changes_is_called_unsteady() -> None:
             places[choice.call] += 1
             # What the first step leads to depends on nothing but the run's number.
             what = f"run {count}" if len(events) == 0 else "parks"
-            events.append(Event(choice, START, write("t"), (Happening(choice.call, what),), enabled))
+            events.append(Event(choice, top(0), write("t"), (Happening(choice.call, what),), enabled))
         scheduler.ended(events, complete=len(events) == 4)
     assert scheduler.unsteady
     assert count < 200

@@ -1,0 +1,332 @@
+"""Programs: what each session sends, one unit after another. The controller knows nothing else of sessions or calls.
+
+A unit is what is sent in one go at the top level. Those that touch nothing (BEGIN, SET, SAVEPOINT) go with the unit
+after them; each other one is a step. A statement that commits by itself becomes two: BEGIN with the statement, and the
+COMMIT. Where something may be deferred, what is due at the commit is a step before it (SET CONSTRAINTS ALL IMMEDIATE).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence, Set
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+from pglast import ast, parse_sql, split
+from pglast.enums import TransactionStmtKind
+from pglast.parser import ParseError
+
+from harness.sqltext.access import Access
+
+NOTHING = Access()
+
+
+class Does(Enum):
+    """What a unit is to its session."""
+
+    BEGINS = "begins"
+    PREPARES = "prepares"
+    """Touches nothing that others see: SET, SAVEPOINT, PREPARE ..."""
+    ACTS = "acts"
+    GOES_BACK = "goes back"
+    """ROLLBACK TO: lets go of locks."""
+    CHECKS = "checks"
+    """Has what is deferred to the commit done now."""
+    COMMITS = "commits"
+    ROLLS_BACK = "rolls back"
+    ALONE = "alone"
+    """Acts, and cannot run in a transaction block."""
+
+
+@dataclass(frozen=True, slots=True)
+class StatementAnswer:
+    """What a session saw of one of its statements; of the last try where its transaction was run again."""
+
+    columns: tuple[str, ...]
+    """Empty for a command."""
+    types: tuple[int, ...]
+    """OIDs of the columns' types."""
+    rows: tuple[tuple[str | None, ...], ...]
+    """Values as the server's text."""
+    command: str
+    """Its tag, such as `UPDATE 1`; empty for an error."""
+    code: str | None = None
+    """SQLSTATE of an error."""
+    message: str | None = None
+    tries: int = 1
+
+
+Text = str | Callable[[Sequence[StatementAnswer]], str]
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """What one message to the server asks."""
+
+    text: Text
+    name: bytes = b""
+    """Of the prepared statement that it is, if it is one."""
+    parameters: Sequence[bytes | None] = ()
+    formats: Sequence[int] = ()
+    result_format: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """What a session sends in one go."""
+
+    does: Does
+    query: Query
+    key: Hashable
+    """Which step it is: equal for the same unit in another schedule."""
+    label: str
+    """Its text, for people."""
+    access: Access = NOTHING
+    """What its text says that it touches before the first statement inside of it that is a step, and after the last."""
+    statement: int | None = None
+    """The place among the session's statements of the one that it belongs to, whose answer an error of it is; None:
+    it is the harness's own."""
+    before: tuple[Query, ...] = ()
+    """What goes before it in the same message."""
+    own: bool = False
+    """Its transaction is the harness's: it ends with it, also where it fails."""
+    restart: int = 0
+    """The unit that begins its transaction."""
+    line: int = 0
+
+    @property
+    def answers(self) -> bool:
+        """Whether what the server says of it is the answer to the session's statement."""
+        return self.does is not Does.CHECKS and (not self.own or self.does is Does.ACTS)
+
+    @property
+    def quiet(self) -> bool:
+        """Whether it goes with the unit after it."""
+        return self.does in (Does.BEGINS, Does.PREPARES)
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """All units of one session, and what it does about errors."""
+
+    units: tuple[Unit, ...]
+    retry: frozenset[str] = frozenset()
+    retry_session: bool = False
+    retries: int = 0
+    stop_on_error: bool = False
+    reset: tuple[Query, ...] = ()
+    """What is sent before each schedule, to forget what the session's backend kept of the last."""
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """One statement of a session, as the server gets it.
+
+    A text that depends on the answers so far (psql's `\\gset`) is given as a function of them; such a text is not read
+    beforehand, so that what it touches is measured, and taken at its strongest.
+    """
+
+    text: Text
+    line: int = 0
+    """In its file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """What one person does: statements in order, in transactions of their own or not."""
+
+    name: str
+    statements: tuple[Statement, ...]
+    begin: str = "BEGIN"
+    """How a transaction is begun around a statement that commits by itself; may be several statements, such as an
+    identity's `begin` (environment/identity.py)."""
+    local: str = ""
+    """What follows a BEGIN (and SET TRANSACTION) that the session wrote itself: an identity's `local`."""
+    outside: str = ""
+    """What goes before a statement that cannot run in a transaction block: an identity's `session`."""
+    after: str = ""
+    """What takes that back: its `reset`."""
+    isolation: str = ""
+    """The level that `begin` and `local` set; empty: the server's default."""
+    retry: frozenset[str] = frozenset()
+    """SQLSTATEs on which a transaction is run again from its start."""
+    retry_session: bool = False
+    """The whole session is run again."""
+    retries: int = 0
+    """The most repetitions of one transaction."""
+    stop_on_error: bool = False
+    """It ends with its first error, as psql with ON_ERROR_STOP."""
+
+
+COMMIT_QUERY, ROLLBACK_QUERY = Query("COMMIT"), Query("ROLLBACK")
+CHECK_QUERY = Query("SET CONSTRAINTS ALL IMMEDIATE")
+CHECK_LABEL = "what is deferred to the commit"
+
+_FORGET = (Query("SELECT pg_catalog.pg_advisory_unlock_all()"), Query("DISCARD SEQUENCES"), Query("DISCARD TEMP"))
+
+Touches = Callable[[str], Access]
+"""What a statement's text touches, by itself and in all that it reaches and that is no step of its own."""
+
+
+def compiled(
+    session: Session, number: int, touches: Touches, check: Access | None, commits_inside: Set[str] = frozenset()
+) -> Program:
+    """The units of a session.
+
+    `check` is what deferred work may touch; None: nothing can be deferred. `commits_inside` are the names of the
+    procedures that end a transaction, which cannot be called in one.
+    """
+    return _Compiler(session, number, touches, check, commits_inside).program()
+
+
+def call(query: Query, label: str, access: Access, check: Access | None, reset: Sequence[Query] = ()) -> Program:
+    """The units of one statement that commits by itself, as a contract's calls are."""
+    units = [Unit(Does.ACTS, query, "call", label, access, 0, (Query("BEGIN"),), own=True)]
+    if check is not None:
+        units.append(Unit(Does.CHECKS, CHECK_QUERY, "check", CHECK_LABEL, check, 0, own=True))
+    units.append(Unit(Does.COMMITS, COMMIT_QUERY, "commit", "commit", NOTHING, 0, own=True))
+    return Program(tuple(units), reset=tuple(reset))
+
+
+def sent(text: str) -> tuple[Query, ...]:
+    """Several statements in one text, each as a query of its own."""
+    return tuple(Query(statement) for statement in split(text)) if text.strip() else ()
+
+
+@dataclass
+class _Compiler:
+    session: Session
+    number: int
+    touches: Touches
+    check: Access | None
+    commits_inside: Set[str]
+    units: list[Unit] = field(default_factory=list)
+    in_block: bool = False
+    begun: int = 0
+
+    def program(self) -> Program:
+        statements = self.session.statements
+        for at, statement in enumerate(statements):
+            does = _does(statement.text, self.commits_inside)
+            if does is Does.BEGINS and not self.in_block:
+                self.in_block, self.begun = True, len(self.units)
+                self._add(does, at, statement)
+                if at + 1 == len(statements) or not _sets_transaction(statements[at + 1].text):
+                    self._local()
+            elif self.in_block:
+                if does is Does.COMMITS:
+                    self._checks(at)
+                self._add(Does.ACTS if does is Does.ALONE else does, at, statement)
+                if _sets_transaction(statement.text):
+                    self._local()
+                self.in_block = does not in (Does.COMMITS, Does.ROLLS_BACK)
+            else:
+                self.begun = len(self.units)
+                if does is Does.ACTS:
+                    self._add(does, at, statement, before=sent(self.session.begin), own=True)
+                    self._checks(at, own=True)
+                    self._add_own(Does.COMMITS, COMMIT_QUERY, "commit", at=at, own=True)
+                elif does is Does.ALONE:
+                    for query in sent(self.session.outside):
+                        self._add_own(Does.PREPARES, query, str(query.text))
+                    self._add(does, at, statement)
+                    for query in sent(self.session.after):
+                        self._add_own(Does.PREPARES, query, str(query.text))
+                else:  # SET for the session; COMMIT or SAVEPOINT without a transaction, which the server answers
+                    self._add(Does.PREPARES, at, statement)
+        s = self.session
+        return Program(tuple(self.units), s.retry, s.retry_session, s.retries, s.stop_on_error, _FORGET)
+
+    def _local(self) -> None:
+        for query in sent(self.session.local):
+            self._add_own(Does.PREPARES, query, str(query.text))
+
+    def _checks(self, at: int, *, own: bool = False) -> None:
+        if self.check is not None:
+            self._add_own(Does.CHECKS, CHECK_QUERY, CHECK_LABEL, self.check, at, own=own)
+
+    def _add(self, does: Does, at: int, statement: Statement, **more: Any) -> None:
+        text = statement.text
+        label = " ".join(text.split()) if isinstance(text, str) else "a statement made of earlier answers"
+        access = NOTHING
+        if does in (Does.ACTS, Does.ALONE):
+            access = self.touches(text) if isinstance(text, str) else Access(unread=True)
+        self.units.append(
+            Unit(
+                does,
+                Query(text),
+                (self.number, len(self.units)),
+                label,
+                access,
+                at,
+                restart=self.begun,
+                line=statement.line,
+                **more,
+            )
+        )
+
+    def _add_own(
+        self,
+        does: Does,
+        query: Query,
+        label: str,
+        access: Access = NOTHING,
+        at: int | None = None,
+        *,
+        own: bool = False,
+    ) -> None:
+        key = (self.number, len(self.units))
+        self.units.append(Unit(does, query, key, label, access, at, restart=self.begun, own=own))
+
+
+_TRANSACTION = {
+    TransactionStmtKind.TRANS_STMT_BEGIN: Does.BEGINS,
+    TransactionStmtKind.TRANS_STMT_START: Does.BEGINS,
+    TransactionStmtKind.TRANS_STMT_COMMIT: Does.COMMITS,
+    TransactionStmtKind.TRANS_STMT_PREPARE: Does.COMMITS,
+    TransactionStmtKind.TRANS_STMT_ROLLBACK: Does.ROLLS_BACK,
+    TransactionStmtKind.TRANS_STMT_SAVEPOINT: Does.PREPARES,
+    TransactionStmtKind.TRANS_STMT_RELEASE: Does.PREPARES,
+    TransactionStmtKind.TRANS_STMT_ROLLBACK_TO: Does.GOES_BACK,
+    TransactionStmtKind.TRANS_STMT_COMMIT_PREPARED: Does.ALONE,
+    TransactionStmtKind.TRANS_STMT_ROLLBACK_PREPARED: Does.ALONE,
+}
+_QUIET = (ast.VariableSetStmt, ast.VariableShowStmt, ast.PrepareStmt, ast.DeallocateStmt, ast.ListenStmt)
+_ALONE = (ast.CreatedbStmt, ast.DropdbStmt, ast.AlterSystemStmt, ast.DiscardStmt)
+
+
+def _parsed(text: Text) -> Any:
+    if not isinstance(text, str):
+        return None
+    try:
+        statements = parse_sql(text)
+    except ParseError:
+        return None
+    return statements[0].stmt if len(statements) == 1 else None
+
+
+def _does(text: Text, commits_inside: Set[str]) -> Does:
+    statement: Any = _parsed(text)
+    kind = type(statement)
+    if kind is ast.CallStmt:
+        return Does.ALONE if statement.funccall.funcname[-1].sval in commits_inside else Does.ACTS
+    if kind is ast.TransactionStmt:
+        return _TRANSACTION[statement.kind]
+    if isinstance(statement, _QUIET):
+        return Does.PREPARES
+    if isinstance(statement, ast.VacuumStmt):
+        return Does.ALONE if statement.is_vacuumcmd else Does.ACTS
+    return Does.ALONE if isinstance(statement, _ALONE) or getattr(statement, "concurrent", False) else Does.ACTS
+
+
+def _sets_transaction(text: Text) -> bool:
+    statement = _parsed(text)
+    return isinstance(statement, ast.VariableSetStmt) and (statement.name or "").lower() == "transaction"
+
+
+def isolation_named(text: Text) -> bool:
+    """Whether a statement sets an isolation level: the session's own is then not that of all its transactions."""
+    statement = _parsed(text)
+    if isinstance(statement, ast.TransactionStmt):
+        return any(option.defname == "transaction_isolation" for option in statement.options or ())
+    return isinstance(statement, ast.VariableSetStmt) and "transaction" in (statement.name or "").lower()

@@ -1,0 +1,182 @@
+"""The search: schedule after schedule of some sessions' programs, whoever judges them.
+
+What is common to exploring a contract's calls and a scenario's sessions: which schedule comes next, how one is carried
+out again, whether it ends the same, and what can be said of all of them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+from harness.errors import UsageError
+from harness.schedules.control import Answer, Choose, Controller, ScheduleTimeoutError, Trace
+from harness.schedules.exhaustive import Exhaustive
+from harness.schedules.pct import Pct
+from harness.schedules.plan import RANDOM_SCHEDULES, Plan
+from harness.schedules.program import Program
+from harness.schedules.random_walk import RandomWalk
+from harness.schedules.replay import Replay
+from harness.schedules.scheduler import Scheduler
+from harness.schedules.trace import Choice, Event, replay_text, switches
+from harness.sqltext.access import Access
+
+_TWICE = 25
+"""One of so many schedules is repeated, to see whether it ends the same."""
+
+_RACE_ATTEMPTS = 40
+"""How often a schedule is tried again in which the server decides which of two waiting calls goes on first."""
+
+_MOST_RESTARTS = 20
+"""A search is begun again where a step is found to touch more than was known: at most so often."""
+
+_NONE = Access()
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One schedule carried out."""
+
+    events: tuple[Event, ...]
+    answers: tuple[Answer, ...]
+    """By session."""
+    label: str = ""
+    """What goes before the replay text: which case it is of."""
+
+    @property
+    def replay(self) -> str:
+        """The text that repeats it."""
+        return self.label + replay_text([event.choice for event in self.events])
+
+    @property
+    def serial(self) -> bool:
+        """Whether no session did anything between the first and the last step of another."""
+        calls = [event.choice.call for event in self.events]
+        return switches(self.events) == len(set(calls)) - 1
+
+    @property
+    def length(self) -> tuple[int, int, int]:
+        """How much there is to follow: what the server decides, choices, turns from one session to another."""
+        return sum(event.races for event in self.events), len(self.events), switches(self.events)
+
+    def trimmed(self) -> Run:
+        """Without what only the search needs of its events: there can be very many schedules."""
+        return replace(self, events=tuple(replace(event, access=_NONE, enabled=()) for event in self.events))
+
+
+def scheduler_for(plan: Plan, choices: Sequence[Choice], sessions: int, *, reduction: bool) -> Scheduler:
+    """The strategy that a plan asks for; `choices` are those of a replay."""
+    if choices:
+        return Replay(choices, plan.times)
+    if plan.search == "random":
+        return RandomWalk(plan.seed)
+    if plan.search == "pct":
+        return Pct(plan.seed, sessions)
+    return Exhaustive(reduction=reduction and plan.reduction, max_preemptions=plan.max_preemptions)
+
+
+@dataclass
+class Search:
+    """Schedules of one case: programs that are the same in each of them, but for keys.
+
+    `programs` gives them anew for each schedule, after it has put the world back to where it was.
+    """
+
+    controller: Controller
+    programs: Callable[[], Sequence[Program]]
+    make_scheduler: Callable[[], Scheduler]
+    alike: Callable[[Run, Run], bool]
+    """Whether two runs of one schedule ended the same."""
+    plan: Plan
+    deadline: float
+    label: str = ""
+    runs: int = 0
+    repeated: int = 0
+    restarts: int = 0
+    before_reduction: int = 0
+    exhausted: bool = False
+    timeouts: list[str] = field(default_factory=list)
+    unsteady: list[str] = field(default_factory=list)
+    _seen: set[str] = field(default_factory=set)
+
+    def schedules(self) -> Iterator[Run]:
+        """Carry out schedules, each different from the others but in a replay, until none is left or time is up."""
+        scheduler = self.make_scheduler()
+        replaying = isinstance(scheduler, Replay)
+        most = self.plan.max_schedules or (None if self.plan.search == "exhaustive" else RANDOM_SCHEDULES)
+        cut = False
+        first: Run | None = None
+        self.controller.stale = False
+        while scheduler.another():
+            if (most is not None and self.runs >= most) or time.monotonic() > self.deadline:
+                cut = True
+                break
+            try:
+                run, complete = self._attempted(scheduler)
+            except ScheduleTimeoutError as timeout:
+                self.timeouts.append(f"{self.label}{timeout}")
+                self.controller.reset()
+                cut = True
+                break
+            counts = scheduler.ended(run.events, complete=complete)
+            if self.controller.stale and isinstance(scheduler, Exhaustive) and self.restarts < _MOST_RESTARTS:
+                # What was left out because steps seemed to commute has to be looked at again.
+                self.controller.stale = False
+                self.restarts += 1
+                scheduler = self.make_scheduler()
+            if not counts:
+                continue
+            if replaying:
+                self.runs += 1
+                first = first or run
+                if not self.alike(run, first):
+                    self.unsteady.append(run.replay)
+            elif run.replay in self._seen:
+                continue  # drawn before
+            else:
+                self._seen.add(run.replay)
+                self.runs += 1
+            yield run
+            if self.runs % _TWICE == 1 and not replaying:
+                self._repeat(run)
+        self.before_reduction = len(self._seen)
+        if isinstance(scheduler, Exhaustive):
+            self.before_reduction = scheduler.before_reduction
+            if scheduler.unsteady:
+                self.unsteady.append(f"{self.label}(a beginning that two schedules share)")
+        self.exhausted = scheduler.exhausted and not cut and not self.controller.stale
+
+    def again(self, run: Run) -> Run | None:
+        """The same choices once more; None where they cannot be made any more."""
+        choices = [event.choice for event in run.events]
+        for _ in range(_RACE_ATTEMPTS if any(event.races for event in run.events) else 1):
+            try:
+                return self._carry_out(Replay(choices).choose)[0]
+            except (UsageError, ScheduleTimeoutError):
+                self.controller.reset()  # it departed in the middle, or hangs
+        return None
+
+    def _repeat(self, run: Run) -> None:
+        """Carry a schedule out once more; note when it does not end the same."""
+        self.repeated += 1
+        for _ in range(_RACE_ATTEMPTS if any(event.races for event in run.events) else 1):
+            again = self.again(run)
+            if again is not None and self.alike(again, run):
+                return
+        self.unsteady.append(run.replay)
+
+    def _attempted(self, scheduler: Scheduler) -> tuple[Run, bool]:
+        """One schedule. A replay that departs is tried again: two calls that are let go at once may change places."""
+        for attempts_left in reversed(range(_RACE_ATTEMPTS)):
+            try:
+                return self._carry_out(scheduler.choose)
+            except UsageError:
+                if not (isinstance(scheduler, Replay) and scheduler.raced and attempts_left):
+                    raise
+                self.controller.reset()
+        raise AssertionError("the last attempt returns or raises")
+
+    def _carry_out(self, choose: Choose) -> tuple[Run, bool]:
+        trace: Trace = self.controller.run(self.programs(), choose)
+        return Run(trace.events, trace.answers, self.label), trace.complete

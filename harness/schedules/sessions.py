@@ -1,0 +1,339 @@
+"""Exploring sessions: each a list of statements, judged by whoever asks.
+
+    found = explore_sessions(dsn, [alice, bob], Plan(), restore=restore, judge=judge)
+
+A contract's call is a session of one statement (engine.py); a scenario's sessions are what its file says.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from string import ascii_uppercase
+from typing import Any
+
+import psycopg
+
+from harness.environment.servers import connect
+from harness.errors import UsageError
+from harness.schedules.control import Controller
+from harness.schedules.narrate import moves
+from harness.schedules.plan import MOST_CALLS, Plan
+from harness.schedules.program import Program, Session, StatementAnswer, compiled, isolation_named
+from harness.schedules.result import Schedule
+from harness.schedules.rewrite import Rewritten, rewrite, undo
+from harness.schedules.search import Run, Search, scheduler_for
+from harness.schedules.trace import Choice, read_replay
+from harness.verdict.findings import Finding, Truth, truth_of
+
+
+@dataclass(frozen=True, slots=True)
+class SessionsRun:
+    """One schedule of sessions, carried out to its end."""
+
+    replay: str
+    """The text that repeats it, such as AABBA: a letter for each session's step, in the order of the sessions."""
+    answers: tuple[tuple[StatementAnswer, ...], ...]
+    """By session, then by statement; fewer where a session ended before its last statement."""
+    serial: bool
+    """The sessions came one after the other."""
+    used_up: tuple[int, ...] = ()
+    """Sessions of which a transaction failed more often than it may be run again."""
+    died: tuple[int, ...] = ()
+    """Sessions whose connection was lost."""
+
+
+@dataclass(frozen=True, slots=True)
+class SessionsExplored:
+    """What was tried and found, and what it does not cover."""
+
+    sessions: tuple[str, ...]
+    schedules: int
+    """Carried out and judged, all different."""
+    before_reduction: int
+    """Interleavings that they stand for."""
+    exhausted: bool
+    """Every distinct order of the steps was tried. It takes more to say held: see `undecided`."""
+    undecided: tuple[str, ...]
+    """Why not every order can have been tried: bodies that could not be split."""
+    findings: tuple[Finding, ...]
+    """The exploration's own: every_order_tried, same_end_when_repeated."""
+    broken: Mapping[str, Schedule]
+    """By the name that `judge` gave: the shortest schedule that it gave it for, and gave it for again when repeated."""
+    replayed: Schedule | None
+    """The schedule of a replay."""
+    steps: tuple[str, ...]
+    """Every step inside functions, as `function:line: statement`."""
+    not_covered: tuple[str, ...]
+    seconds: float
+    timeouts: tuple[str, ...] = ()
+    unsteady: tuple[str, ...] = ()
+
+    @property
+    def truth(self) -> Truth:
+        """Of the findings here: what `judge` gave names for is the caller's to weigh."""
+        return truth_of(self.findings)
+
+
+Judge = Callable[[SessionsRun], Iterable[str]]
+
+
+def explore_sessions(
+    dsn: str, sessions: Sequence[Session], plan: Plan, *, restore: Callable[[], None], judge: Judge
+) -> SessionsExplored:
+    """Explore every interleaving of sessions in a scratch database, whose functions are rewritten in place.
+
+    `restore` puts the data back and is called before each schedule, when no session has a transaction open; what the
+    sessions' own backends keep (cached sequence values, advisory locks, temporary tables) is taken away here. `judge`
+    is called after each schedule, before the next restore, and gives the names of what is wrong with it. Raises
+    UsageError for a plan, a replay text or a function that cannot be explored, HarnessError when the database cannot
+    be used.
+    """
+    plan.check()
+    if not 1 <= len(sessions) <= MOST_CALLS:
+        raise UsageError(
+            f"{len(sessions)} sessions cannot be explored.",
+            tried=f"every order of the steps of 1 to {MOST_CALLS} sessions",
+            next_step="explore fewer, or race them",
+        )
+    choices = () if plan.replay is None else _choices(plan.replay, len(sessions))
+    explorer = _Explorer(dsn, sessions, plan, choices, restore, judge)
+    try:
+        return explorer.explored()
+    finally:
+        explorer.close()
+
+
+def _choices(text: str, sessions: int) -> tuple[Choice, ...]:
+    choices = read_replay(text)
+    if max(choice.call for choice in choices) >= sessions:
+        raise UsageError(
+            f"The replay text {text!r} names a session that is not there.",
+            tried=f"reading a letter for each of {sessions} sessions",
+            next_step=f"use the letters A to {ascii_uppercase[sessions - 1]}",
+        )
+    return choices
+
+
+class Opened:
+    """A database whose functions are rewritten, and a controller on it."""
+
+    def __init__(self, dsn: str, texts: Sequence[str], sessions: int, plan: Plan, **more: Any) -> None:
+        self._dsn = dsn
+        self.connection = self.connect()
+        try:
+            # A key space that the functions are unlikely to name; that one takes our keys all the same is found out.
+            space = random.SystemRandom().randrange(1 << 20, 1 << 31)
+            self.rewritten: Rewritten = rewrite(self.connection, texts, space)
+            self.controller = Controller(
+                self.connect,
+                sessions,
+                self.rewritten,
+                space,
+                seconds=plan.schedule_seconds,
+                crash=plan.crash,
+                **more,
+            )
+        except BaseException:
+            self.connection.close()
+            raise
+
+    def connect(self) -> psycopg.Connection[Any]:
+        """A connection that does not wait for the disk: what is explored is the order of steps, not their speed."""
+        connection = connect(self._dsn)
+        connection.execute("SET synchronous_commit = off")
+        return connection
+
+    def close(self) -> None:
+        self.controller.close()
+        try:
+            with suppress(psycopg.OperationalError):  # a lost connection: there is nothing to put back any more
+                undo(self.connection, self.rewritten)
+        finally:
+            self.connection.close()
+
+
+def own_findings(
+    searches: Sequence[Search], plan: Plan, rewritten: Rewritten, what: str, *, replay: bool
+) -> list[Finding]:
+    """What an exploration can say of itself."""
+    findings = []
+    timeouts = [timeout for search in searches for timeout in search.timeouts]
+    unsteady = [text for search in searches for text in search.unsteady]
+    if not replay:
+        schedules = sum(search.runs for search in searches)
+        tried = bool(searches) and all(search.exhausted for search in searches)
+        observed = f"{schedules} schedules, {sum(search.before_reduction for search in searches)} before reduction"
+        remedy = "Give it more --seconds or --max-schedules, or fewer --calls."
+        if timeouts:
+            observed += f"; no end within {plan.schedule_seconds:g} s: {timeouts[0]}"
+        if not tried:
+            observed = f"not exhausted: {observed}"
+        elif rewritten.unsplit:
+            tried = False
+            observed = f"not everything could be split into steps: {'; '.join(rewritten.unsplit[:5])}; {observed}"
+            remedy = "Race it under load, which reaches what happens within a step, or write it so that it splits."
+        findings.append(
+            Finding(
+                "every_order_tried",
+                f"Every distinct order of the steps of {what} was tried.",
+                Truth.HELD if tried else Truth.UNDECIDED,
+                observed,
+                remedy="" if tried else remedy,
+            )
+        )
+    if plan.times > 1 or not replay:
+        repeated = sum(search.repeated for search in searches) or plan.times
+        findings.append(
+            Finding(
+                "same_end_when_repeated",
+                "A schedule that is repeated ends the same: the function is deterministic.",
+                Truth.UNDECIDED if unsteady else Truth.HELD,
+                f"not so: {', '.join(unsteady[:5])}" if unsteady else f"{repeated} repeated",
+                remedy="Look for what the function decides by the clock, by random() or by what other keys left."
+                if unsteady
+                else "",
+            )
+        )
+    return findings
+
+
+NOT_COVERED = (
+    "what happens between the rows of one SQL statement, and inside the server",
+    "the order in which calls read the clock",
+    "the rows that a FOR loop over a query fetches after the first belong to the step before",
+    "which of two calls woken at once goes first is up to the server: it is tried 40 times for both",
+)
+
+
+def exceeding(rewritten: Rewritten, controller: Controller) -> tuple[str, ...]:
+    """The steps that touched more than their texts say."""
+    found = []
+    for key, access in controller.exceeding.items():
+        if isinstance(key, int):
+            step = rewritten.steps[key]
+            more = sorted((access.reads | access.writes) - step.access.reads - step.access.writes)
+            what = f"touched {', '.join(more)}" if more else "wrote more"
+            found.append(f"{step.function}:{step.line} {what} beyond what its text says; it is taken to lock all of it")
+    return tuple(found)
+
+
+class _Explorer:
+    """One exploration of sessions."""
+
+    def __init__(
+        self,
+        dsn: str,
+        sessions: Sequence[Session],
+        plan: Plan,
+        choices: tuple[Choice, ...],
+        restore: Callable[[], None],
+        judge: Judge,
+    ) -> None:
+        self._started = time.monotonic()
+        self._sessions = sessions
+        self._plan = plan
+        self._choices = choices
+        self._restore = restore
+        self._judge = judge
+        texts = [s.text for session in sessions for s in session.statements if isinstance(s.text, str)]
+        self._opened = Opened(dsn, texts, len(sessions), plan)
+        touches = dict(zip(texts, self._opened.rewritten.texts, strict=True))
+        commits_inside = self._opened.rewritten.commits_inside
+        self._programs = [
+            compiled(session, number, touches.__getitem__, self._opened.rewritten.check, commits_inside)
+            for number, session in enumerate(sessions)
+        ]
+
+    def close(self) -> None:
+        self._opened.close()
+
+    def explored(self) -> SessionsExplored:
+        plan, controller, rewritten = self._plan, self._opened.controller, self._opened.rewritten
+        reduction = self._read_committed()
+        search = Search(
+            controller,
+            self._ready,
+            partial(scheduler_for, plan, self._choices, len(self._sessions), reduction=reduction),
+            self._alike,
+            plan,
+            self._started + plan.seconds,
+        )
+        red: dict[str, list[Run]] = {}
+        last: Run | None = None
+        for run in search.schedules():
+            last = run
+            for name in self._judge(told(run)):
+                known = red.setdefault(name, [])
+                known.append(run.trimmed())
+                known.sort(key=lambda each: each.length)
+                del known[_KEPT:]
+        findings = own_findings([search], plan, rewritten, "the sessions", replay=bool(self._choices))
+        broken = {name: self._confirmed(name, runs, search) for name, runs in red.items()}
+        return SessionsExplored(
+            sessions=tuple(session.name for session in self._sessions),
+            schedules=search.runs,
+            before_reduction=search.before_reduction,
+            exhausted=search.exhausted,
+            undecided=rewritten.unsplit,
+            findings=tuple(findings),
+            broken={name: self._schedule(run) for name, run in broken.items()},
+            replayed=self._schedule(last) if self._choices and last is not None else None,
+            steps=tuple(f"{step.function}:{step.line}: {step.text}" for step in rewritten.steps),
+            not_covered=(*NOT_COVERED, *rewritten.remarks, *exceeding(rewritten, controller)),
+            seconds=time.monotonic() - self._started,
+            timeouts=tuple(search.timeouts),
+            unsteady=tuple(search.unsteady),
+        )
+
+    def _read_committed(self) -> bool:
+        """Only where every statement has a snapshot of its own is it known which steps commute."""
+        default = self._opened.controller.isolation
+        return all(
+            (session.isolation or default).lower() == "read committed"
+            and not any(isolation_named(statement.text) for statement in session.statements)
+            for session in self._sessions
+        )
+
+    def _ready(self) -> Sequence[Program]:
+        self._restore()
+        return self._programs
+
+    def _alike(self, one: Run, other: Run) -> bool:
+        def kinds(run: Run) -> list[Any]:
+            answers = [[(a.command, a.code) for a in answer.told()] for answer in run.answers]
+            return [[(event.choice, event.happenings) for event in run.events], answers]
+
+        return kinds(one) == kinds(other)
+
+    def _confirmed(self, name: str, runs: Sequence[Run], search: Search) -> Run:
+        """The shortest of some schedules that is called the same again when it is repeated."""
+        for run in runs:
+            again = search.again(run)
+            if again is not None and name in self._judge(told(again)):
+                return run
+        return runs[0]
+
+    def _schedule(self, run: Run) -> Schedule:
+        labels = [[unit.label for unit in program.units] for program in self._programs]
+        names = [session.name for session in self._sessions]
+        return Schedule(run.replay, "", 1, moves(run.events, self._opened.rewritten, labels), (), {}, tuple(names))
+
+
+_KEPT = 20
+"""The shortest red schedules kept of each name, should the first not be red again."""
+
+
+def told(run: Run) -> SessionsRun:
+    """A schedule as its judge sees it."""
+    return SessionsRun(
+        run.replay,
+        tuple(answer.told() for answer in run.answers),
+        run.serial,
+        tuple(number for number, answer in enumerate(run.answers) if answer.used_up),
+        tuple(number for number, answer in enumerate(run.answers) if answer.died),
+    )
