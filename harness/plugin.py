@@ -1,7 +1,9 @@
 """The pytest plugin: fixtures `harness` and `harness_database`, a summary section, and properties in JUnit XML.
 
+Files named `*.race.sql` are collected as tests, one each; `--harness-no-scenarios` leaves them alone.
+
 Loaded by its entry point in every suite of an environment where the harness is installed. It does nothing, and imports
-nothing heavy, until a test asks for one of its fixtures.
+nothing heavy, until a test asks for one of its fixtures, or there is a scenario.
 """
 
 from __future__ import annotations
@@ -15,20 +17,24 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 import pytest
+from _pytest.fixtures import TopRequest
 
 from harness.errors import HarnessError
 from harness.options import OPTIONS, Option, Options, resolve
 from harness.signals import ended_by, ending
 
 if TYPE_CHECKING:
+    from harness.check import Checks
     from harness.environment.database import Database
-    from harness.records import RunRecord
+    from harness.records import Record, RunRecord
     from harness.run import Harness
+    from harness.scenarios.reader import Scenario
 
 _OPTIONS = pytest.StashKey[Options]()
 _RUNS = pytest.StashKey[list[dict[str, Any]]]()
@@ -45,6 +51,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         )
         kind: Literal["linelist", "string"] = "linelist" if option.repeatable else "string"
         parser.addini(f"harness_{option.name}", option.help, type=kind, default=None)
+    group.addoption("--harness-no-scenarios", action="store_true", help="do not collect *.race.sql")
+    group.addoption(
+        "--harness-isolation",
+        choices=("read committed", "repeatable read", "serializable"),
+        default="",
+        help="of sessions of scenarios that do not say which",
+    )
 
 
 def _how(option: Option) -> dict[str, Any]:
@@ -81,6 +94,7 @@ class _Session:
         self.options = config.stash[_OPTIONS]
         self._stack = ExitStack()
         self._harness: Harness | None = None
+        self._checks: Checks | None = None
         self._error: HarnessError | None = None
         self._interrupted = False
 
@@ -101,18 +115,43 @@ class _Session:
                 raise
         return self._harness
 
+    def checks(self) -> Checks:
+        """Scenarios are checked on the server that there is, else on one that is booted for them."""
+        if self._error is not None:
+            raise self._error
+        if self._checks is None:
+            from harness.check import Checks, open_checks
+
+            try:
+                if self._harness is not None:
+                    self._checks = Checks(self.options, self._harness.server, self._harness.template)
+                else:
+                    self._checks = self._stack.enter_context(open_checks(self.options))
+            except HarnessError as error:
+                self._error = error
+                raise
+        return self._checks
+
     def close(self) -> None:
         with self._stack:
-            if self._harness is None or self.options.record is None:
+            record = self._record()
+            if record is None or self.options.record is None:
                 return
-            from harness.environment.servers import command_line
-
             worker = getattr(self.config, "workerinput", {}).get("workerid")
             path = self.options.record
             # Under pytest-xdist each worker has a server, and so a record, of its own.
-            path = path if worker is None else path.with_name(f"{path.stem}.{worker}{path.suffix}")
-            record = self._harness.record(command_line(["pytest", *sys.argv[1:]]), interrupted=self._interrupted)
-            record.write(path)
+            record.write(path if worker is None else path.with_name(f"{path.stem}.{worker}{path.suffix}"))
+
+    def _record(self) -> Record | None:
+        from harness.environment.servers import command_line
+
+        command = command_line(["pytest", *sys.argv[1:]])
+        made = [
+            opened.record(command, interrupted=self._interrupted)
+            for opened in (self._harness, self._checks)
+            if opened is not None
+        ]
+        return None if not made else replace(made[0], runs=tuple(run for record in made for run in record.runs))
 
 
 @pytest.fixture(scope="session")
@@ -131,6 +170,82 @@ def _harness_session(pytestconfig: pytest.Config) -> Iterator[_Session]:
             yield session
         finally:
             session.close()
+
+
+def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
+    """Scenario files; those that are shipped as examples only where one is named."""
+    if not file_path.name.endswith(".race.sql") or parent.config.getoption("harness_no_scenarios"):
+        return None
+    named = any(Path(arg.partition("::")[0]).absolute() == file_path for arg in parent.config.args)
+    if _EXAMPLES in file_path.parents and not named:
+        return None
+    found: pytest.Collector = _ScenarioFile.from_parent(parent, path=file_path)
+    return found
+
+
+_EXAMPLES = Path(__file__).parent / "scenarios" / "examples"
+
+
+class _ScenarioFile(pytest.File):
+    """A scenario file: one test, which has the claim for a name."""
+
+    def collect(self) -> Iterator[pytest.Item]:
+        from harness.scenarios import reader
+
+        try:
+            scenario = reader.read(self.path)
+        except HarnessError as error:
+            raise self.CollectError(_said(error)) from error
+        item: _ScenarioItem = _ScenarioItem.from_parent(self, name=scenario.claim)
+        item.scenario = scenario
+        yield item
+
+
+class _ScenarioItem(pytest.Item):
+    """A scenario as a test: it passes where everything held."""
+
+    scenario: Scenario
+
+    def __init__(self, **given: Any) -> None:
+        super().__init__(**given)
+        # As doctests do it: this is what an item needs to ask for fixtures.
+        self.obj = None
+        self.funcargs: dict[str, object] = {}
+        self._fixtureinfo = self.session._fixturemanager.getfixtureinfo(node=self, func=None, cls=None)
+        self.fixturenames = self._fixtureinfo.names_closure
+        self._request = TopRequest(self, _ispytest=True)  # type: ignore[arg-type]
+
+    def setup(self) -> None:
+        self._request._fillfixtures()
+
+    def runtest(self) -> None:
+        from harness.plain import to_plain
+
+        checks = self._request.getfixturevalue("_harness_session").checks()
+        checks.test = self.nodeid
+        run = checks.check(self.scenario, isolation=self.config.getoption("harness_isolation") or "")
+        self.stash[_RUNS] = [{"server": str(checks.environment), "run": to_plain(run)}]
+        self.user_properties += _properties(run, 1)
+        if run.truth.value != "held":
+            raise _NotHeldError(run)
+
+    def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
+        if not isinstance(excinfo.value, _NotHeldError):
+            return super().repr_failure(excinfo, style)
+        from harness.reports import terminal
+
+        return "\n".join(line.text for line in terminal.findings([excinfo.value.run], None))
+
+    def reportinfo(self) -> tuple[Path, int, str]:
+        return self.path, 0, self.name
+
+
+class _NotHeldError(Exception):
+    """A scenario that did not hold."""
+
+    def __init__(self, run: RunRecord) -> None:
+        super().__init__(f"{run.truth.value}: {run.plan['file']}")
+        self.run = run
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -197,6 +312,9 @@ def _said(error: HarnessError) -> str:
 
 
 def _counts(run: RunRecord) -> dict[str, int]:
+    if run.kind == "check":
+        found = run.details["check"]
+        return {"interleavings tried": found["schedules"], "rounds": found["rounds"]}
     if "exploration" in run.details:
         return {"interleavings tried": sum(case["schedules"] for case in run.details["exploration"]["cases"])}
     return {} if run.metrics is None else {name: n for name, n in run.metrics.counts.items() if n}
