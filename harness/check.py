@@ -223,6 +223,7 @@ class _Check:
         self.local: datetime
         """The server's time when the check began, and what it takes for the local one."""
         self.started = time.monotonic()
+        self.superuser = False
         self.reach: Reach
         self.baseline: Baseline | Cloned | None = None
         self.restored = "in place"
@@ -245,8 +246,12 @@ class _Check:
     # -- the database
 
     def _connect(self) -> psycopg.Connection[Any]:
-        """A connection that does not wait for the disk: what is looked for is what can happen, not how fast it is."""
-        return connect(make_conninfo(self.database.dsn, options="-c synchronous_commit=off"))
+        """A connection that does not wait for the disk: what is looked for is what can happen, not how fast it is.
+
+        For the same reason a deadlock is found at once, where the role may say so.
+        """
+        options = "-c synchronous_commit=off" + (" -c deadlock_timeout=20ms" if self.superuser else "")
+        return connect(make_conninfo(self.database.dsn, options=options))
 
     @property
     def control(self) -> psycopg.Connection[Any]:
@@ -270,9 +275,9 @@ class _Check:
         self.database = self.stack.enter_context(self.template.lent())
         with connect(self.database.dsn) as connection:
             self._run_setup(connection)
-            row = connection.execute("SELECT now(), localtimestamp").fetchone()
+            row = connection.execute(queries.own("harness.scenarios", "checks.sql")["session"]).fetchone()
             assert row is not None
-            self.began, self.local = row[0], row[1].replace(tzinfo=UTC)
+            self.began, self.local, self.superuser = row[0], row[1].replace(tzinfo=UTC), row[2]
             self.reach = self._reach(connection)
         if self.reach.defines:
             why_clone = "the sessions define or change tables, functions or large objects"

@@ -19,3 +19,7 @@ SELECT pid, query_start, state_change FROM pg_stat_activity WHERE pid = ANY (%s)
 
 -- name: waiting
 SELECT count(DISTINCT pid) FROM pg_locks WHERE NOT granted AND pid = ANY (%s)
+;
+
+-- name: session
+SELECT now(), localtimestamp, rolsuper FROM pg_roles WHERE rolname = current_user

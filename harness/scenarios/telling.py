@@ -267,6 +267,8 @@ def name(told: Told, result: Result) -> str:
         return _write_anomaly(result, judgement.nearest)
     if judgement.nearest and _is_no(judgement.nearest[0]):
         return "false refusal"
+    if _only_other_rows(observed):
+        return "write skew"
     if any(d.unit is not None and _both_yes(observed, d) for d in judgement.nearest):
         return "overselling" if result.violated or _negative(observed) else "double use"
     return "write skew" if not _same_row(observed) and observed.state else "not serializable"
@@ -321,6 +323,12 @@ def _same_row(observed: Observed) -> bool:
     """One row of the baseline was changed, and no other."""
     gone = sum(row[0] == "-" for table in observed.state.values() for row in table.rows)
     return gone == 1
+
+
+def _only_other_rows(observed: Observed) -> bool:
+    """Rows of the baseline were changed, more than one, and none came or went."""
+    signs = [row[0] for table in observed.state.values() for row in table.rows]
+    return signs.count("-") == signs.count("+") > 1
 
 
 def _negative(observed: Observed) -> bool:

@@ -616,6 +616,13 @@ class _TooManyError(Exception):
 def _match(pieces: Sequence[tuple[_Rows, list[Row]]], renaming: Renaming) -> bool:
     """Whether all observed rows can be paired with expected ones under one renaming. Leaves `renaming` as it was."""
     start = renaming.position()
+    renaming.fixed = frozenset(
+        each.leaf.text
+        for expected, _ in pieces
+        for _, marks in expected.rows
+        for each in marks
+        if isinstance(each, Plain) and each.leaf.kind in ("text", "uuid")
+    )
     todo: list[_Wanted] = []
     for expected, rows in pieces:
         if len(expected.rows) != len(rows):

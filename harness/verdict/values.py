@@ -260,6 +260,8 @@ class Renaming:
     """The last value of each sequence in the baseline: what was generated lies above it."""
     to: dict[tuple[str, str], str] = field(default_factory=dict)
     back: dict[tuple[str, str], str] = field(default_factory=dict)
+    fixed: frozenset[str] = frozenset()
+    """Texts that are the same in every run: nothing random is renamed to one of them."""
     loose: bool = False
     """Values that no mark allows to differ may be renamed too: what is left to compare is the structure."""
     _trail: list[tuple[str, str, str]] = field(default_factory=list)
@@ -301,6 +303,8 @@ class Renaming:
 
     def _generated(self, domain: str, observed: str, expected: str) -> bool:
         name = _number(observed)
+        if domain == RANDOM and observed in self.fixed and not self.loose:
+            return False
         start = self.starts.get(domain)
         if start is not None and not (name.lstrip("-").isdigit() and int(name) > start):
             return False  # one that was there before

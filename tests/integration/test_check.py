@@ -1,0 +1,228 @@
+"""Scenarios are judged without a contract: each kind of result, of value and of answer is called what it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from harness.check import Checks
+from harness.environment.database import Template
+from harness.environment.embedded import EmbeddedServer
+from harness.options import Options
+from harness.records import RunRecord
+from harness.scenarios import reader
+from harness.verdict.findings import Finding, Truth
+
+Check = Callable[..., RunRecord]
+
+
+@pytest.fixture(scope="module")
+def checks(server: EmbeddedServer) -> Iterator[Checks]:
+    """Checks on a database without migrations: a scenario's setup makes what it needs."""
+    with Template(server, [], []) as template:
+        yield Checks(Options(timeout=5.0), server, template)
+
+
+@pytest.fixture
+def check(checks: Checks, tmp_path: Path) -> Check:
+    """Checks a scenario's text."""
+
+    def made(text: str, **how: object) -> RunRecord:
+        path = tmp_path / "tried.race.sql"
+        path.write_text(text if "-- scenario:" in text else f"-- scenario: it holds\n{text}")
+        return checks.check(reader.read(path), **how)  # type: ignore[arg-type]
+
+    return made
+
+
+def finding(run: RunRecord, name: str = "one_after_another") -> Finding:
+    return next(each for each in run.findings if each.id == f"tried.{name}")
+
+
+STOCK = """
+-- setup
+CREATE TABLE stock (item int PRIMARY KEY, n int NOT NULL);
+CREATE TABLE sales (id bigint GENERATED ALWAYS AS IDENTITY, item int, who text, at timestamptz DEFAULT now());
+INSERT INTO stock VALUES (1, 1), (2, 5);
+CREATE FUNCTION buy(p_item int, p_who text) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE left_over int;
+BEGIN
+    SELECT n INTO left_over FROM stock WHERE item = p_item {lock};
+    IF left_over < 1 THEN RETURN 'sold out'; END IF;
+    {between}
+    UPDATE stock SET n = {n} WHERE item = p_item;
+    INSERT INTO sales (item, who) VALUES (p_item, p_who);
+    RETURN 'sold';
+{handler}
+END $$;
+"""
+
+
+def stock(lock: str = "", n: str = "n - 1", between: str = "", handler: str = "") -> str:
+    return STOCK.replace("{lock}", lock).replace("{n}", n).replace("{between}", between).replace("{handler}", handler)
+
+
+TWO = "-- session: alice\nSELECT buy(1, 'alice');\n-- session: bob\nSELECT buy(1, 'bob');\n"
+NEVER = "-- never: more is sold than there was\nSELECT * FROM stock WHERE n < 0;\n"
+COUNTER = "-- setup\nCREATE TABLE c (id int PRIMARY KEY, n int);\nINSERT INTO c VALUES (1, 0), (2, 0);\n"
+
+CASES: dict[str, tuple[str, Truth, str]] = {
+    "check then act": (stock() + TWO + NEVER, Truth.BROKEN, "overselling"),
+    "lost update": (stock(n="left_over - 1") + TWO.replace("(1,", "(2,"), Truth.BROKEN, "lost update"),
+    "row lock": (stock("FOR UPDATE") + TWO + NEVER, Truth.HELD, ""),
+    "busy, declared": (stock("FOR UPDATE NOWAIT") + TWO + "-- busy: when error 55P03\n", Truth.HELD, ""),
+    "busy, undeclared": (stock("FOR UPDATE NOWAIT") + TWO, Truth.UNDECIDED, "undeclared busy"),
+    "busy in words": (
+        stock("FOR UPDATE NOWAIT", handler="EXCEPTION WHEN lock_not_available THEN RETURN 'come back';")
+        + TWO
+        + "-- busy: when buy = 'come back'\n",
+        Truth.HELD,
+        "",
+    ),
+    "busy in words, undeclared": (
+        stock("FOR UPDATE NOWAIT", handler="EXCEPTION WHEN lock_not_available THEN RETURN 'come back';") + TWO,
+        Truth.UNDECIDED,
+        "undeclared busy",
+    ),
+    "sold out excuses nobody": (
+        stock("FOR UPDATE NOWAIT", handler="EXCEPTION WHEN lock_not_available THEN RETURN 'sold out';")
+        + TWO.replace("(1,", "(2,")
+        + "-- busy: when buy = 'sold out'\n"
+        + "-- session: carl\nSELECT buy(3, 'carl');\n",
+        Truth.HELD,
+        "",
+    ),
+    "counting in the row": (
+        COUNTER + "-- session: one x 3\nUPDATE c SET n = n + 1 WHERE id = 1;\n",
+        Truth.HELD,
+        "",
+    ),
+    "counting in the client, in one transaction": (
+        COUNTER
+        + "-- session: one x 2\nBEGIN;\nSELECT n FROM c WHERE id = 1;\n"
+        + "UPDATE c SET n = 1 WHERE id = 1 AND n = 0;\nCOMMIT;\n",
+        Truth.BROKEN,
+        "",
+    ),
+    "write skew": (
+        COUNTER
+        + "-- session: one\nBEGIN ISOLATION LEVEL REPEATABLE READ;\n"
+        + "UPDATE c SET n = 1 WHERE id = 1 AND (SELECT sum(n) FROM c) = 0;\nCOMMIT;\n"
+        + "-- session: two\nBEGIN ISOLATION LEVEL REPEATABLE READ;\n"
+        + "UPDATE c SET n = 1 WHERE id = 2 AND (SELECT sum(n) FROM c) = 0;\nCOMMIT;\n",
+        Truth.BROKEN,
+        "write skew",
+    ),
+    "a serialization failure, unhandled": (
+        COUNTER
+        + "-- isolation: repeatable read\n-- session: one x 2\nBEGIN;\nSELECT n FROM c WHERE id = 1;\n"
+        + "UPDATE c SET n = n + 1 WHERE id = 1;\nCOMMIT;\n",
+        Truth.UNDECIDED,
+        "unhandled 40001",
+    ),
+    "a serialization failure, retried": (
+        COUNTER
+        + "-- isolation: repeatable read\n-- retry: 40001 up to 5\n-- session: one x 2\nBEGIN;\n"
+        + "SELECT n FROM c WHERE id = 1;\nUPDATE c SET n = n + 1 WHERE id = 1;\nCOMMIT;\n",
+        Truth.HELD,
+        "",
+    ),
+    "deadlock": (
+        COUNTER
+        + "-- session: one\nBEGIN;\nUPDATE c SET n = 1 WHERE id = 1;\nUPDATE c SET n = 1 WHERE id = 2;\nCOMMIT;\n"
+        + "-- session: two\nBEGIN;\nUPDATE c SET n = 2 WHERE id = 2;\nUPDATE c SET n = 2 WHERE id = 1;\nCOMMIT;\n",
+        Truth.BROKEN,
+        "deadlock",
+    ),
+    "a torn read": (
+        COUNTER
+        + "-- session: writer\nBEGIN;\nUPDATE c SET n = 1 WHERE id = 1;\nUPDATE c SET n = 1 WHERE id = 2;\nCOMMIT;\n"
+        + "-- session: reader\nBEGIN;\nSELECT n FROM c WHERE id = 1;\nSELECT n FROM c WHERE id = 2;\nCOMMIT;\n",
+        Truth.BROKEN,
+        "read skew",
+    ),
+    "two reads": (
+        COUNTER
+        + "-- session: writer\nUPDATE c SET n = 1 WHERE id = 1;\n"
+        + "-- session: reader\nBEGIN;\nSELECT n FROM c WHERE id = 1;\nSELECT n FROM c WHERE id = 1;\nCOMMIT;\n",
+        Truth.BROKEN,
+        "fuzzy read",
+    ),
+    "two transactions, and nobody says which unit": (
+        COUNTER
+        + "-- session: writer\nUPDATE c SET n = 1 WHERE id = 1;\n"
+        + "-- session: reader\nSELECT n FROM c WHERE id = 1;\nSELECT n FROM c WHERE id = 1;\n",
+        Truth.UNDECIDED,
+        "not serializable",
+    ),
+    "two transactions, each a unit": (
+        COUNTER
+        + "-- session: writer\nUPDATE c SET n = 1 WHERE id = 1;\n-- judge: transactions\n"
+        + "-- session: reader\nSELECT n FROM c WHERE id = 1;\nSELECT n FROM c WHERE id = 1;\n",
+        Truth.HELD,
+        "",
+    ),
+    "one random token for two": (
+        "-- setup\nCREATE TABLE t (who text, token text);\nCREATE TABLE s (token text);\n"
+        + "INSERT INTO s VALUES (md5(random()::text));\n"
+        + "CREATE FUNCTION take(w text) RETURNS text LANGUAGE plpgsql AS $$ DECLARE x text; BEGIN\n"
+        + "SELECT token INTO x FROM s; INSERT INTO t VALUES (w, x); UPDATE s SET token = md5(random()::text);\n"
+        + "RETURN x; END $$;\n-- session: a\nSELECT take('a');\n-- session: b\nSELECT take('b');\n",
+        Truth.BROKEN,
+        "",
+    ),
+    "numbers made of a sequence": (
+        "-- setup\nCREATE SEQUENCE q;\nCREATE TABLE i (id serial PRIMARY KEY, no text, who text);\n"
+        + "-- session: one x 3\nINSERT INTO i (no, who) VALUES ('INV-' || lpad(nextval('q')::text, 4, '0'), "
+        + ":'session') RETURNING id, no;\n",
+        Truth.HELD,
+        "",
+    ),
+    "a clock in a number": (
+        COUNTER + "-- session: one x 2\nUPDATE c SET n = extract(epoch FROM clock_timestamp())::int WHERE id = :number "
+        "RETURNING n, now(), clock_timestamp()::text;\n",
+        Truth.HELD,
+        "",
+    ),
+    "a log of attempts": (
+        COUNTER
+        + "CREATE TABLE log (id serial, who text);\n-- session: one x 2\nINSERT INTO log (who) VALUES (:'session');\n"
+        "BEGIN;\nSELECT n FROM c WHERE id = 1 FOR UPDATE NOWAIT;\nUPDATE c SET n = n + 1 WHERE id = 1;\nCOMMIT;\n"
+        "-- busy: when error 55P03\n-- ignore: log because it is a log of attempts\n",
+        Truth.HELD,
+        "",
+    ),
+    "the same log, compared": (
+        COUNTER
+        + "CREATE TABLE log (id serial, who text);\n-- session: one x 2\nINSERT INTO log (who) VALUES (:'session');\n"
+        "BEGIN;\nSELECT n FROM c WHERE id = 1 FOR UPDATE NOWAIT;\nUPDATE c SET n = n + 1 WHERE id = 1;\nCOMMIT;\n"
+        "-- busy: when error 55P03\n-- judge: sessions\n",
+        Truth.BROKEN,
+        "",
+    ),
+    "everybody is turned down": (
+        COUNTER + "-- session: one x 2\nUPDATE c SET n = 1 WHERE id = 1 AND n > 7;\n",
+        Truth.HELD,
+        "",
+    ),
+    "allowed": (
+        stock()
+        + TWO
+        + "-- allow: overselling because it is made up for\n-- allow: double use because it is made up for\n",
+        Truth.HELD,
+        "",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_what_happens_together_is_called_what_it_is(case: str, check: Check) -> None:
+    """Each scenario gets its verdict, and each fault its name."""
+    text, truth, anomaly = CASES[case]
+    run = check(text)
+    found = finding(run)
+    assert found.truth is truth, (found, run.notes)
+    if anomaly:
+        assert found.anomaly == anomaly, found
