@@ -68,6 +68,33 @@ TWO = "-- session: alice\nSELECT buy(1, 'alice');\n-- session: bob\nSELECT buy(1
 NEVER = "-- never: more is sold than there was\nSELECT * FROM stock WHERE n < 0;\n"
 COUNTER = "-- setup\nCREATE TABLE c (id int PRIMARY KEY, n int);\nINSERT INTO c VALUES (1, 0), (2, 0);\n"
 
+TOKENS = """
+-- setup
+CREATE TABLE taken (who text, token text);
+CREATE TABLE spare (token text);
+INSERT INTO spare VALUES (md5(random()::text));
+CREATE FUNCTION take(w text) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE x text;
+BEGIN
+    SELECT token INTO x FROM spare;
+    INSERT INTO taken VALUES (w, x);
+    UPDATE spare SET token = md5(random()::text);
+    RETURN x;
+END $$;
+-- session: a
+SELECT take('a');
+-- session: b
+SELECT take('b');
+"""
+INVOICES = """
+-- setup
+CREATE SEQUENCE numbers;
+CREATE TABLE invoices (id serial PRIMARY KEY, number text, who text);
+-- session: one x 3
+INSERT INTO invoices (number, who)
+VALUES ('INV-' || lpad(nextval('numbers')::text, 4, '0'), :'session') RETURNING id, number;
+"""
+
 CASES: dict[str, tuple[str, Truth, str]] = {
     "check then act": (stock() + TWO + NEVER, Truth.BROKEN, "overselling"),
     "lost update": (stock(n="left_over - 1") + TWO.replace("(1,", "(2,"), Truth.BROKEN, "lost update"),
@@ -164,22 +191,8 @@ CASES: dict[str, tuple[str, Truth, str]] = {
         Truth.HELD,
         "",
     ),
-    "one random token for two": (
-        "-- setup\nCREATE TABLE t (who text, token text);\nCREATE TABLE s (token text);\n"
-        + "INSERT INTO s VALUES (md5(random()::text));\n"
-        + "CREATE FUNCTION take(w text) RETURNS text LANGUAGE plpgsql AS $$ DECLARE x text; BEGIN\n"
-        + "SELECT token INTO x FROM s; INSERT INTO t VALUES (w, x); UPDATE s SET token = md5(random()::text);\n"
-        + "RETURN x; END $$;\n-- session: a\nSELECT take('a');\n-- session: b\nSELECT take('b');\n",
-        Truth.BROKEN,
-        "",
-    ),
-    "numbers made of a sequence": (
-        "-- setup\nCREATE SEQUENCE q;\nCREATE TABLE i (id serial PRIMARY KEY, no text, who text);\n"
-        + "-- session: one x 3\nINSERT INTO i (no, who) VALUES ('INV-' || lpad(nextval('q')::text, 4, '0'), "
-        + ":'session') RETURNING id, no;\n",
-        Truth.HELD,
-        "",
-    ),
+    "one random token for two": (TOKENS, Truth.BROKEN, ""),
+    "numbers made of a sequence": (INVOICES, Truth.HELD, ""),
     "a clock in a number": (
         COUNTER + "-- session: one x 2\nUPDATE c SET n = extract(epoch FROM clock_timestamp())::int WHERE id = :number "
         "RETURNING n, now(), clock_timestamp()::text;\n",
