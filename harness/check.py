@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 from psycopg import sql
@@ -34,7 +34,7 @@ from harness.errors import UsageError
 from harness.options import Options
 from harness.records import AppliedFile, Record, RunRecord, check_path
 from harness.scenarios import reader
-from harness.scenarios.acting import Actor, Driver, transactions
+from harness.scenarios.acting import Actor, Driver, keep, transactions
 from harness.scenarios.reach import Reach, reach
 from harness.scenarios.reader import Busy, Condition, Scenario
 from harness.scenarios.telling import Result, Told, findings_of, serial_orders
@@ -52,6 +52,11 @@ from harness.verdict.serial import (
     judge,
 )
 
+if TYPE_CHECKING:
+    from harness import schedules
+    from harness.schedules import SessionsExplored, SessionsRun, StatementAnswer
+    from harness.schedules.program import Text
+
 WAYS = ("explore", "race")
 
 ROUNDS = 30
@@ -60,6 +65,9 @@ ROUNDS = 30
 MOST_ROUNDS = 200
 RACE_SECONDS = 3.0
 """Of rounds that did not meet, so many, or for so long, are tried."""
+
+EXPLORE_SECONDS = 20.0
+"""For the orders of one scenario."""
 
 MOST_EXPLORED = 4
 """Sessions of which every order is tried; with more there are too many."""
@@ -96,8 +104,6 @@ class Checked:
     ignored: Mapping[str, str] = field(default_factory=dict)
     allowed: Mapping[str, str] = field(default_factory=dict)
     restored: str = "in place"
-    schedule: str = ""
-    """The shortest schedule that shows what is broken, as a table."""
     not_covered: tuple[str, ...] = ()
 
 
@@ -238,6 +244,7 @@ class _Check:
         self.serial_violations: dict[int, tuple[Unit, ...]] = {}
         self.rounds = self.met = self.schedules = 0
         self.exhausted = False
+        self.explored: SessionsExplored | None = None
         self.random = random.Random(16)  # noqa: S311 - pauses between sessions
 
     def _note(self, note: str) -> None:
@@ -350,7 +357,7 @@ class _Check:
         return self._record(ways)
 
     def _ways(self) -> tuple[str, ...]:
-        ways = self.by
+        ways = ("explore",) if self.replay else self.by
         if len(self.sessions) == 1:
             self._note("one session meets nobody: it was run alone")
             return ()
@@ -562,7 +569,88 @@ class _Check:
         return False
 
     def _explore(self) -> None:
-        self._note("orders were not explored")
+        """Every order of the statements of the sessions, and of those inside the functions that they call."""
+        from harness.schedules import Plan, explore_sessions
+
+        assert self.baseline is not None
+        for actor in self.actors:  # a session of ours must not keep what another waits for
+            actor.close()
+        rewritten = False
+
+        def restore() -> None:
+            nonlocal rewritten
+            assert self.baseline is not None
+            if not rewritten:
+                rewritten = True
+                self.baseline.accept_catalogue()
+            self.baseline.restore()
+
+        plan = Plan(
+            len(self.sessions),
+            seconds=EXPLORE_SECONDS,
+            replay=self.replay or None,
+            schedule_seconds=self.options.timeout,
+            command=self._repeat(),
+        )
+        found = explore_sessions(
+            self.database.dsn, [self._program(s) for s in self.sessions], plan, restore=restore, judge=self._scheduled
+        )
+        self.baseline.accept_catalogue()
+        self.explored = found
+        self.schedules, self.exhausted = found.schedules, found.exhausted
+
+    def _program(self, session: reader.Session) -> schedules.Session:
+        """A session as the explorer takes it."""
+        from harness.environment.identity import Identity
+        from harness.schedules import Session, Statement
+
+        wanted = replace(session.identity, isolation=session.isolation or None)
+        identity = None if wanted == Identity() else wanted.statements(self.control)
+        statements = tuple(Statement(self._text(session, at), s.line) for at, s in enumerate(session.statements))
+        retry = session.retry
+        return Session(
+            session.name,
+            statements,
+            begin="BEGIN" if identity is None else identity.begin,
+            local="" if identity is None else "; ".join(t for t in (identity.set_transaction, identity.local) if t),
+            outside="" if identity is None else identity.session,
+            after="" if identity is None else identity.reset,
+            isolation=session.isolation,
+            retry=frozenset() if retry is None else retry.codes,
+            retry_session=retry is not None and retry.session,
+            retries=0 if retry is None else retry.times,
+            stop_on_error=session.stop_on_error,
+        )
+
+    def _text(self, session: reader.Session, at: int) -> Text:
+        """A statement's text; where it depends on what was answered before, a function of that."""
+        text = reader.substituted(session.statements[at].text, session.variables)
+        if not reader.has_variables(text):
+            return text
+
+        def of(answers: Sequence[StatementAnswer]) -> str:
+            variables = session.variables
+            for statement, answer in zip(session.statements, answers, strict=False):
+                keep(variables, statement.then, answer.columns, answer.rows)
+            return reader.substituted(session.statements[at].text, variables)
+
+        return of
+
+    def _scheduled(self, run: SessionsRun) -> list[str]:
+        """Judge one schedule; the names of what is wrong with it."""
+        answers: dict[Unit, tuple[Answer, ...]] = {}
+        for place, given in enumerate(run.answers):
+            ordered = self.actors[place].ordered
+            answers[place, -1] = tuple(
+                Answer(a.columns, a.types, a.rows, a.command, a.code, a.message, ordered[at])
+                for at, a in enumerate(given)
+            )
+        used_up = frozenset((place, -1) for place in run.used_up)
+        result = self._judged(answers, "explore", used_up=used_up)
+        result.replays[run.replay] = None
+        truth = result.judgement.truth
+        names = [] if truth is Truth.HELD else ["one_after_another" if truth is Truth.BROKEN else "undecided"]
+        return names + [f"{self.scenario.conditions[place].kind}_{place + 1}" for place in result.violated]
 
     # -- judging
 
@@ -698,6 +786,10 @@ class _Check:
         return session if unit[1] < 0 else f"{session}'s transaction {unit[1] + 1}"
 
     def _record(self, ways: tuple[str, ...]) -> RunRecord:
+        own = () if self.explored is None else self.explored.findings
+        broken = {} if self.explored is None else dict(self.explored.broken)
+        if (undecided := broken.pop("undecided", None)) is not None:
+            broken.setdefault("one_after_another", undecided)
         told = Told(
             scenario=self.scenario,
             sessions=self.sessions,
@@ -708,6 +800,8 @@ class _Check:
             rounds=self.rounds,
             met=self.met,
             repeat=self._repeat(),
+            explored=own,
+            schedules={name: each.replay for name, each in broken.items()},
         )
         checked = Checked(
             name=self.scenario.name,
@@ -725,6 +819,7 @@ class _Check:
             ignored={i.name: i.because for i in self.scenario.ignored},
             allowed={a.anomaly: a.because for a in self.scenario.allowed},
             restored=self.restored,
+            not_covered=() if self.explored is None else self.explored.not_covered,
         )
         return RunRecord(
             kind="check",
@@ -739,6 +834,7 @@ class _Check:
                 "check": checked,
                 "sessions": [session.name for session in self.sessions],
                 "serial_orders": serial_orders(told),
+                "exploration": {"broken": {f"{self.scenario.name}.{name}": each for name, each in broken.items()}},
             },
         )
 

@@ -123,6 +123,8 @@ class Baseline:
         self._catalogue = self._fingerprint()
         self._restores = 0
         self._changed: set[int] = set()
+        self._looked = True
+        """Whether `_changed` is of what is in the database now."""
 
     def _tables(self) -> tuple[BaseTable, ...]:
         found = []
@@ -194,7 +196,7 @@ class Baseline:
         if self._fingerprint() != self._catalogue:
             raise NotInPlaceError("the sessions change tables, functions, materialized views or large objects")
         found = {}
-        self._changed = set()
+        self._changed, self._looked = set(), True
         for table, rows in self._current():
             if rows is not None:
                 here, base = Counter(rows), self._rows[table.oid]
@@ -251,10 +253,12 @@ class Baseline:
         return self._connection.execute(query).fetchall()
 
     def restore(self, shifts: Mapping[str, int] | None = None) -> None:
-        """Put back the rows and sequences that `changes` found different.
+        """Put back the rows and sequences that differ.
 
         `shifts` sets sequences forward by so many steps. Raises NotInPlaceError where it cannot be done.
         """
+        if not self._looked:
+            self.changes()
         commands: list[sql.Composable] = []
         for table in self.tables:
             if table.oid in self._changed:
@@ -274,7 +278,7 @@ class Baseline:
         if self._restores % _VACUUM_EVERY == 0:
             for table in self.tables:
                 self._connection.execute(sql.SQL("VACUUM {}").format(table.quoted))
-        self._changed = set()
+        self._changed, self._looked = set(), False
 
     def _put_back(self, table: BaseTable) -> Iterable[sql.Composable]:
         columns = sql.SQL(", ").join(map(sql.Identifier, table.stored))

@@ -97,7 +97,7 @@ class Actor:
         self.used_up = False
         """Its retries did not suffice."""
         self._variables: dict[str, str] = {}
-        self._ordered = [orders_rows(substituted(s.text, _Guess())) for s in session.statements]
+        self.ordered = [orders_rows(substituted(s.text, _Guess())) for s in session.statements]
         self._stopped = False
 
     @property
@@ -147,7 +147,7 @@ class Actor:
             outside = self._idle()
             if outside:
                 block = at
-            answer = yield from self._one(statements[at], self._ordered[start + at], outside=outside)
+            answer = yield from self._one(statements[at], self.ordered[start + at], outside=outside)
             self.answers.append(answer)
             if self.lost:
                 self._stopped = True
@@ -197,15 +197,21 @@ class Actor:
             if ended and ended[-1].status == ExecStatus.FATAL_ERROR:
                 results = ended  # a deferred constraint, a serialization failure: it is this statement's
         answer = read_answer(results, ordered)
-        then = getattr(statement, "then", "")
-        if then.startswith("gset") and answer.code is None and len(answer.rows) == 1:
-            prefix = then.removeprefix("gset").strip()
-            for name, value in zip(answer.columns, answer.rows[0], strict=True):
-                if value is None:
-                    self._variables.pop(prefix + name, None)
-                else:
-                    self._variables[prefix + name] = value
+        if answer.code is None:
+            keep(self._variables, statement.then, answer.columns, answer.rows)
         return answer
+
+
+def keep(variables: dict[str, str], then: str, columns: Sequence[str], rows: Sequence[tuple[str | None, ...]]) -> None:
+    """What `\\gset` does with an answer of one row: a variable for each column, none for NULL."""
+    if not then.startswith("gset") or len(rows) != 1:
+        return
+    prefix = then.removeprefix("gset").strip()
+    for name, value in zip(columns, rows[0], strict=True):
+        if value is None:
+            variables.pop(prefix + name, None)
+        else:
+            variables[prefix + name] = value
 
 
 class _Guess(dict[str, str]):

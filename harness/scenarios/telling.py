@@ -50,8 +50,13 @@ class Result:
     """The conditions that do not hold in its final state, by place."""
     times: Counter[str] = field(default_factory=Counter)
     """How often, by way."""
-    replay: str = ""
-    """The first schedule that came to it."""
+    replays: dict[str, None] = field(default_factory=dict)
+    """The schedules that came to it, in order."""
+
+    @property
+    def replay(self) -> str:
+        """The shortest schedule that came to it."""
+        return min(self.replays, key=len, default="")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +73,10 @@ class Told:
     rounds: int
     met: int
     repeat: str
+    explored: tuple[Finding, ...] = ()
+    """The exploration's own findings."""
+    schedules: Mapping[str, str] = field(default_factory=dict)
+    """By the name of a finding: the schedule that shows it, tried twice."""
 
     def unit(self, unit: Unit) -> str:
         name = self.sessions[unit[0]].name
@@ -84,9 +93,17 @@ def findings_of(told: Told) -> tuple[Finding, ...]:
     """Every claim of the scenario, judged."""
     found = [] if told.scenario.judge == "queries only" else [_serial(told)]
     found += [_condition(told, place, each) for place, each in enumerate(told.scenario.conditions)]
+    found += [
+        replace(each, anomaly=_EXPLORED.get(each.id, ""), replay=told.repeat) if each.truth is not Truth.HELD else each
+        for each in told.explored
+    ]
     if "race" in told.ways:
         found.append(_met(told))
     return tuple(_allowed(told, replace(each, id=f"{told.scenario.name}.{each.id}")) for each in found)
+
+
+_EXPLORED = {"every_order_tried": "not split"}
+"""What `allow:` calls an exploration's own findings."""
 
 
 def _allowed(told: Told, finding: Finding) -> Finding:
@@ -102,10 +119,15 @@ def _where(told: Told, line: int) -> Location:
 
 
 def _worst(told: Told) -> Result | None:
-    """The result to show: broken before undecided, the one with least to follow first."""
+    """The result to show: broken before undecided, the explorer's before others, the one with least to follow first."""
     order = {Truth.BROKEN: 0, Truth.UNDECIDED: 1}
+    shown = told.schedules.get("one_after_another", "")
     red = [result for result in told.results if result.judgement.truth in order]
-    return min(red, key=lambda r: (order[r.judgement.truth], len(r.replay) or 10_000), default=None)
+    return min(
+        red,
+        key=lambda r: (order[r.judgement.truth], shown not in r.replays, len(r.replay) or 10_000),
+        default=None,
+    )
 
 
 def _serial(told: Told) -> Finding:
@@ -128,14 +150,16 @@ def _serial(told: Told) -> Finding:
         f"{what} ({red} of {total} tries)",
         evidence=_evidence(told, worst),
         remedy=remedy,
-        replay=_replay(told, worst),
+        replay=_replay(told, worst, "one_after_another"),
         location=_where(told, line),
         anomaly=anomaly,
     )
 
 
-def _replay(told: Told, result: Result) -> str:
-    return f"{told.repeat} --replay {result.replay}" if result.replay else told.repeat
+def _replay(told: Told, result: Result, finding: str) -> str:
+    shown = told.schedules.get(finding, "")
+    schedule = shown if shown in result.replays else result.replay
+    return f"{told.repeat} --replay {schedule}" if schedule else told.repeat
 
 
 def _why(told: Told, result: Result, anomaly: str) -> tuple[str, str]:
@@ -370,7 +394,8 @@ def _condition(told: Told, place: int, condition: Condition) -> Finding:
     states = counted(sum(result.times.total() for result in told.results), "final state")
     if not bad:
         return replace(held, truth=Truth.HELD if told.results else Truth.UNDECIDED, observed=f"in {states}")
-    worst = min(bad, key=lambda r: len(r.replay) or 10_000)
+    shown = told.schedules.get(held.id, "")
+    worst = min(bad, key=lambda r: (shown not in r.replays, len(r.replay) or 10_000))
     anomaly = name(told, worst) if worst.judgement.truth is not Truth.HELD else "not serializable"
     return replace(
         held,
@@ -378,7 +403,7 @@ def _condition(told: Told, place: int, condition: Condition) -> Finding:
         observed=f"not so in {sum(r.times.total() for r in bad)} of {states}: {anomaly}",
         evidence=_evidence(told, worst),
         remedy=REMEDIES.get(anomaly, REMEDIES["not serializable"]),
-        replay=_replay(told, worst),
+        replay=_replay(told, worst, held.id),
         anomaly=anomaly,
     )
 

@@ -113,14 +113,6 @@ CASES: dict[str, tuple[str, Truth, str]] = {
         Truth.UNDECIDED,
         "undeclared busy",
     ),
-    "sold out excuses nobody": (
-        stock("FOR UPDATE NOWAIT", handler="EXCEPTION WHEN lock_not_available THEN RETURN 'sold out';")
-        + TWO.replace("(1,", "(2,")
-        + "-- busy: when buy = 'sold out'\n"
-        + "-- session: carl\nSELECT buy(3, 'carl');\n",
-        Truth.HELD,
-        "",
-    ),
     "counting in the row": (
         COUNTER + "-- session: one x 3\nUPDATE c SET n = n + 1 WHERE id = 1;\n",
         Truth.HELD,

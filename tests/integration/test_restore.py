@@ -36,9 +36,9 @@ def _everything(connection: psycopg.Connection[Any]) -> dict[str, list[str]]:
     ).fetchall()
     found = {}
     for (name,) in names:
-        rows = connection.execute(f'SELECT t::text FROM "{name}" AS t').fetchall()  # type: ignore[arg-type]
-        # log_cnt is how many values were written ahead: no value depends on it.
-        found[name] = sorted(row[0].split(",")[0] if name.endswith("seq") else row[0] for row in rows)
+        columns = "(last_value, is_called)" if name.endswith("seq") else "t"
+        rows = connection.execute(f'SELECT {columns}::text FROM "{name}" AS t').fetchall()  # type: ignore[arg-type]
+        found[name] = sorted(row[0] for row in rows)
     return found
 
 

@@ -94,3 +94,22 @@ def test_a_right_result_that_is_changed_is_broken() -> None:
             changed += 1
             broken += wanted == "broken"
     assert broken > changed / 2 > 100
+
+
+def test_an_answer_that_is_also_given_one_after_another_excuses_nobody() -> None:
+    """Sold out, declared busy, is a false refusal where nobody has bought; come back later is none."""
+    buy = (("take", "a", 1),)
+    sessions: brute_force.Sessions = (((("read", "a", 1, "x"),),), (buy,), (buy,))
+    state = brute_force.new_world().state()
+    for said, wanted in (("sold out", "broken"), ("come back later", "held")):
+        answers = {
+            (0, -1): (("row", "number", 1),),
+            (1, -1): (("row", "text", said),),
+            (2, -1): (("row", "text", said),),
+        }
+        observed = Observed(
+            _answers((answers, state)), _state((answers, state)), {(1, -1): frozenset({0}), (2, -1): frozenset({0})}
+        )
+        touched = {number: frozenset("a") for number in range(3)}
+        found = judge(observed, [[1], [1], [1]], _World(sessions), Rules(reads=touched, writes=touched))
+        assert found.truth.value == wanted
