@@ -7,7 +7,7 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from harness.reports.terminal import print_record
+from harness.reports.figures import print_record
 from harness.run import Harness
 from harness.verdict.findings import Truth
 from tests.conftest import MakeHarness
