@@ -18,8 +18,8 @@ import harness.run
 from harness.contracts.scan_ticket import SCAN_TICKET
 from harness.environment.database import Database
 from harness.environment.embedded import _binaries
-from harness.load.firing import Crew
-from harness.load.patterns import Keys, Pattern
+from harness.load.crew import Crew
+from harness.load.pattern import Keys, Pattern
 from harness.options import Options
 from harness.targets.sql import _WARM_UPS, SqlTarget
 

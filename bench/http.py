@@ -26,8 +26,10 @@ from harness.environment.database import Database, Template
 from harness.environment.embedded import EmbeddedServer
 from harness.environment.postgrest import PostgREST, SupabaseRoles, Token
 from harness.environment.servers import connect
-from harness.load.firing import Crew, clock
-from harness.load.patterns import Burst, Keys
+from harness.load.crew import Crew
+from harness.load.firing import clock
+from harness.load.pattern import Keys
+from harness.load.patterns import Burst
 from harness.targets.http import HttpOptions, HttpTarget, open_http
 
 CLIENTS = 10

@@ -10,8 +10,8 @@ from bench._support import opened
 from harness.contracts.contract import Effect, Outcome
 from harness.contracts.scan_ticket import SCAN_TICKET
 from harness.history import History, Log
-from harness.load.firing import without_collections
-from harness.load.patterns import LATE
+from harness.load.crew import without_collections
+from harness.load.pattern import LATE
 from harness.targets.sql import SqlTarget
 from harness.verdict import thresholds
 from harness.verdict.judge import judge_history

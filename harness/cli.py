@@ -8,7 +8,7 @@ import shutil
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Set
 from contextlib import contextmanager
 from dataclasses import replace
 from enum import Enum
@@ -21,6 +21,8 @@ import click
 
 import harness
 from harness.errors import ExitStatus, HarnessError, UsageError
+from harness.load import patterns
+from harness.load.pattern import PATTERNS
 from harness.options import OPTIONS, Option, Options, resolve
 from harness.records import Record, check_path
 from harness.records import read as read_record
@@ -38,30 +40,16 @@ class Shown(Enum):
     FIGURES = "every figure"
 
 
-PATTERNS = ("burst", "race", "arrivals", "rescan", "unknown")
+_TABLE = (*OPTIONS, *patterns.options())
 
-
-_OF_A_LOAD = frozenset({"profile", "clients", "duration", "pause", "rounds", "pool_size", "timeout"})
+_OF_A_LOAD = frozenset({"profile", "pool_size", "timeout", *(option.name for option in patterns.options())})
 """Options that an exploration has no use for."""
-
 
 _OF_CONTRACTS = frozenset({"contract", "invariants", "http", "postgrest", "postgrest_image", "db_pool"})
 """Options that a scenario has no use for."""
 
 _OF_A_CALL = _OF_A_LOAD | {"contract", "invariants", "record", "http", "postgrest", "postgrest_image", "db_pool"}
 """Options that applying files has no use for."""
-
-_OF_PATTERNS = {
-    "rate": {"arrivals"},
-    "duplicates": {"arrivals"},
-    "distribution": {"arrivals"},
-    "calls": {"burst", "rescan", "unknown"},
-    "duration": {"burst", "arrivals"},
-    "pause": {"burst"},
-    "rounds": {"race"},
-    "profile": {"burst", "race"},
-}
-"""The patterns that have a use for an option."""
 
 
 def _shown_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -89,8 +77,8 @@ _SHOWN = "harness.shown"
 
 def _options(command: Callable[..., Any], *, without: Set[str] = frozenset()) -> Callable[..., Any]:
     command = _shown_options(command)
-    for option in reversed([option for option in OPTIONS if option.name not in without]):
-        default = "" if option.default in (None, (), False) else f"  [default: {_joined(option.default)}]"
+    for option in reversed([option for option in _TABLE if option.name not in without]):
+        default = f"  [default: {option.default}]" if option.default else ""
         command = click.option(
             option.flag,
             option.name,
@@ -103,11 +91,8 @@ def _options(command: Callable[..., Any], *, without: Set[str] = frozenset()) ->
 def _how(option: Option) -> dict[str, Any]:
     if option.switch:
         return {"is_flag": True, "flag_value": "yes", "default": None}
-    return {"multiple": option.repeatable, "metavar": option.metavar}
-
-
-def _joined(default: Any) -> str:
-    return " ".join(str(d) for d in default) if isinstance(default, tuple) else str(default)
+    metavar = f"[{'|'.join(option.kind.words)}]" if option.kind.words else option.kind.metavar
+    return {"multiple": option.repeatable, "metavar": metavar}
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -122,63 +107,41 @@ def main() -> None:
         sys.path.insert(0, here)  # a contract of one's own may lie here, where pytest finds it too
 
 
-@main.command()
+@main.command(epilog="\b\nPatterns:\n" + "\n".join(f"  {name:<9} {each.summary()}" for name, each in PATTERNS.items()))
 @click.option(
     "--pattern",
-    "patterns",
+    "chosen",
     multiple=True,
-    type=click.Choice(PATTERNS),
+    type=click.Choice(list(PATTERNS)),
     help="only this pattern; repeatable; default: those of the profile",
 )
-@click.option("--rate", type=click.FloatRange(min=0, min_open=True), help="arrivals per second  [default: 100]")
-@click.option(
-    "--duplicates", type=click.FloatRange(0, 1, max_open=True), help="share of arrivals that repeat a key  [default: 0]"
-)
-@click.option("--distribution", type=click.Choice(("poisson", "constant")), help="of the arrivals  [default: poisson]")
-@click.option("--calls", type=click.IntRange(min=1), help="calls per client of burst, rescan and unknown")
 @click.option("--http-url", metavar="URL", help="scan real tickets through this API instead of booting a server")
 @click.option("--tickets", type=click.Path(path_type=Path), metavar="FILE", help="their ids (JSON), for --http-url")
 @click.option("--yes", is_flag=True, help="do not ask before real tickets are scanned")
 @_options
-def run(
-    patterns: tuple[str, ...],
-    rate: float | None,
-    duplicates: float | None,
-    distribution: str | None,
-    calls: int | None,
-    http_url: str | None,
-    tickets: Path | None,
-    yes: bool,
-    **given: Any,
-) -> None:
+def run(chosen: tuple[str, ...], http_url: str | None, tickets: Path | None, yes: bool, **given: Any) -> None:
     """Boot a server, run the profile's patterns, print the verdict.
 
     With --http-url or --tickets: burst and race against an API that is there, with real tickets.
     """
     with _guarded():
-        options = resolve(given, {})
-        of_arrivals = _without_none(rate=rate, duplicates=duplicates, distribution=distribution)
-        of_others = _without_none(calls=calls)
-        said = {*of_arrivals, *of_others, *(name for name, value in given.items() if value)}
+        options = resolve(given, {}, of_patterns=patterns.options())
+        said = {name for name, value in given.items() if value}
         if http_url is not None or tickets is not None:
-            if unused := sorted(said - _OF_STAGING | {"pattern"} if patterns else said - _OF_STAGING):
+            if unused := sorted((said | {"pattern"} if chosen else said) - _OF_STAGING):
                 flag = "--" + unused[0].replace("_", "-")
                 raise UsageError(f"{flag} is not for --http-url and --tickets.", next_step="leave it out")
             _staging(http_url, tickets, options, yes=yes)
         if yes:
             raise UsageError("--yes is for --http-url and --tickets.", next_step="leave it out")
-        _check_used(said, patterns, options)
+        patterns.check_used(said, chosen, options.profile)
         from harness.run import Harness, open_harness
 
         def runs(harness_: Harness) -> None:
-            targets = ("sql", "http") if options.http else ("sql",)
-            for target in targets:
-                for name in patterns:
-                    plan = of_arrivals if name == "arrivals" else {} if name == "race" else of_others
-                    getattr(harness_, name)(target=target, **plan)
-                if not patterns:
-                    for pattern in harness_.profile():
-                        harness_.run(pattern, target)
+            plans = [PATTERNS[name].of(options.profile, options.load) for name in chosen] or harness_.profile()
+            for target in ("sql", "http") if options.http else ("sql",):
+                for plan in plans:
+                    harness_.run(plan, target)
             if options.http:
                 from harness.experiments.overhead import compare
 
@@ -199,7 +162,7 @@ def run(
 def compare(pairs: int, seconds: float, **given: Any) -> None:
     """Measure what PostgREST adds: blocks by SQL and by HTTP in turn, then races by both doors."""
     with _guarded():
-        options = resolve(given | {"http": "yes"}, {})
+        options = resolve(given | {"http": "yes"}, {}, of_patterns=patterns.options())
         from harness.experiments.overhead import compare
         from harness.run import open_harness
 
@@ -221,7 +184,7 @@ def compare(pairs: int, seconds: float, **given: Any) -> None:
 def overload(pool_timeout: float, **given: Any) -> None:
     """Race more clients than PostgREST has connections, and ask the database what became of every call."""
     with _guarded():
-        options = resolve(given | {"http": "yes"}, {})
+        options = resolve(given | {"http": "yes"}, {}, of_patterns=patterns.options())
         from harness.experiments.overload import overload
         from harness.run import open_harness
 
@@ -355,35 +318,12 @@ def _staging(http_url: str | None, tickets: Path | None, options: Options, *, ye
     sys.exit(record.exit_status)
 
 
-_OF_PROFILES = frozenset({"profile", "duration", "pause", "rounds"})
-
 _OF_STAGING = frozenset({"clients", "pause", "timeout", "contract", "record"})
-
-
-def _check_used(given: Set[str], patterns: Sequence[str], options: Options) -> None:
-    """Raises UsageError for an option of the command line that would change nothing."""
-    for name, users in _OF_PATTERNS.items():
-        used = users & set(patterns) if patterns else name in _OF_PROFILES
-        if name in given and not used:
-            raise UsageError(
-                f"--{name} is for --pattern {' or '.join(sorted(users))}.", next_step="add the pattern, or leave it out"
-            )
-    if {"calls", "duration"} <= given and "arrivals" not in patterns:
-        raise UsageError("--calls and --duration both say when a burst ends.", next_step="give one of them")
-    if patterns and options.profile == "soak":
-        raise UsageError(
-            "The profile soak is a burst and a race side by side, and takes no --pattern.",
-            next_step="leave --pattern out, or give --profile quick or seed",
-        )
 
 
 def _given(options: Options, *names: str) -> dict[str, Any]:
     """Those of the options that were given: where they were not, the callee has defaults of its own."""
-    return _without_none(**{name: getattr(options, name) for name in names})
-
-
-def _without_none(**values: Any) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if value is not None}
+    return {name: options.load[name] for name in names if name in options.load}
 
 
 def _finish(record: Record, options: Options) -> None:

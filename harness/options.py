@@ -1,13 +1,15 @@
 """The options, read once into a frozen value. Command line beats environment beats ini file beats default.
 
-Both faces take their options from the table here, so they cannot differ.
+Both faces take their options from the table here, and those of patterns from the patterns (`harness.load.patterns`), so
+they cannot differ.
 """
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +30,8 @@ class Options:
     contract: str = "scan_ticket"
     invariants: tuple[Path, ...] = ()
     profile: str = "quick"
-    clients: int | None = None
-    duration: float | None = None
-    pause: float | None = None
-    rounds: int | None = None
+    load: Mapping[str, Any] = field(default_factory=dict)
+    """The options of patterns that were given, by name; the patterns themselves say which there are."""
     pool_size: int | None = None
     timeout: float = 10.0
     record: Path | None = None
@@ -42,70 +42,63 @@ class Options:
 
 
 @dataclass(frozen=True, slots=True)
+class Kind:
+    """What values an option takes, given as text or by a Python caller."""
+
+    read: Callable[[str], Any]
+    """Raises ValueError for a text that is none."""
+    metavar: str
+    fits: Callable[[Any], bool] = lambda value: True  # noqa: ARG005
+    words: tuple[str, ...] = ()
+    """The only ones there are; empty: as many as you like."""
+
+    def check(self, name: str, value: Any) -> None:
+        """Raises UsageError for a value that cannot be meant."""
+        if not self.fits(value):
+            next_step = f"give {' or '.join(self.words)}" if self.words else f"give another --{_flag(name)}"
+            raise UsageError(f"{name} is {value}, which is no {self.metavar.lower()}.", next_step=next_step)
+
+
+@dataclass(frozen=True, slots=True)
 class Option:
     """One row of the table: how an option is named, read and explained."""
 
     name: str
-    convert: Callable[[str], Any]
+    kind: Kind
     help: str
-    metavar: str
     repeatable: bool = False
     switch: bool = False
     """On the command line its name alone turns it on."""
+    default: str = ""
+    """As help shows it."""
 
     @property
     def flag(self) -> str:
-        return "--" + self.name.replace("_", "-")
+        return f"--{_flag(self.name)}"
 
     @property
     def variable(self) -> str:
         """Its environment variable; a repeatable one holds several values as PATH does."""
         return "HARNESS_" + self.name.upper()
 
-    @property
-    def default(self) -> Any:
-        return next(field.default for field in fields(Options) if field.name == self.name)
-
     def read(self, text: str, source: str) -> Any:
         """The value of `text`. Raises UsageError that names the source."""
         try:
-            return self.convert(text)
-        except ValueError as error:
-            raise UsageError(
-                f"{source} is {text!r}, which is no {self.metavar.lower()}.", next_step=f"see {self.flag} in --help"
-            ) from error
+            value = self.kind.read(text)
+            if self.kind.fits(value):
+                return value
+        except ValueError:
+            pass
+        words = self.kind.words
+        next_step = f"give {' or '.join(words)}" if words else f"see {self.flag} in --help"
+        raise UsageError(f"{source} is {text!r}, which is no {self.kind.metavar.lower()}.", next_step=next_step)
+
+
+def _flag(name: str) -> str:
+    return name.replace("_", "-")
 
 
 PROFILES = ("quick", "seed", "soak")
-
-
-def _one_of(*words: str) -> Callable[[str], str]:
-    def convert(text: str) -> str:
-        if text not in words:
-            raise ValueError(text)
-        return text
-
-    return convert
-
-
-def _profile(text: str) -> str:
-    if text not in PROFILES:
-        raise ValueError(text)
-    return text
-
-
-def _positive_int(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise ValueError(text)
-    return value
-
-
-def _positive(text: str) -> float:
-    value = float(text)
-    if not 0 < value < float("inf"):
-        raise ValueError(text)
-    return value
 
 
 def _yes(text: str) -> bool:
@@ -115,35 +108,68 @@ def _yes(text: str) -> bool:
     return known[text.lower()]
 
 
-def _not_negative(text: str) -> float:
-    value = float(text)
-    if not 0 <= value < float("inf"):
+def _whole(text: str) -> int:
+    # int() takes "1_0" and "٣", which nobody means.
+    if not text.strip().isascii() or "_" in text:
         raise ValueError(text)
-    return value
+    return int(text)
+
+
+FILE = Kind(Path, "PATH")
+YES = Kind(_yes, "YES OR NO", lambda value: isinstance(value, bool))
+POSITIVE_INT = Kind(_whole, "POSITIVE INTEGER", lambda value: type(value) is int and value >= 1)
+POSITIVE = Kind(float, "POSITIVE NUMBER", lambda value: _number(value) and 0 < value < math.inf)
+NOT_NEGATIVE = Kind(float, "NUMBER FROM 0", lambda value: _number(value) and 0 <= value < math.inf)
+SHARE = Kind(float, "SHARE FROM 0 TO BELOW 1", lambda value: _number(value) and 0 <= value < 1)
+
+
+def _number(value: Any) -> bool:
+    return type(value) in (int, float)
+
+
+def _named(metavar: str) -> Kind:
+    return Kind(str, metavar)
+
+
+def one_of(*words: str, metavar: str) -> Kind:
+    """The kind of an option that takes one of some words."""
+    return Kind(str, metavar, lambda value: value in words, words)
+
+
+def _option(name: str, kind: Kind, help: str, **how: bool) -> Option:
+    """A row for a field of `Options`, whose default is the field's."""
+    [found] = [each for each in fields(Options) if each.name == name]
+    default = found.default
+    shown = " ".join(map(str, default)) if isinstance(default, tuple) else str(default)
+    return Option(name, kind, help, default="" if default in (None, (), False) else shown, **how)
 
 
 OPTIONS: tuple[Option, ...] = (
-    Option("server", str, "auto, container, embedded, or a DSN", "SERVER"),
-    Option("postgres_image", str, "image for the container", "IMAGE"),
-    Option("migrations", Path, "file, or folder of *.sql; repeatable", "PATH", repeatable=True),
-    Option("seed", Path, "file or folder applied after the migrations; repeatable", "PATH", repeatable=True),
-    Option("platform", _one_of("auto", "supabase", "none"), "what the migrations were written for", "PLATFORM"),
-    Option("default_privileges", _one_of("open", "closed"), "of Supabase's API roles on public", "OPEN OR CLOSED"),
-    Option("apply_timeout", _positive, "seconds that one file may take", "POSITIVE NUMBER"),
-    Option("contract", str, "a shipped contract, or module:attribute", "NAME"),
-    Option("invariants", Path, "more queries that must return no row; repeatable", "PATH", repeatable=True),
-    Option("profile", _profile, "quick, seed or soak", "PROFILE"),
-    Option("clients", _positive_int, "concurrent clients", "POSITIVE INTEGER"),
-    Option("duration", _positive, "seconds of a burst", "POSITIVE NUMBER"),
-    Option("pause", _not_negative, "seconds after each call of a burst", "NUMBER FROM 0"),
-    Option("rounds", _positive_int, "rounds of a race", "POSITIVE INTEGER"),
-    Option("pool_size", _positive_int, "a pool of so many connections between clients and server", "POSITIVE INTEGER"),
-    Option("timeout", _positive, "seconds after which a call is cancelled", "POSITIVE NUMBER"),
-    Option("record", Path, "write the record (JSON) there", "PATH"),
-    Option("http", _yes, "repeat each pattern through PostgREST, and compare", "YES OR NO", switch=True),
-    Option("postgrest", str, "the PostgREST binary [default: .postgrest, PATH, node_modules]", "FILE"),
-    Option("postgrest_image", str, "image of PostgREST beside a container", "IMAGE"),
-    Option("db_pool", _positive_int, "PostgREST's connections to the database", "POSITIVE INTEGER"),
+    _option("server", _named("SERVER"), "auto, container, embedded, or a DSN"),
+    _option("postgres_image", _named("IMAGE"), "image for the container"),
+    _option("migrations", FILE, "file, or folder of *.sql; repeatable", repeatable=True),
+    _option("seed", FILE, "file or folder applied after the migrations; repeatable", repeatable=True),
+    _option(
+        "platform",
+        one_of("auto", "supabase", "none", metavar="PLATFORM"),
+        "what the migrations were written for",
+    ),
+    _option(
+        "default_privileges",
+        one_of("open", "closed", metavar="OPEN OR CLOSED"),
+        "of Supabase's API roles on public",
+    ),
+    _option("apply_timeout", POSITIVE, "seconds that one file may take"),
+    _option("contract", _named("NAME"), "a shipped contract, or module:attribute"),
+    _option("invariants", FILE, "more queries that must return no row; repeatable", repeatable=True),
+    _option("profile", one_of(*PROFILES, metavar="PROFILE"), "quick, seed or soak"),
+    _option("pool_size", POSITIVE_INT, "a pool of so many connections between clients and server"),
+    _option("timeout", POSITIVE, "seconds after which a call is cancelled"),
+    _option("record", FILE, "write the record (JSON) there"),
+    _option("http", YES, "repeat each pattern through PostgREST, and compare", switch=True),
+    _option("postgrest", _named("FILE"), "the PostgREST binary [default: .postgrest, PATH, node_modules]"),
+    _option("postgrest_image", _named("IMAGE"), "image of PostgREST beside a container"),
+    _option("db_pool", POSITIVE_INT, "PostgREST's connections to the database"),
 )
 
 
@@ -151,26 +177,36 @@ def resolve(
     command_line: Mapping[str, str | Sequence[str] | None],
     ini: Mapping[str, str | Sequence[str] | None],
     environment: Mapping[str, str] | None = None,
+    of_patterns: Sequence[Option] = (),
 ) -> Options:
     """The options from their sources. Raises UsageError for a value that cannot be read."""
     environment = os.environ if environment is None else environment
-    values: dict[str, Any] = {}
-    for option in OPTIONS:
-        sources: tuple[tuple[str, str | Sequence[str] | None], ...] = (
-            (option.flag, command_line.get(option.name)),
-            (option.variable, environment.get(option.variable)),
-            (f"harness_{option.name}", ini.get(option.name)),
-        )
-        for source, given in sources:
-            if source == option.flag and given is not None and "" in (given if option.repeatable else (given,)):
-                raise UsageError(f"{option.flag} is empty.", next_step="give it a value, or leave it out")
-            if not given:
-                continue
-            if option.repeatable:
-                texts = given.split(os.pathsep) if isinstance(given, str) else given
-                values[option.name] = tuple(option.read(text, source) for text in texts)
-            else:
-                assert isinstance(given, str)
-                values[option.name] = option.read(given, source)
-            break
-    return Options(**values)
+    values = {option.name: value for option in OPTIONS for value in _given(option, command_line, ini, environment)}
+    load = {option.name: value for option in of_patterns for value in _given(option, command_line, ini, environment)}
+    return Options(**values, load=load)
+
+
+def _given(
+    option: Option,
+    command_line: Mapping[str, str | Sequence[str] | None],
+    ini: Mapping[str, str | Sequence[str] | None],
+    environment: Mapping[str, str],
+) -> Iterator[Any]:
+    """The value of the option from the nearest source that has one; nothing where none has."""
+    sources: tuple[tuple[str, str | Sequence[str] | None], ...] = (
+        (option.flag, command_line.get(option.name)),
+        (option.variable, environment.get(option.variable)),
+        (f"harness_{option.name}", ini.get(option.name)),
+    )
+    for source, given in sources:
+        if source == option.flag and given is not None and "" in (given if option.repeatable else (given,)):
+            raise UsageError(f"{option.flag} is empty.", next_step="give it a value, or leave it out")
+        if not given:
+            continue
+        if option.repeatable:
+            texts = given.split(os.pathsep) if isinstance(given, str) else given
+            yield tuple(option.read(text, source) for text in texts)
+        else:
+            assert isinstance(given, str)
+            yield option.read(given, source)
+        return

@@ -26,7 +26,8 @@ import pytest
 from _pytest.fixtures import TopRequest
 
 from harness.errors import HarnessError
-from harness.options import OPTIONS, Option, Options, resolve
+from harness.load import patterns
+from harness.options import FILE, OPTIONS, Option, Options, resolve
 from harness.signals import ended_by, ending
 
 if TYPE_CHECKING:
@@ -36,13 +37,15 @@ if TYPE_CHECKING:
     from harness.run import Harness
     from harness.scenarios.reader import Scenario
 
+_TABLE = (*OPTIONS, *patterns.options())
+
 _OPTIONS = pytest.StashKey[Options]()
 _RUNS = pytest.StashKey[list[dict[str, Any]]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("harness", "database-level concurrency harness")
-    for option in OPTIONS:
+    for option in _TABLE:
         group.addoption(
             f"--harness-{option.flag[2:]}",
             dest=f"harness_{option.name}",
@@ -63,14 +66,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def _how(option: Option) -> dict[str, Any]:
     if option.switch:
         return {"action": "store_const", "const": "yes"}
-    return {"action": "append" if option.repeatable else "store", "metavar": option.metavar}
+    return {"action": "append" if option.repeatable else "store", "metavar": option.kind.metavar}
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    given = {option.name: config.getoption(f"harness_{option.name}") for option in OPTIONS}
-    ini = {option.name: _ini(config, option) for option in OPTIONS}
+    given = {option.name: config.getoption(f"harness_{option.name}") for option in _TABLE}
+    ini = {option.name: _ini(config, option) for option in _TABLE}
     try:
-        config.stash[_OPTIONS] = resolve(given, ini)
+        config.stash[_OPTIONS] = resolve(given, ini, of_patterns=patterns.options())
     except HarnessError as error:
         raise pytest.UsageError(_said(error)) from error
     config.addinivalue_line("markers", "harness_targets(*names): with --harness-http, only through these targets")
@@ -80,7 +83,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def _ini(config: pytest.Config, option: Option) -> Any:
     """What the ini file says; its paths are relative to it, wherever pytest is called."""
     found = config.getini(f"harness_{option.name}")
-    if not found or option.convert is not Path or config.inipath is None:
+    if not found or option.kind is not FILE or config.inipath is None:
         return found
     folder = config.inipath.parent
     return [str(folder / each) for each in found] if option.repeatable else str(folder / found)
@@ -302,7 +305,7 @@ def harness_database(_harness_session: _Session) -> Iterator[Database]:
 
 def _said(error: HarnessError) -> str:
     """The error, with options as they are spelled here."""
-    flags = "|".join(option.flag[2:] for option in OPTIONS)
+    flags = "|".join(option.flag[2:] for option in _TABLE)
 
     def spelled(text: str) -> str:
         return re.sub(rf"(?<!\S)--({flags})\b", r"--harness-\1", text)

@@ -33,20 +33,11 @@ from harness.environment.servers import (
 )
 from harness.errors import HarnessError, UsageError
 from harness.history import WARM_UP, History
-from harness.load.firing import INTERRUPTED, Crew, clock, without_collections
-from harness.load.patterns import (
-    CALIBRATION_CALLS,
-    LATE,
-    SHORT_PAUSE,
-    Arrivals,
-    Burst,
-    Keys,
-    Pattern,
-    Race,
-    Rescan,
-    Together,
-    Unknown,
-)
+from harness.load import patterns
+from harness.load.burst import CALIBRATION_CALLS, Burst
+from harness.load.crew import INTERRUPTED, Crew, without_collections
+from harness.load.firing import clock
+from harness.load.pattern import LATE, PATTERNS, Keys, Pattern
 from harness.options import Options
 from harness.records import AppliedFile, Record, RunRecord, Source, check_path
 from harness.signals import uninterrupted
@@ -172,51 +163,23 @@ class Harness:
         self._sql: SqlTarget | None = None
         """The target on a database of a run that was made: all are clones of one template."""
 
-    def burst(
-        self,
-        *,
-        clients: int | None = None,
-        duration: float | None = None,
-        calls: int | None = None,
-        pause: float | None = None,
-        target: str | None = None,
-    ) -> Result:
-        """Distinct keys, each client again and again; for `duration` seconds or `calls` per client."""
-        return self.run(self._burst(clients, duration, calls, pause), target)
+    def __getattr__(self, name: str) -> Callable[..., Result]:
+        """`harness.burst(...)`, `harness.race(...)` and so on: runs that pattern, with its settings by keyword.
 
-    def race(
-        self,
-        *,
-        clients: int | None = None,
-        rounds: int | None = None,
-        mixed: bool | None = None,
-        target: str | None = None,
-    ) -> Result:
-        """Clients released together on one key, many rounds; `mixed` varies the rounds."""
-        return self.run(self._race(clients, rounds, mixed), target)
+        `target` is the door that the calls go through. What is not given is as the options or the profile have it.
+        """
+        pattern = PATTERNS.get(name)
+        if pattern is None:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
-    def arrivals(
-        self,
-        *,
-        clients: int | None = None,
-        rate: float = 100.0,
-        duration: float | None = None,
-        distribution: str = "poisson",
-        duplicates: float = 0.0,
-        target: str | None = None,
-    ) -> Result:
-        """Open loop at `rate` calls per second, with a share of `duplicates`."""
-        wanted = _first(clients, self.options.clients, 10)
-        seconds = _first(duration, self.options.duration, 3.0)
-        return self.run(Arrivals(wanted, rate, seconds, distribution, duplicates), target)
+        def run(*, target: str | None = None, **given: Any) -> Result:
+            settings = [field.name for field in dataclasses.fields(pattern)]  # type: ignore[arg-type]
+            if unknown := [each for each in given if each not in settings]:
+                raise UsageError(f"{name} takes no {unknown[0]!r}.", next_step=f"give {', '.join(settings)} or target")
+            return self.run(pattern.of(self.options.profile, self.options.load, given), target)
 
-    def rescan(self, *, clients: int | None = None, calls: int = 10, target: str | None = None) -> Result:
-        """Keys that are used up, then called again."""
-        return self.run(Rescan(_first(clients, self.options.clients, 10), calls), target)
-
-    def unknown(self, *, clients: int | None = None, calls: int = 10, target: str | None = None) -> Result:
-        """Keys that were never created."""
-        return self.run(Unknown(_first(clients, self.options.clients, 10), calls), target)
+        run.__name__, run.__doc__ = name, pattern.__doc__
+        return run
 
     def explore(
         self,
@@ -275,37 +238,7 @@ class Harness:
 
     def profile(self) -> tuple[Pattern, ...]:
         """The patterns of the options' profile."""
-        options = self.options
-        if options.profile == "soak":
-            clients, duration = _first(options.clients, 50), _first(options.duration, 600.0)
-            pause = _first(options.pause, 0.1)
-            if pause < SHORT_PAUSE:
-                raise UsageError(
-                    f"A soak needs a pause of at least {SHORT_PAUSE:g} s, to know its tickets beforehand.",
-                    next_step=f"give --pause {SHORT_PAUSE:g}",
-                )
-            rounds = _first(options.rounds, max(int(duration), 1))
-            burst = Burst(clients, duration, pause=pause)
-            return (Together((burst, Race(min(clients, 10), rounds, pace=duration / rounds))),)
-        patterns: list[Pattern] = [self._burst(None, None, None, None), self._race(None, None, None)]
-        if options.profile == "quick":
-            clients = _first(options.clients, 10)
-            patterns += [Rescan(clients), Unknown(clients)]
-        return tuple(patterns)
-
-    def _burst(self, clients: int | None, duration: float | None, calls: int | None, pause: float | None) -> Burst:
-        seed = self.options.profile == "seed"
-        seconds = None if calls is not None else _first(duration, self.options.duration, 60.0 if seed else 3.0)
-        wait = _first(pause, self.options.pause, 0.1 if seed else 0.0)
-        return Burst(_first(clients, self.options.clients, 10), seconds, calls, wait)
-
-    def _race(self, clients: int | None, rounds: int | None, mixed: bool | None) -> Race:
-        seed = self.options.profile == "seed"
-        return Race(
-            _first(clients, self.options.clients, 10),
-            _first(rounds, self.options.rounds, 1 if seed else 100),
-            mixed=not seed if mixed is None else mixed,
-        )
+        return patterns.of_profile(self.options.profile, self.options.load)
 
     def run(self, pattern: Pattern, target: str | None = None) -> Result:
         """Run one pattern on a fresh database through `sql` or `http`, judge it, and keep its record.
@@ -416,7 +349,7 @@ class Harness:
             overlap=pattern.overlap,
             progress=None if progress is None else lambda calls: progress(pattern.name, calls, share_over()),
         )
-        seconds = _seconds(pattern)
+        seconds = pattern.seconds
 
         def share_over() -> float | None:
             return None if seconds is None else min((clock() - crew.started) / 1e9 / seconds, 1.0)
@@ -487,7 +420,7 @@ class Harness:
             RunRecord(
                 kind=pattern.name,
                 target=target.name,
-                plan=_plan(pattern) | {"pool_size": self.options.pool_size, "timeout": self.options.timeout},
+                plan=pattern.plan_values() | {"pool_size": self.options.pool_size, "timeout": self.options.timeout},
                 metrics=metrics,
                 overlap=overlapped,
                 findings=tuple(f if f.truth is Truth.HELD else dataclasses.replace(f, replay=replay) for f in findings),
@@ -543,26 +476,18 @@ class Harness:
 
     def _replay(self, pattern: Pattern, target: str) -> str:
         """The command that runs this pattern again, with every option that is not a default."""
-        which = ["--profile", "soak"] if isinstance(pattern, Together) else ["--pattern", pattern.name]
-        if isinstance(pattern, Arrivals):
-            which += ["--rate", f"{pattern.rate:g}", "--duplicates", f"{pattern.duplicates:g}"]
-            which += ["--distribution", pattern.distribution]
-        if isinstance(pattern, (Burst, Rescan, Unknown)) and pattern.calls is not None:
-            which += ["--calls", str(pattern.calls)]
-        if isinstance(pattern, Race) and not pattern.mixed:
-            which += ["--profile", "seed"]  # its race is a plain one
-        given = self._given(**_overrides(pattern), http=target == "http", pool_size=self.options.pool_size)
-        return shlex.join(["harness", "run", *which, *given])
+        given = self._given(http=target == "http", pool_size=self.options.pool_size)
+        return shlex.join(["harness", "run", *pattern.words(), *given])
 
     def _given(self, **of_a_load: Any) -> list[str]:
         """The options that are not a default, as words of a command; those that belong to a load as they are given."""
-        nothing = dict.fromkeys(("clients", "duration", "pause", "rounds", "pool_size"))
-        values: dict[str, Any] = {"profile": "quick", "record": None, "http": False, **nothing, **of_a_load}
+        values: dict[str, Any] = {"profile": "quick", "record": None, "http": False, "load": {}, "pool_size": None}
+        values |= of_a_load
         given = dataclasses.replace(self.options, **values)
         words: list[str] = []
         for field in dataclasses.fields(Options):
             value = getattr(given, field.name)
-            if value == field.default or value is None:
+            if field.name == "load" or value == field.default or value is None:
                 continue
             name = "--" + field.name.replace("_", "-")
             if value is True:
@@ -591,31 +516,6 @@ def open_harness(options: Options, progress: Progress | None = None) -> Iterator
             stack.enter_context(SupabaseRoles(server))
         stack.enter_context(template)
         yield Harness(options, contract, server, template, progress)
-
-
-def _seconds(pattern: Pattern) -> float | None:
-    """How long a pattern takes, where that is planned."""
-    found: float | None = getattr(pattern.parts[0] if isinstance(pattern, Together) else pattern, "duration", None)
-    return found
-
-
-def _first(*values: Any) -> Any:
-    return next(value for value in values if value is not None)
-
-
-def _plan(pattern: Pattern) -> dict[str, Any]:
-    if isinstance(pattern, Together):
-        return {"parts": [{"pattern": part.name} | _plan(part) for part in pattern.parts]}
-    assert dataclasses.is_dataclass(pattern)
-    assert not isinstance(pattern, type)
-    return dataclasses.asdict(pattern)
-
-
-def _overrides(pattern: Pattern) -> dict[str, Any]:
-    parts = pattern.parts if isinstance(pattern, Together) else (pattern,)
-    numbers = ("duration", "pause", "rounds")
-    found = {name: getattr(part, name) for part in parts for name in numbers if hasattr(part, name)}
-    return {"clients": parts[0].clients} | dict.fromkeys(numbers) | found
 
 
 def _answers(database: Database) -> bool:

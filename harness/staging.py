@@ -28,8 +28,10 @@ from harness.environment.description import ServerDescription
 from harness.environment.postgrest import Token
 from harness.errors import UsageError
 from harness.history import History
-from harness.load.firing import Crew
-from harness.load.patterns import LATE, Burst, Keys, Pattern, Race
+from harness.load.burst import Burst
+from harness.load.crew import Crew
+from harness.load.pattern import LATE, Keys, Pattern
+from harness.load.race import Race
 from harness.records import Record, RunRecord
 from harness.targets.http import HttpTarget
 from harness.verdict import invariants, thresholds
@@ -166,7 +168,7 @@ def _run(
     return RunRecord(
         kind=pattern.name,
         target=target.name,
-        plan=dataclasses.asdict(pattern) | {"timeout": timeout},  # type: ignore[call-overload]
+        plan=pattern.plan_values() | {"timeout": timeout},
         metrics=metrics,
         overlap=None,
         findings=tuple(dataclasses.replace(f, location=Location(function=contract.function.name)) for f in findings),

@@ -20,6 +20,7 @@ from harness.contracts.contract import Contract
 from harness.environment.database import Database, Template
 from harness.environment.embedded import EmbeddedServer
 from harness.environment.servers import Server, connect
+from harness.load import patterns
 from harness.options import Options
 from harness.run import Harness
 
@@ -65,7 +66,8 @@ def make_harness(server: EmbeddedServer, template: Template) -> Iterator[MakeHar
             **options: object,
         ) -> Harness:
             """`more` are migrations applied after the others."""
-            wanted = replace(Options(migrations=(*migrations, *more), seed=tuple(seed)), **options)  # type: ignore[arg-type]
+            load = {option.name: options.pop(option.name) for option in patterns.options() if option.name in options}
+            wanted = replace(Options(migrations=(*migrations, *more), seed=tuple(seed), load=load), **options)  # type: ignore[arg-type]
             shipped = on is None and wanted.migrations == (MIGRATIONS,) and wanted.seed == (SEED,)
             built = template if shipped else stack.enter_context(Template(on or server, wanted.migrations, wanted.seed))
             return Harness(wanted, contract or contracts.load(wanted.contract), on or server, built)

@@ -10,8 +10,8 @@ from typing import Any
 from harness.contracts.contract import Contract, Effect, KeyHistory, Operation, Outcome
 from harness.contracts.scan_ticket import SCAN_TICKET
 from harness.history import NEVER, History
-from harness.load.firing import Crew
-from harness.load.patterns import Keys, Pattern
+from harness.load.crew import Crew
+from harness.load.pattern import Keys, Pattern
 from harness.targets.memory import MemoryTarget
 from harness.verdict import thresholds
 from harness.verdict.findings import Finding

@@ -27,8 +27,10 @@ from harness.environment.database import Database
 from harness.environment.postgrest import PostgREST
 from harness.errors import UsageError
 from harness.history import WARM_UP, History
-from harness.load.firing import Crew
-from harness.load.patterns import CALIBRATION_CALLS, KEYS_MARGIN, Burst, Keys, Pattern, Race
+from harness.load.burst import CALIBRATION_CALLS, KEYS_MARGIN, Burst
+from harness.load.crew import Crew
+from harness.load.pattern import Keys, Pattern
+from harness.load.race import Race
 from harness.records import RunRecord
 from harness.run import Harness
 from harness.targets.http import PARTS, HttpOptions, HttpTarget, ServerClock, open_http

@@ -10,8 +10,9 @@ from contextlib import closing
 from dataclasses import asdict
 
 from harness.errors import UsageError
-from harness.load.firing import Crew
-from harness.load.patterns import LATE, Keys, Race
+from harness.load.crew import Crew
+from harness.load.pattern import LATE, Keys
+from harness.load.race import Race
 from harness.records import RunRecord
 from harness.run import Harness
 from harness.targets.http import HttpOptions, open_http

@@ -13,7 +13,8 @@ import pytest
 from harness.contracts.contract import Effect, Outcome
 from harness.contracts.scan_ticket import SCAN_TICKET
 from harness.history import NEVER, WARM_UP, History, Log
-from harness.load.firing import Client, Crew, Job, fire
+from harness.load.crew import Client, Crew
+from harness.load.firing import Job, fire
 from harness.load.patterns import Burst
 from harness.targets.memory import MemoryTarget
 from tests.histories import Gate, play

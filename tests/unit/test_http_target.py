@@ -21,8 +21,9 @@ from harness.contracts.contract import Effect, Outcome
 from harness.contracts.scan_ticket import SCAN_TICKET
 from harness.environment.postgrest import Token
 from harness.errors import HarnessError, UsageError
-from harness.load.firing import Crew
-from harness.load.patterns import Burst, Keys
+from harness.load.crew import Crew
+from harness.load.pattern import Keys
+from harness.load.patterns import Burst
 from harness.targets import http, http_wire
 from harness.targets.http import HttpTarget
 from tests.local_server import CUT, HANG, Answer, LocalServer, answer, answering

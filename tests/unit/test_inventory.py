@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from harness import contracts
-from harness.load.patterns import Burst, Pattern, Race, Rescan, Unknown
+from harness.load.pattern import Pattern
+from harness.load.patterns import Burst, Race, Rescan, Unknown
 from harness.verdict.findings import Truth, truth_of
 from tests.histories import findings, play
 from tests.inventory import INVENTORY, STOCK

@@ -15,7 +15,9 @@ import pytest
 
 from harness.contracts.contract import BROKEN_ANSWER
 from harness.contracts.scan_ticket import SCAN_TICKET
-from harness.load.patterns import Arrivals, Burst, Pattern, Race, Rescan, Together, Unknown
+from harness.load.pattern import Pattern
+from harness.load.patterns import Arrivals, Burst, Race, Rescan, Unknown
+from harness.load.side_by_side import SideBySide
 from harness.targets.memory import SqlError
 from harness.verdict.findings import Truth, truth_of
 from tests.histories import Function, Gate, answer, findings, history, play
@@ -32,7 +34,7 @@ RIGHT_PATTERNS: tuple[Pattern, ...] = (
     Race(CALLERS, 60),
     RESCAN,
     Arrivals(CALLERS, rate=500, duration=0.2, duplicates=0.2),
-    Together((Burst(2, calls=20), Race(2, 20))),
+    SideBySide((Burst(2, calls=20), Race(2, 20))),
 )
 
 

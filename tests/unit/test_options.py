@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from harness.errors import ExitStatus, UsageError
-from harness.options import OPTIONS, Options, resolve
+from harness.load import patterns
+from harness.options import OPTIONS, Options
+from harness.options import resolve as resolve_them
 
 SAMPLES = {
     "server": ("embedded", "embedded"),
@@ -23,6 +25,10 @@ SAMPLES = {
     "duration": ("1.5", 1.5),
     "pause": ("0", 0.0),
     "rounds": ("3", 3),
+    "rate": ("2.5", 2.5),
+    "duplicates": ("0", 0.0),
+    "distribution": ("constant", "constant"),
+    "calls": ("4", 4),
     "pool_size": ("4", 4),
     "timeout": ("0.5", 0.5),
     "record": ("r.json", Path("r.json")),
@@ -31,17 +37,28 @@ SAMPLES = {
     "postgrest_image": ("postgrest:1", "postgrest:1"),
     "db_pool": ("4", 4),
 }
+OF_PATTERNS = patterns.options()
+
+
+def resolve(*sources: Any) -> Options:
+    return resolve_them(*sources, OF_PATTERNS)
+
+
+def value_of(options: Options, name: str) -> Any:
+    return options.load[name] if name in {each.name for each in OF_PATTERNS} else getattr(options, name)
+
+
 REPEATABLE = [option.name for option in OPTIONS if option.repeatable]
 
 
 def test_every_option_has_a_sample_here() -> None:
     """A new option is tested as the others are."""
-    assert set(SAMPLES) | set(REPEATABLE) == {option.name for option in OPTIONS}
+    assert set(SAMPLES) | set(REPEATABLE) == {option.name for option in (*OPTIONS, *OF_PATTERNS)}
 
 
 def test_every_option_is_a_field_and_every_field_an_option() -> None:
     """The table and the value it fills cannot differ."""
-    assert {option.name for option in OPTIONS} == set(Options.__dataclass_fields__)
+    assert {option.name for option in OPTIONS} == set(Options.__dataclass_fields__) - {"load"}
 
 
 def test_nothing_given_is_the_default() -> None:
@@ -54,7 +71,7 @@ def test_each_source_alone_gives_the_value(name: str) -> None:
     """An option can be given on the command line, in the environment and in the ini file."""
     text, value = SAMPLES[name]
     for sources in (({name: text}, {}, {}), ({}, {name: text}, {}), ({}, {}, {f"HARNESS_{name.upper()}": text})):
-        assert getattr(resolve(*sources), name) == value
+        assert value_of(resolve(*sources), name) == value
 
 
 @pytest.mark.parametrize(
@@ -66,7 +83,7 @@ def test_command_line_beats_environment_beats_ini_beats_default(
 ) -> None:
     """The nearest source wins."""
     variables = {} if environment is None else {"HARNESS_CLIENTS": environment}
-    assert resolve({"clients": command_line}, {"clients": ini}, variables).clients == clients
+    assert resolve({"clients": command_line}, {"clients": ini}, variables).load.get("clients") == clients
 
 
 @pytest.mark.parametrize("name", REPEATABLE)
@@ -93,6 +110,13 @@ def test_a_repeatable_option_holds_several_paths(name: str) -> None:
         ("pause", "-0.1"),
         ("pause", "nan"),
         ("rounds", "0"),
+        ("rounds", "1_0"),
+        ("rounds", "\u0663"),
+        ("rate", "0"),
+        ("duplicates", "1"),
+        ("duplicates", "-0.1"),
+        ("distribution", "uniform"),
+        ("calls", "0"),
         ("pool_size", "0"),
         ("timeout", "0"),
         ("profile", "fast"),

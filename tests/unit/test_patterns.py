@@ -12,8 +12,12 @@ import pytest
 
 from harness.contracts.scan_ticket import SCAN_TICKET
 from harness.errors import ExitStatus, UsageError
-from harness.load.firing import Crew
-from harness.load.patterns import Arrivals, Burst, Keys, Race, Rescan, Together, Unknown
+from harness.load import patterns
+from harness.load.crew import Crew
+from harness.load.pattern import PATTERNS, Keys, Pattern
+from harness.load.patterns import Arrivals, Burst, Race, Rescan, Unknown
+from harness.load.side_by_side import SideBySide
+from harness.options import PROFILES
 from harness.targets.memory import MemoryTarget
 from tests.histories import Gate, play
 
@@ -172,7 +176,7 @@ def test_a_rescan_asks_from_another_client() -> None:
         (Race(10, 5, mixed=False), 5, 5),
         (Rescan(3, 4), 12, 12),
         (Unknown(3, 4), 0, 0),
-        (Together((Burst(10, duration=1, pause=0.1), Race(5, 3, mixed=False))), 113, 113),
+        (SideBySide((Burst(10, duration=1, pause=0.1), Race(5, 3, mixed=False))), 113, 113),
     ],
 )
 def test_a_plan_knows_how_many_fresh_keys_it_needs(pattern: Any, keys: int | None, at_1000_per_second: int) -> None:
@@ -195,7 +199,7 @@ def test_a_plan_knows_how_many_fresh_keys_it_needs(pattern: Any, keys: int | Non
         (lambda: Race(0, 1), "clients is 0"),
         (lambda: Race(2, 0), "rounds is 0"),
         (lambda: Arrivals(rate=0), "rate is 0"),
-        (lambda: Arrivals(distribution="normal"), "no distribution 'normal'"),
+        (lambda: Arrivals(distribution="normal"), "distribution is normal, which is no distribution"),
         (lambda: Arrivals(duplicates=1.0), "duplicates is 1.0"),
         (lambda: Rescan(0), "clients is 0"),
         (lambda: Unknown(1, 0), "calls is 0"),
@@ -206,3 +210,47 @@ def test_a_plan_with_wrong_numbers_is_wrong_usage(make: Any, says: str) -> None:
     with pytest.raises(UsageError, match=says) as caught:
         make()
     assert caught.value.exit_status is ExitStatus.USAGE
+
+
+@pytest.mark.parametrize("kind", PATTERNS.values(), ids=PATTERNS)
+def test_a_pattern_made_from_nothing_has_its_own_defaults(kind: type[Pattern]) -> None:
+    """In every profile it can be made without a word, and knows the command that makes it again."""
+    for profile in PROFILES:
+        made = kind.of(profile, {})
+        words = dict(itertools.pairwise(made.words()))
+        assert words["--pattern"] == kind.name
+        assert words["--clients"] == str(made.clients)
+        told = {
+            option.name: option.read(words[option.flag], "") for option in patterns.options() if option.flag in words
+        }
+        assert kind.of(words.get("--profile", "quick"), told) == made or profile == "soak"
+
+
+@pytest.mark.parametrize(
+    ("given", "made"),
+    [
+        ([{}], Burst(10, duration=3.0)),
+        ([{"clients": 3, "rounds": 9, "pause": None}], Burst(3, duration=3.0)),
+        ([{"calls": 5}], Burst(10, calls=5)),
+        ([{"duration": 1.0}, {"calls": 5}], Burst(10, calls=5)),
+        ([{"calls": 5}, {"duration": 1.0}], Burst(10, duration=1.0)),
+        ([{"calls": 5, "duration": 1.0}], Burst(10, calls=5)),
+    ],
+)
+def test_the_last_word_on_when_a_burst_ends_wins(given: list[dict[str, Any]], made: Burst) -> None:
+    """Calls in place of seconds or the other way round, from the options and then by keyword."""
+    assert Burst.of("quick", *given) == made
+
+
+def test_the_original_load_test_is_the_profile_seed() -> None:
+    """Ten clients, 60 s, 0.1 s after each call; then ten on one ticket, once."""
+    assert patterns.of_profile("seed", {}) == (Burst(10, 60.0, pause=0.1), Race(10, 1, mixed=False))
+
+
+def test_a_soak_races_every_second_under_its_burst() -> None:
+    """Fifty clients for ten minutes, of whom the race takes ten more; or as is given."""
+    assert patterns.of_profile("soak", {}) == (SideBySide((Burst(50, 600.0, pause=0.1), Race(10, 600, pace=1.0))),)
+    given = {"clients": 4, "duration": 2.0, "rounds": 8}
+    assert patterns.of_profile("soak", given) == (SideBySide((Burst(4, 2.0, pause=0.1), Race(4, 8, pace=0.25))),)
+    with pytest.raises(UsageError, match=r"a pause of at least 0\.01 s"):
+        patterns.of_profile("soak", {"pause": 0.0})

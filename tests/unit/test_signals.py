@@ -10,7 +10,7 @@ from typing import NoReturn
 import pytest
 
 from harness import signals
-from harness.load.firing import Done
+from harness.load.crew import Done
 from harness.signals import ENDING, ended_by, ending, uninterrupted
 
 

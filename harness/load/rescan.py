@@ -1,0 +1,50 @@
+"""Rescan: what is answered once a key is used up."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from harness.contracts.contract import Contract
+from harness.load.crew import Client, Crew
+from harness.load.firing import TOGETHER, Jobs, Step, Waits
+from harness.load.pattern import Keys, Pattern, clients_setting, register, setting, targets_of
+from harness.options import POSITIVE_INT
+
+
+@register
+@dataclass(frozen=True, slots=True)
+class Rescan(Pattern):
+    """Every key is used up, then called again by another client, who must be told the true winner."""
+
+    name: ClassVar[str] = "rescan"
+    profiles: ClassVar[frozenset[str]] = frozenset({"quick"})
+
+    clients: int = clients_setting()
+    calls: int = setting(10, POSITIVE_INT, "calls per client")
+    """Keys per client."""
+
+    def fresh_keys(self, rate: float | None) -> int:
+        return self.clients * self.calls
+
+    def waits(self, client: int) -> Waits:
+        return Waits.OTHERS
+
+    def expected(self, contract: Contract) -> frozenset[str]:
+        return frozenset({contract.accepted, contract.repeated})
+
+    def prepare(self, crew: Crew, clients: Sequence[Client], keys: Keys) -> Jobs:
+        variants = len(crew.contract.variants)
+        (target,) = targets_of(clients)
+        encoded = [target.encode_key(key) for key in keys.fresh]
+
+        def jobs(client: Client) -> Generator[Step, None, None]:
+            for phase in range(crew.contract.capacity + 1):
+                # The same keys in every pass, each time from the next client.
+                whose = (client.number + phase) % self.clients
+                for number, key in enumerate(encoded[whose * self.calls : (whose + 1) * self.calls]):
+                    yield 0, key, number % variants, phase
+                yield TOGETHER
+
+        return jobs
