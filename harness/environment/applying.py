@@ -101,7 +101,7 @@ _CREATES = re.compile(
 )
 _QUOTED = re.compile(r'"([^"]+)"|function ([\w.]+)\(')
 _PLATFORM_SCHEMA = re.compile(
-    r'(?<![\w."])"?(?:' + "|".join(sorted(platforms.SCHEMAS | {"public"})) + r')"?(?:\s*\.|\s|$)', re.IGNORECASE
+    r'(?<![\w."])"?(?P<schema>' + "|".join(sorted(platforms.SCHEMAS | {"public"})) + r')"?(?:\s*\.|\s|$)', re.IGNORECASE
 )
 _PIECE = 1 << 18
 """Bytes of COPY data that are sent at once."""
@@ -461,31 +461,39 @@ class Applier:
         makes = re.match(r"(CREATE|ALTER)\b", text, re.I)
         if self.beyond and makes and (
             re.match(r"CREATE\s+PUBLICATION\s+\"?supabase_realtime", text, re.I)
-            or ((head := _PLATFORM_SCHEMA.search(text[:300])) and "public" not in head.group().lower())
+            or ((head := _PLATFORM_SCHEMA.search(text[:300])) and head["schema"].lower() != "public")
         ):  # fmt: skip
             self.notes["what a dump makes of the platform's own is there already"] += 1
             return True
         return False
 
     def _stand_in(self, error: psycopg.Error, text: str, name: str, again: Callable[..., bool]) -> bool:
+        """What a CREATE EXTENSION lacks: the right to, the version, its schema, the extension itself."""
         if isinstance(error, psycopg.errors.InsufficientPrivilege) and self.role is not None:
             with self._as_admin():
                 return again()
         if isinstance(error, psycopg.errors.InvalidParameterValue) and _VERSION.search(text):
-            return again(_VERSION.sub("", text))  # a version that this server has not
+            with self._as_admin():
+                return again(_VERSION.sub("", text))  # a version that this server has not
+        into = _INTO_SCHEMA.search(text)
+        if isinstance(error, psycopg.errors.InvalidSchemaName) and into and self.beyond:
+            # The real one brings its schema.
+            with self._as_admin():
+                self.connection.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(_unquoted(into[1]))))
+                return again(_VERSION.sub("", text))
         if name not in platforms.stand_ins():
             return False
         if isinstance(error, (psycopg.errors.FeatureNotSupported, psycopg.errors.UndefinedFile)):
             if name in self.stood_in:
                 return True
-            into = _INTO_SCHEMA.search(text)
             with self._as_admin():
                 platforms.run_stand_in(self.connection, name, _unquoted(into[1]) if into else None)
             self.stood_in.add(name)
             return True
-        if isinstance(error, psycopg.errors.UndefinedFunction) and platforms.stand_ins()[name].requires:
+        if "required extension" in str(error):
             with self._as_admin():
-                platforms.create_extension(self.connection, "pgcrypto", "extensions")
+                for required in platforms.stand_ins()[name].requires:
+                    platforms.create_extension(self.connection, required, "extensions" if self.beyond else None)
                 return again()
         return False
 

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import gc
+import io
 import secrets
+import tarfile
 import time
 import warnings
 from typing import TYPE_CHECKING
 
 import psycopg
 
-from harness.environment.own import Connection, own_dsn
+from harness.environment import platforms
+from harness.environment.own import CONNECT_TIMEOUT, Connection, own_dsn
 from harness.environment.servers import MAX_CONNECTIONS, Server
 from harness.errors import HarnessError
+from harness.sqltext import queries
 
 if TYPE_CHECKING:
     from testcontainers.community.postgres import PostgresContainer
 
 
 _START_TIMEOUT = 60.0
+
+_SQL = queries.own("harness.environment")
 
 
 class ContainerServer(Server):
@@ -61,6 +67,19 @@ class ContainerServer(Server):
                 next_step="try `docker run` with the image, or use --server embedded",
             ) from error
         self._await_ready(self._container)
+        self._bring_stand_ins(self._container)
+
+    def _bring_stand_ins(self, container: PostgresContainer) -> None:
+        """Put control and script files of the stand-ins among the image's own extensions, those that it lacks."""
+        with Connection.connect(self.dsn, connect_timeout=CONNECT_TIMEOUT) as connection:
+            (there, folder) = connection.execute(_SQL["available_extensions"]).fetchone() or ([], "")
+        packed = io.BytesIO()
+        with tarfile.open(fileobj=packed, mode="w") as archive:
+            for name, content in platforms.files(without=there).items():
+                file = tarfile.TarInfo(name)
+                file.size, file.mode = len(content.encode()), 0o644
+                archive.addfile(file, io.BytesIO(content.encode()))
+        container.get_wrapped_container().put_archive(f"{folder}/extension", packed.getvalue())
 
     def _await_ready(self, container: PostgresContainer) -> None:
         deadline = time.monotonic() + _START_TIMEOUT
@@ -97,7 +116,7 @@ def _container(image: str, token: str) -> PostgresContainer:
     from testcontainers.community.postgres import PostgresContainer
 
     container = PostgresContainer(
-        image, username="harness", password=secrets.token_hex(8), dbname="harness", driver=None
+        image, username="supabase_admin", password=secrets.token_hex(8), dbname="harness", driver=None
     ).with_command(["postgres", "-c", f"max_connections={MAX_CONNECTIONS}", "-c", f"cluster_name={token}"])
     # Readiness is asked from outside: its own way, psql in the container once a second, finds it later.
     container._connect = lambda: None

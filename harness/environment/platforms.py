@@ -116,10 +116,13 @@ def install(folder: Path) -> None:
         each.chmod(0o755)
 
 
-def files() -> dict[str, str]:
-    """Control and script files by name, as they lie in a server's folder of extensions."""
+def files(without: Iterable[str] = ()) -> dict[str, str]:
+    """Control and script files by name, as they lie in a server's folder of extensions; `without` those extensions."""
     found = {}
+    left_out = set(without)
     for each in stand_ins().values():
+        if each.name in left_out:
+            continue
         lines = [
             "comment = 'stand-in of pg-concurrency-harness'", f"default_version = '{STAND_IN}'", "relocatable = false",
             "trusted = true", *(f"requires = '{name}'" for name in each.requires),

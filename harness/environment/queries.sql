@@ -40,6 +40,9 @@ SELECT pg_advisory_unlock_shared(hashtext('harness uses roles'));
 -- name: alone_with_roles
 SELECT pg_try_advisory_lock(hashtext('harness uses roles'));
 
+-- name: available_extensions
+SELECT ARRAY(SELECT name::text FROM pg_available_extensions), (SELECT setting FROM pg_config WHERE name = 'SHAREDIR');
+
 -- name: mark_role
 COMMENT ON ROLE {} IS 'created by pg-concurrency-harness';
 

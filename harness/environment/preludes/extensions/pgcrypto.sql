@@ -15,17 +15,17 @@ BEGIN
     m := m || decode(repeat('00', (120 - length(m) % 64) % 64), 'hex') || int8send(length(data)::bigint * 8);
     FOR v_block IN 0 .. length(m) / 64 - 1 LOOP
         FOR i IN 0 .. 15 LOOP
-            w[i] := get_byte(m, v_block * 64 + i * 4)::bigint << 24 | get_byte(m, v_block * 64 + i * 4 + 1) << 16
-                | get_byte(m, v_block * 64 + i * 4 + 2) << 8 | get_byte(m, v_block * 64 + i * 4 + 3);
+            w[i] := (get_byte(m, v_block * 64 + i * 4)::bigint << 24) | (get_byte(m, v_block * 64 + i * 4 + 1) << 16)
+                | (get_byte(m, v_block * 64 + i * 4 + 2) << 8) | get_byte(m, v_block * 64 + i * 4 + 3);
         END LOOP;
         FOR i IN 16 .. 79 LOOP
             t := w[i - 3] # w[i - 8] # w[i - 14] # w[i - 16];
-            w[i] := (t << 1 | t >> 31) & c_mask;
+            w[i] := ((t << 1) | (t >> 31)) & c_mask;
         END LOOP;
         a := h[1]; b := h[2]; c := h[3]; d := h[4]; e := h[5];
         FOR i IN 0 .. 79 LOOP
             IF i < 20 THEN
-                f := (b & c) | (~b & c_mask & d); k := 1518500249;
+                f := (b & c) | ((c_mask # b) & d); k := 1518500249;
             ELSIF i < 40 THEN
                 f := b # c # d; k := 1859775393;
             ELSIF i < 60 THEN
