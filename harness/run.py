@@ -13,7 +13,7 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import psycopg
 from psycopg import sql
@@ -23,11 +23,13 @@ from harness import contracts
 from harness.contracts.contract import Contract, Effect
 from harness.environment.choice import open_server, open_template
 from harness.environment.database import Database, Template
+from harness.environment.own import CONNECT_TIMEOUT
 from harness.environment.postgrest import SupabaseRoles
 from harness.environment.servers import (
     ExternalServer,
     Server,
     ServerDescription,
+    connect,
     free_connections,
     without_password,
 )
@@ -403,7 +405,11 @@ class Harness:
         history = crew.history(unknown)
         contract = self.contract
         expected = pattern.expected(contract)
-        asked = None if database is None else invariants.ask(self.invariants, history.operations(), database.connect)
+        lost = _out_of_reach(database, self.options.timeout) if database is not None and crew.lost else None
+        server_lost = lost is not None
+        asked = None
+        if database is not None:
+            asked = invariants.ask(self.invariants, history.operations(), lost.again if lost else database.connect)
         metrics = measure(history, contract, expected, LATE)
         overlapped = overlap.measure(history.operations(), crew.spans(), contract.capacity)
         findings = [*thresholds.judge(metrics, contract, expected), *judge_history(history, contract)]
@@ -411,7 +417,6 @@ class Harness:
             findings.append(overlap.judge(overlapped))
         if asked is not None:
             findings += asked()
-        server_lost = database is not None and crew.lost and not _answers(database)
         at_once = {} if overlapped is None else {r.phase: r.at_once for r in overlapped.rounds}
         told_round = charts.telling_round(findings, at_once)
         replay = self._replay(pattern, target.name)
@@ -504,6 +509,7 @@ def open_harness(options: Options, progress: Progress | None = None) -> Iterator
     check_path(options.record)
     contract = contracts.load(options.contract)
     server = open_server(options.server, options.postgres_image)
+    server.call_timeout = options.timeout
     theirs = isinstance(server, ExternalServer)
     # A path that is wrong is said before anything is booted.
     template = open_template(options, server)
@@ -518,12 +524,22 @@ def open_harness(options: Options, progress: Progress | None = None) -> Iterator
         yield Harness(options, contract, server, template, progress)
 
 
-def _answers(database: Database) -> bool:
+@dataclass(frozen=True, slots=True)
+class _OutOfReach:
+    """A database that could not be reached, and need not be tried again."""
+
+    error: HarnessError
+
+    def again(self) -> NoReturn:
+        raise self.error
+
+
+def _out_of_reach(database: Database, timeout: float) -> _OutOfReach | None:
     try:
-        database.connect().close()
-    except HarnessError:
-        return False
-    return True
+        connect(database.dsn, seconds=min(timeout, CONNECT_TIMEOUT)).close()
+    except HarnessError as error:
+        return _OutOfReach(error)
+    return None
 
 
 def _notes(crew: Crew, history: History, metrics: Metrics, *, server_lost: bool) -> Iterator[str]:
