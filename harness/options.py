@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import UsageError
+from harness.files import check_writable
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,11 @@ class Options:
     pool_size: int | None = None
     timeout: float = 10.0
     record: Path | None = None
+    html: Path | None = None
+    markdown: Path | None = None
+    sarif: Path | None = None
+    code_quality: Path | None = None
+    github_summary: bool = False
     http: bool = False
     postgrest: str | None = None
     postgrest_image: str = "postgrest/postgrest:v12.2.12"
@@ -166,11 +172,49 @@ OPTIONS: tuple[Option, ...] = (
     _option("pool_size", POSITIVE_INT, "a pool of so many connections between clients and server"),
     _option("timeout", POSITIVE, "seconds after which a call is cancelled"),
     _option("record", FILE, "write the record (JSON) there"),
+    _option("html", FILE, "write one page with everything in pictures there"),
+    _option("markdown", FILE, "write a comment for a pull request there"),
+    _option("sarif", FILE, "write the findings as SARIF 2.1.0 there"),
+    _option("code_quality", FILE, "write the findings as GitLab's code quality report there"),
+    _option("github_summary", YES, "add to GitHub's job summary [default: where there is one]", switch=True),
     _option("http", YES, "repeat each pattern through PostgREST, and compare", switch=True),
     _option("postgrest", _named("FILE"), "the PostgREST binary [default: .postgrest, PATH, node_modules]"),
     _option("postgrest_image", _named("IMAGE"), "image of PostgREST beside a container"),
     _option("db_pool", POSITIVE_INT, "PostgREST's connections to the database"),
 )
+
+
+OUTPUTS = {
+    "record": "record",
+    "html": "page",
+    "markdown": "comment",
+    "sarif": "SARIF file",
+    "code_quality": "code quality report",
+}
+"""Options that name a file to write, with what is written there."""
+
+
+def outputs(options: Options) -> dict[str, Path]:
+    """The files that a command is asked to write, by the option's name."""
+    found = {name: getattr(options, name) for name in OUTPUTS}
+    return {name: path for name, path in found.items() if path is not None}
+
+
+def check_outputs(options: Options) -> None:
+    """Find out before the runs whether what they lead to can be written. Raises UsageError with the reason."""
+    seen: dict[Path, str] = {}
+    for name, path in outputs(options).items():
+        flag = "--" + name.replace("_", "-")
+        check_writable(path, OUTPUTS[name], flag)
+        other = seen.setdefault(path.absolute(), flag)
+        if other != flag:
+            raise UsageError(f"{other} and {flag} name one file, {path}.", next_step="give each a file of its own")
+    if options.github_summary and not os.environ.get("GITHUB_STEP_SUMMARY"):
+        raise UsageError(
+            "--github-summary has no summary to add to.",
+            tried="the variable GITHUB_STEP_SUMMARY, which GitHub sets in each step",
+            next_step="leave it out, or write the text to a file with --markdown",
+        )
 
 
 def resolve(

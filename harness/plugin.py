@@ -138,12 +138,19 @@ class _Session:
     def close(self) -> None:
         with self._stack:
             record = self._record()
-            if record is None or self.options.record is None:
+            if record is None:
                 return
-            worker = getattr(self.config, "workerinput", {}).get("workerid")
-            path = self.options.record
+            from harness.reports import outputs
+
             # Under pytest-xdist each worker has a server, and so a record, of its own.
-            record.write(path if worker is None else path.with_name(f"{path.stem}.{worker}{path.suffix}"))
+            outputs.write(record, self.options, self._say, getattr(self.config, "workerinput", {}).get("workerid", ""))
+
+    def _say(self, line: str) -> None:
+        """A workflow command must stand at the beginning of a line of its own; a worker has no terminal to print to."""
+        reporter = self.config.pluginmanager.get_plugin("terminalreporter")
+        if reporter is not None:
+            reporter.ensure_newline()
+            reporter.write_line(line)
 
     def _record(self) -> Record | None:
         from harness.environment.servers import command_line

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from harness.environment.description import ServerDescription
-from harness.errors import ExitStatus, HarnessError, UsageError
+from harness.errors import ExitStatus, UsageError
+from harness.files import write_whole
 from harness.plain import from_plain, schema, to_plain
 from harness.verdict.charts import Charts
 from harness.verdict.findings import Finding, Truth, truth_of
@@ -138,14 +138,7 @@ class Record:
 
     def write(self, path: Path) -> None:
         """Write the JSON, whole or not at all. Raises HarnessError when the path cannot be written."""
-        partial = path.with_name(path.name + ".partial")
-        try:
-            partial.write_text(dumps(self), encoding="utf-8")
-            partial.replace(path)
-        except OSError as error:
-            raise HarnessError(
-                f"The record cannot be written to {path}.", tried=str(error), next_step="give another --record"
-            ) from error
+        write_whole(path, dumps(self), "record", "--record")
 
 
 def dumps(record: Record) -> str:
@@ -214,22 +207,3 @@ def json_schema() -> dict[str, Any]:
     definitions["RunRecord"]["required"].append("truth")
     title = f"A record of pg-concurrency-harness, format {FORMAT}"
     return {"$schema": made.pop("$schema"), "title": title, **made}
-
-
-def check_path(path: Path | None) -> None:
-    """Find out before the runs what would only be found out after them. Raises UsageError with the reason."""
-    if path is None:
-        return
-    folder = path.parent
-    try:
-        if path.is_dir():
-            why = "it is a folder"
-        elif not folder.is_dir():
-            why = f"there is no folder {folder}"
-        elif not os.access(folder, os.W_OK | os.X_OK):
-            why = f"the folder {folder} may not be written to"
-        else:
-            return
-    except OSError as error:  # a name that is too long, a folder that may not be looked into
-        why = str(error)
-    raise UsageError(f"The record cannot be written to {path}.", tried=why, next_step="give another --record")

@@ -13,7 +13,7 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 from psycopg import sql
@@ -23,13 +23,11 @@ from harness import contracts
 from harness.contracts.contract import Contract, Effect
 from harness.environment.choice import open_server, open_template
 from harness.environment.database import Database, Template
-from harness.environment.own import CONNECT_TIMEOUT
 from harness.environment.postgrest import SupabaseRoles
 from harness.environment.servers import (
     ExternalServer,
     Server,
     ServerDescription,
-    connect,
     free_connections,
     without_password,
 )
@@ -40,8 +38,8 @@ from harness.load.burst import CALIBRATION_CALLS, Burst
 from harness.load.crew import INTERRUPTED, Crew, without_collections
 from harness.load.firing import clock
 from harness.load.pattern import LATE, PATTERNS, Keys, Pattern
-from harness.options import Options
-from harness.records import AppliedFile, Record, RunRecord, Source, check_path
+from harness.options import OUTPUTS, Options, check_outputs
+from harness.records import AppliedFile, Record, RunRecord, Source
 from harness.signals import uninterrupted
 from harness.sqltext.definitions import definition
 from harness.sqltext.scripts import Script
@@ -405,11 +403,7 @@ class Harness:
         history = crew.history(unknown)
         contract = self.contract
         expected = pattern.expected(contract)
-        lost = _out_of_reach(database, self.options.timeout) if database is not None and crew.lost else None
-        server_lost = lost is not None
-        asked = None
-        if database is not None:
-            asked = invariants.ask(self.invariants, history.operations(), lost.again if lost else database.connect)
+        asked = None if database is None else invariants.ask(self.invariants, history.operations(), database.connect)
         metrics = measure(history, contract, expected, LATE)
         overlapped = overlap.measure(history.operations(), crew.spans(), contract.capacity)
         findings = [*thresholds.judge(metrics, contract, expected), *judge_history(history, contract)]
@@ -417,6 +411,7 @@ class Harness:
             findings.append(overlap.judge(overlapped))
         if asked is not None:
             findings += asked()
+        server_lost = database is not None and crew.lost and not _answers(database)
         at_once = {} if overlapped is None else {r.phase: r.at_once for r in overlapped.rounds}
         told_round = charts.telling_round(findings, at_once)
         replay = self._replay(pattern, target.name)
@@ -486,8 +481,8 @@ class Harness:
 
     def _given(self, **of_a_load: Any) -> list[str]:
         """The options that are not a default, as words of a command; those that belong to a load as they are given."""
-        values: dict[str, Any] = {"profile": "quick", "record": None, "http": False, "load": {}, "pool_size": None}
-        values |= of_a_load
+        values: dict[str, Any] = {"profile": "quick", "http": False, "load": {}, "pool_size": None}
+        values |= {**dict.fromkeys(OUTPUTS), "github_summary": False} | of_a_load
         given = dataclasses.replace(self.options, **values)
         words: list[str] = []
         for field in dataclasses.fields(Options):
@@ -506,10 +501,9 @@ class Harness:
 @contextmanager
 def open_harness(options: Options, progress: Progress | None = None) -> Iterator[Harness]:
     """Boot the server, build the template, and take everything away at the end."""
-    check_path(options.record)
+    check_outputs(options)
     contract = contracts.load(options.contract)
     server = open_server(options.server, options.postgres_image)
-    server.call_timeout = options.timeout
     theirs = isinstance(server, ExternalServer)
     # A path that is wrong is said before anything is booted.
     template = open_template(options, server)
@@ -524,22 +518,12 @@ def open_harness(options: Options, progress: Progress | None = None) -> Iterator
         yield Harness(options, contract, server, template, progress)
 
 
-@dataclass(frozen=True, slots=True)
-class _OutOfReach:
-    """A database that could not be reached, and need not be tried again."""
-
-    error: HarnessError
-
-    def again(self) -> NoReturn:
-        raise self.error
-
-
-def _out_of_reach(database: Database, timeout: float) -> _OutOfReach | None:
+def _answers(database: Database) -> bool:
     try:
-        connect(database.dsn, seconds=min(timeout, CONNECT_TIMEOUT)).close()
-    except HarnessError as error:
-        return _OutOfReach(error)
-    return None
+        database.connect().close()
+    except HarnessError:
+        return False
+    return True
 
 
 def _notes(crew: Crew, history: History, metrics: Metrics, *, server_lost: bool) -> Iterator[str]:

@@ -6,6 +6,7 @@ adds a function and a line to `ROWS`; until it does, its row is made of its find
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePath
@@ -13,7 +14,7 @@ from typing import Any
 
 from harness.plain import from_plain
 from harness.records import AppliedFile, Record, RunRecord
-from harness.schedules.result import Exploration, Schedule
+from harness.schedules.result import Exploration, Move, Schedule
 from harness.verdict.findings import Finding, Truth, counted, flat
 
 SIGNS = {Truth.HELD: "✓", Truth.BROKEN: "✗", Truth.UNDECIDED: "?"}
@@ -165,6 +166,48 @@ def lanes(run: RunRecord, schedule: Schedule) -> list[str]:
 def letter(call: int) -> str:
     """The letter of a call in a replay text."""
     return chr(ord("A") + call)
+
+
+def waits(move: Move) -> list[tuple[int, int]]:
+    """Who begins to wait in a step, and for whom: `waits for B`, `C waits for A and B`."""
+    found = []
+    for result in move.results:
+        who, waiting, whom = result.partition("waits for ")
+        if waiting:
+            waiter = ord(who[0]) - ord("A") if who.strip() else move.call
+            found += [(waiter, ord(each) - ord("A")) for each in whom.split(" and ") if len(each) == 1]
+    return found
+
+
+def turning_point(found: Schedule, names: Sequence[str]) -> tuple[int, str] | None:
+    """The step from which the schedule differs from one call after the other, with what can be said of it for certain.
+
+    A call that goes on after another's commit, having read before it, goes on with what is out of date. Where no
+    call does, the first that fails is shown; else there is none to show.
+    """
+    read: dict[int, int] = {}
+    """For each call, the first step of its transaction that it has got an answer to."""
+    commits: dict[int, int] = {}
+    """For each call, the step of its last commit."""
+    for move in found.moves:
+        ends = move.text.lower().startswith("commit")
+        waiting = {waiter for waiter, _ in waits(move)}
+        if ends:
+            commits[move.call] = move.number
+            read.pop(move.call, None)
+        # Those that go on in this step: the one that makes it, and those that it wakes.
+        woken = {ord(r[0]) - ord("A") for r in move.results if re.match("[A-Z] ", r)}
+        for call in sorted(({move.call} if not ends else set()) | woken):
+            for other, number in commits.items():
+                if call != other and call not in waiting and read.get(call, number) < number:
+                    return move.number, (
+                        f"{names[call]} goes on with what it found at step {read[call]}, before {names[other]} "
+                        f"committed at step {number}"
+                    )
+        if not ends and move.call not in waiting and (move.line or move.text != "start"):
+            read.setdefault(move.call, move.number)
+    failed = next((m for m in found.moves if any("fails with" in r for r in m.results)), None)
+    return None if failed is None else (failed.number, f"{names[failed.call]} fails")
 
 
 @dataclass(frozen=True, slots=True)

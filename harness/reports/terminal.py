@@ -107,11 +107,17 @@ def findings(runs: Sequence[RunRecord], width: int | None) -> list[Line]:
 
 def finding(each: Told, width: int | None) -> list[Line]:
     """A finding with all that a person needs: claim, proof, where, remedy, the command that repeats it."""
-    found, run = each.finding, each.run
+    found = each.finding
     truth = found.truth.value
-    lines = paragraph(f"{SIGNS[found.truth]} {truth}: ", found.claim, width, truth, rest="    ")
+    head = paragraph(f"{SIGNS[found.truth]} {truth}: ", found.claim, width, truth, rest="    ")
+    return [*head, *finding_body(each, width)]
+
+
+def finding_body(each: Told, width: int | None) -> list[Line]:
+    """The same without its claim."""
+    found, run = each.finding, each.run
     limit = f" (limit {found.limit})" if found.limit and found.limit != "none" else ""
-    lines += paragraph("  ", f"{_source(each)}: {found.observed}{limit}{_also(each)}", width)
+    lines = paragraph("  ", f"{_source(each)}: {found.observed}{limit}{_also(each)}", width)
     if run.test:
         lines += paragraph("  test: ", run.test, width)
     for text in rows.proof(found, run.unit, 0 if each.schedule is not None else CALLS):
@@ -119,6 +125,8 @@ def finding(each: Told, width: int | None) -> list[Line]:
         lines += paragraph("  " + indent, text.lstrip(), width, rest="      " + indent)
     if each.schedule is not None:
         lines += schedule(each.schedule, rows.lanes(run, each.schedule), width)
+    if found.anomaly:
+        lines += paragraph("  anomaly: ", found.anomaly, width, rest="    ")
     if found.location is not None and str(found.location):
         lines += paragraph("  where: ", str(found.location), width, rest="    ")
     if found.remedy:

@@ -27,6 +27,8 @@ class Move:
     """The statement, or start, commit, dies, its wait runs out."""
     results: tuple[str, ...]
     """What came of it, one short text each: `waits for A`, `caught 55P03`, `returns accepted`."""
+    rows: Mapping[str, tuple[Mapping[str, Any], ...]] = field(default_factory=dict)
+    """Rows that name one of the schedule's keys, by table, as they were committed after it."""
 
 
 @dataclass(frozen=True, slots=True)

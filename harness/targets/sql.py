@@ -6,10 +6,13 @@ The pq interface is a third of the client CPU of a cursor and halves the spread 
 from __future__ import annotations
 
 import math
+import os
+import socket
 import struct
 import threading
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from contextlib import suppress
 from copy import copy
 from dataclasses import dataclass
 from typing import Any
@@ -70,7 +73,7 @@ class SqlTarget:
             self.statement = _statement(connection, call, self.codec.order, overlap=False)
             self._timed = _statement(connection, call, self.codec.order, overlap=True)
         self._pool_size = pool_size
-        self._pool: ConnectionPool[own.Connection] | None = None
+        self._pool: ConnectionPool[psycopg.Connection[Any]] | None = None
         self._opening = threading.Lock()
 
     def on(self, dsn: str) -> SqlTarget:
@@ -168,7 +171,7 @@ class SqlTarget:
                     next_step="check the contract's function against the migrations",
                 )
 
-    def _opened_pool(self) -> ConnectionPool[own.Connection]:
+    def _opened_pool(self) -> ConnectionPool[psycopg.Connection[Any]]:
         with self._opening:
             if self._pool is None:
                 assert self._pool_size is not None
@@ -208,11 +211,9 @@ class _SqlCaller:
 
     began = 0
 
-    def __init__(self, connection: own.Connection, call: _Call) -> None:
+    def __init__(self, connection: psycopg.Connection[Any], call: _Call) -> None:
         self._connection = connection
         self._pgconn = connection.pgconn
-        self._partial: pq.abc.PGresult | None = None
-        """The answer that came before the end of its transaction."""
         self._execute = self._pgconn.exec_prepared
         self._send = self._pgconn.send_query_prepared
         self._consume, self._is_busy = self._pgconn.consume_input, self._pgconn.is_busy
@@ -254,18 +255,11 @@ class _SqlCaller:
             self._consume()
             if self._is_busy():
                 return None
-            result = self._partial or self._get_result()
+            result = self._get_result()
             if result is None:
                 return self._reader.lost(self._pgconn.get_error_message())
-            while not self._is_busy():
-                more = self._get_result()
-                if more is None:
-                    break
+            while (more := self._get_result()) is not None:
                 result = more  # after the row: what went wrong at commit
-            else:  # get_result would wait, and keep the interpreter to itself
-                self._partial = result
-                return None
-            self._partial = None
         except psycopg.OperationalError as error:
             return self._reader.lost(str(error))
         # An error is read at once: it says how the connection is now.
@@ -286,13 +280,12 @@ class _SqlCaller:
         return self._pgconn.status == ConnStatus.OK
 
     def cancel(self) -> None:
-        _on_a_thread(self.cancel_now)
-
-    def cancel_now(self) -> None:
-        self._connection.cancel_if_it_answers()
+        with suppress(psycopg.Error):
+            self._pgconn.get_cancel().cancel()
 
     def abort(self) -> None:
-        self._connection.shut()
+        with suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(self._pgconn.socket)) as duplicate:
+            duplicate.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         self._connection.close()
@@ -309,12 +302,12 @@ class _SqlCaller:
 class _PooledCaller:
     """One client behind a pool: it waits for a connection as an application would, within the call's latency."""
 
-    def __init__(self, pool: ConnectionPool[own.Connection], dsn: str, timeout: float, call: _Call) -> None:
+    def __init__(self, pool: ConnectionPool[psycopg.Connection[Any]], dsn: str, timeout: float, call: _Call) -> None:
         self._pool = pool
         self._dsn = dsn
         self._timeout = timeout
         self._call = call
-        self._held: own.Connection | None = None
+        self._held: psycopg.Connection[Any] | None = None
         self._current: _SqlCaller | None = None
         """On the connection that it has of the pool now."""
         self._returning = threading.Lock()
@@ -362,7 +355,7 @@ class _PooledCaller:
         finally:
             self._put_back(connection)
 
-    def _put_back(self, connection: own.Connection) -> None:
+    def _put_back(self, connection: psycopg.Connection[Any]) -> None:
         assert self._current is not None
         self._lost = not self._current.alive
         with self._returning:
@@ -380,12 +373,9 @@ class _PooledCaller:
         return True
 
     def cancel(self) -> None:
-        _on_a_thread(self._cancel)
-
-    def _cancel(self) -> None:
         with self._returning:
             if self._current is not None:
-                self._current.cancel_now()
+                self._current.cancel()
 
     def abort(self) -> None:
         with self._returning:
@@ -394,11 +384,6 @@ class _PooledCaller:
 
     def close(self) -> None:
         """The pool belongs to the target."""
-
-
-def _on_a_thread(work: Callable[[], None]) -> None:
-    """Not awaited: a server that hangs takes no request to cancel, and who cancels has others to look after."""
-    threading.Thread(target=work, name="cancel", daemon=True).start()
 
 
 class Reader:

@@ -1,0 +1,59 @@
+"""Where a finding is, as a forge shows it: a path inside the repository, and a line of it."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import Path
+
+from harness.records import Record
+from harness.reports import rows
+from harness.reports.rows import Told
+from harness.schedules.result import Move
+from harness.verdict.findings import Finding
+
+
+def relative(path: str, root: Path) -> str:
+    """The path from the repository's root, with slashes; as it is where it lies outside."""
+    found = Path(path)
+    if found.is_absolute() and found.is_relative_to(root):
+        found = found.relative_to(root)
+    return found.as_posix()
+
+
+def fingerprint(finding: Finding) -> str:
+    """The same for the same claim on the same function, whatever line it has moved to."""
+    location = finding.location
+    parts = (finding.id, (location and location.function) or "", (location and location.file) or "")
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+
+def body_line(text: str) -> int:
+    """How many lines a function's definition has before the one on which its body begins; 0 where none is seen."""
+    found = re.search(r"\bAS\s+(\$\w*\$|')", text, re.IGNORECASE)
+    return text.count("\n", 0, found.end()) if found else 0
+
+
+def of_a_step(move: Move, record: Record, finding: Finding) -> tuple[str, int] | None:
+    """File and line of a schedule's step; those of the finding where the step's function is in no file."""
+    name = move.function.partition("(")[0]
+    for source in record.sources:
+        if move.line and source.function == name:
+            return source.path, source.line + body_line(source.text) + move.line - 1
+    location = finding.location
+    if location is None or location.file is None:
+        return None
+    # A scenario's statement has its line in the file that the finding is in.
+    return location.file, move.line if move.line and not move.function else location.line or 1
+
+
+def of_finding(each: Told, record: Record) -> tuple[str, int] | None:
+    """File and line that a finding is shown on: of the step at which its schedule goes wrong, else its own."""
+    if each.schedule is not None:
+        turn = rows.turning_point(each.schedule, rows.lanes(each.run, each.schedule))
+        move = next((m for m in each.schedule.moves if turn is not None and m.number == turn[0]), None)
+        place = None if move is None or not move.line else of_a_step(move, record, each.finding)
+        if place is not None:
+            return place
+    location = each.finding.location
+    return None if location is None or location.file is None else (location.file, location.line or 1)

@@ -1,0 +1,294 @@
+"""What a record becomes: a page, a comment, annotations, SARIF, GitLab's report. None trusts an answer."""
+
+from __future__ import annotations
+
+import dataclasses
+import html.parser
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+from harness.errors import ExitStatus, HarnessError, UsageError
+from harness.options import Options, check_outputs
+from harness.records import Record
+from harness.reports import code_quality, github, markdown, outputs, places, rows, sarif
+from harness.reports import html as page
+from harness.reports.markup import Markup, tag
+from harness.schedules.result import Schedule
+from harness.verdict.findings import Finding, Location, Truth
+from tests.browser import SARIF_SCHEMA, needed
+from tests.samples import (
+    WHERE,
+    broken_finding,
+    broken_record,
+    explored_record,
+    held,
+    held_record,
+    load,
+    move,
+    record,
+    schedule,
+)
+
+ROOT = Path("/repository")
+SPITE = "``` @everyone #1 </code><script>alert(1)</script> | %0A::error::x\n::error::y"
+UNDECIDED = Finding("u", "U.", Truth.UNDECIDED, "0 of 3", remedy="Give more.")
+
+
+def spiteful() -> Record:
+    evidence = (
+        {"reason": SPITE, "operations": [{**broken_finding().evidence[0]["operations"][0], "answer": {"a": SPITE}}]},
+    )
+    finding = broken_finding(claim=SPITE, observed=SPITE, evidence=evidence, location=Location("a,b:c.sql", 3))
+    return record(load("race", {SPITE: 2}, findings=(finding, UNDECIDED)))
+
+
+RECORDS = {
+    "held": held_record(), "broken": broken_record(), "explored": explored_record(), "spiteful": spiteful(),
+    "empty": record(),
+    "undecided": record(load("race", {"accepted": 2}, findings=(UNDECIDED,))),
+}  # fmt: skip
+
+
+# The page.
+
+
+def test_text_is_escaped_unless_it_is_markup() -> None:
+    """In content and in attributes; control characters, which HTML forbids, are shown as such."""
+    assert (
+        tag("p", "<b>", tag("i", "&"), None, [1, 2.5], title='"') == '<p title="&quot;">&lt;b&gt;<i>&amp;</i>12.5</p>'
+    )
+    assert tag("p", Markup("<br/>"), "a\x00b\x1b") == "<p><br/>a\ufffdb\ufffd</p>"
+
+
+class _Scripts(html.parser.HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found += [tag] if tag in ("script", "img", "iframe") else []
+        self.found += [
+            name for name, _ in attrs if name.startswith("on") or (name in ("src", "href") and _ != "#content")
+        ]
+
+
+@pytest.mark.parametrize("name", RECORDS)
+def test_a_page_has_one_script_and_it_is_ours(name: str) -> None:
+    """An answer that is a script is text."""
+    parser = _Scripts()
+    parser.feed(page.page(RECORDS[name]))
+    assert parser.found == ["script"]
+
+
+def test_a_hundred_thousand_findings_make_a_page_under_its_limit_that_says_what_it_leaves_out() -> None:
+    """The first ones are told; of each kind of thing that is left out, how many."""
+    many = tuple(broken_finding(id=f"claim.{n}", evidence=()) for n in range(100_000))
+    made = page.page(record(load("race", {"accepted": 9}, findings=many)))
+    assert len(made.encode()) <= page.LARGEST
+    assert re.search(r"This page leaves out \d+ findings: the record has all of them", made)
+
+
+def test_a_page_of_huge_texts_is_cut() -> None:
+    """One answer of 10 MB, one function of 5 MB."""
+    finding = broken_finding(evidence=({"reason": "y" * 10_000_000, "operations": []},), observed="z" * 3_000_000)
+    made = page.page(record(load("race", {"accepted": 9}, findings=(finding,))))
+    assert len(made.encode()) <= page.LARGEST
+
+
+@pytest.mark.parametrize(
+    ("moves", "wrong", "why"),
+    [
+        (schedule().moves, 7, "call A goes on with what it found at step 2, before call B committed at step 7"),
+        ((move(1, 0, "start"), move(2, 0, "X", 1), move(3, 0, "commit"), move(4, 1, "X", 1)), None, None),
+        # A call that waits has found nothing yet.
+        (
+            (
+                move(1, 0, "X", 1), move(2, 1, "X", 1, "waits for A"), move(3, 0, "commit", 0, "B goes on"),
+                move(4, 1, "Y", 2),
+            ),
+            None, None,
+        ),
+        ((move(1, 0, "X", 1), move(2, 1, "X", 1, "fails with error 40P01 and is rolled back")), 2, "call B fails"),
+    ],
+    ids=["stale", "serial", "waited", "deadlock"],
+)  # fmt: skip
+def test_where_a_schedule_goes_wrong(moves: Any, wrong: int | None, why: str | None) -> None:
+    """At the step at which a call goes on with what another's commit has made untrue, if any."""
+    found = rows.turning_point(Schedule("AB", "", 1, moves, (), {}), ["call A", "call B"])
+    assert found == (None if wrong is None else (wrong, why))
+
+
+# Comments and annotations.
+
+
+@pytest.mark.parametrize("name", RECORDS)
+def test_a_comment_is_short_enough_and_says_the_verdict_first(name: str) -> None:
+    """Marker, verdict, findings, a row for each run."""
+    made = markdown.comment(RECORDS[name])
+    assert len(made) <= markdown.LARGEST
+    assert made.startswith(f"{markdown.MARKER}\n### ")
+    assert RECORDS[name].truth.value in made.splitlines()[1]
+
+
+def test_a_comment_calls_nobody_and_holds_no_html_of_an_answer() -> None:
+    """Outside of blocks of code; and no answer ends its block."""
+    made = markdown.comment(spiteful())
+    outside = re.sub(r"^(`{3,})text\n.*?^\1$", "", made, flags=re.MULTILINE | re.DOTALL)
+    assert "@everyone" not in outside
+    assert "<script>" not in outside
+    assert re.search(r"#\d", outside) is None
+    assert re.search(r"^````+text$", made, re.MULTILINE)
+
+
+def test_a_comment_of_very_much_is_cut_and_says_so() -> None:
+    """65,536 characters are what GitHub takes."""
+    runs = [load("race", {f"label {n} {k}": 1 for k in range(200)}) for n in range(60)]
+    made = markdown.comment(record(*runs))
+    assert len(made) <= markdown.LARGEST
+    assert "This comment was cut" in made
+
+
+def test_an_annotation_is_one_line_on_the_line_of_the_step() -> None:
+    """Of the function's file where the schedule goes wrong; else of its definition; with no way out of its field."""
+    (line,) = github.workflow_commands(broken_only(), ROOT)
+    assert line.startswith("::error file=sql/migrations/0002_scan.sql,line=5,title=broken%3A At most one call")
+    lines = github.workflow_commands(spiteful(), ROOT)
+    assert [each.partition(" ")[0] for each in lines] == ["::error", "::warning"]
+    assert all("\n" not in each for each in lines)
+    assert "file=a%2Cb%3Ac.sql,line=3," in lines[0]
+
+
+def broken_only() -> Record:
+    return record(load("race", {"accepted": 3}, findings=(broken_finding(),)))
+
+
+def test_no_more_annotations_than_github_shows() -> None:
+    """Ten errors and ten warnings of a step."""
+    many = tuple(broken_finding(id=str(n)) for n in range(50))
+    assert len(github.workflow_commands(record(load("race", {"a": 1}, findings=many)), ROOT)) == 10
+
+
+# Files for other tools.
+
+
+@pytest.mark.parametrize("name", RECORDS)
+def test_sarif_is_as_the_published_schema_says(name: str) -> None:
+    """2.1.0, as OASIS publishes it."""
+    needed(SARIF_SCHEMA.exists(), "the SARIF schema", "make page-tools")
+    made = json.loads(sarif.log(RECORDS[name], ROOT))
+    jsonschema.validate(made, json.loads(SARIF_SCHEMA.read_text()))
+    told = rows.told(RECORDS[name].runs)
+    assert len(made["runs"][0]["results"]) == len(told)
+
+
+def test_sarif_has_the_schedule_as_a_code_flow() -> None:
+    """A thread for each call, steps in their order, each with its text."""
+    (result,) = json.loads(sarif.log(explored_record(), ROOT))["runs"][0]["results"]
+    assert (result["ruleId"], result["level"], result["kind"]) == ("at_most_one_accepted", "error", "fail")
+    (flow,) = result["codeFlows"]
+    threads = {thread["id"]: [step["executionOrder"] for step in thread["locations"]] for thread in flow["threadFlows"]}
+    assert threads == {"call A": [1, 2, 6, 8], "call B": [3, 4, 5, 7]}
+    assert "returns accepted" in flow["threadFlows"][1]["locations"][2]["location"]["message"]["text"]
+
+
+def test_undecided_is_no_failure_and_no_pass_in_sarif() -> None:
+    """It is open, with the remedy."""
+    (result,) = json.loads(sarif.log(RECORDS["undecided"], ROOT))["runs"][0]["results"]
+    assert (result["kind"], result["level"]) == ("open", "none")
+    assert "remedy: Give more." in result["message"]["text"]
+
+
+def test_a_finding_keeps_its_fingerprint_when_its_line_moves() -> None:
+    """So that a forge knows it again; another function's is another."""
+    finding = broken_finding()
+    moved = dataclasses.replace(finding, location=dataclasses.replace(WHERE, line=99), observed="7 violations")
+    other = dataclasses.replace(finding, location=dataclasses.replace(WHERE, function="other"))
+    assert places.fingerprint(finding) == places.fingerprint(moved) != places.fingerprint(other)
+
+
+@pytest.mark.parametrize("name", RECORDS)
+def test_gitlabs_report_has_what_gitlab_asks_for(name: str) -> None:
+    """Description, check, fingerprint, severity, a path inside the repository and a line."""
+    made = json.loads(code_quality.report(RECORDS[name], ROOT))
+    assert len(made) == len(rows.told(RECORDS[name].runs))
+    assert len({issue["fingerprint"] for issue in made}) == len(made)
+    for issue in made:
+        assert set(issue) == {"description", "check_name", "fingerprint", "severity", "location"}
+        assert issue["severity"] in ("info", "minor", "major", "critical", "blocker")
+        assert issue["location"]["lines"]["begin"] >= 1
+        assert not issue["location"]["path"].startswith(("/", "./"))
+
+
+@pytest.mark.parametrize(
+    ("path", "shown"),
+    [("/repository/sql/a b.sql", "sql/a b.sql"), ("/else/a.sql", "/else/a.sql"), ("sql/a.sql", "sql/a.sql")],
+)
+def test_a_path_is_told_from_the_repositorys_root(path: str, shown: str) -> None:
+    """A forge knows no other; what lies outside stays as it is."""
+    assert places.relative(path, ROOT) == shown
+
+
+# Writing.
+
+
+def options(**given: Any) -> Options:
+    return dataclasses.replace(Options(), **given)
+
+
+def test_all_that_is_asked_for_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files, GitHub's summary behind what is there, annotations on the console."""
+    summary = tmp_path / "summary.md"
+    summary.write_text("before\n")
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(summary))
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    said: list[str] = []
+    wanted = {name: tmp_path / name for name in ("record", "html", "markdown", "sarif", "code_quality")}
+    outputs.write(broken_record(), options(**wanted), said.append)
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted([*wanted, "summary.md"])
+    assert summary.read_text().startswith(f"before\n{markdown.MARKER}")
+    assert said[0].startswith("::error ")
+
+
+def test_a_full_disk_leaves_the_old_file_and_the_other_files_are_written(tmp_path: Path) -> None:
+    """Written beside, then put in its place; no half of it stays."""
+    page_path = tmp_path / "page.html"
+    page_path.write_text("old")
+    (tmp_path / "page.html.partial").symlink_to("/dev/full")
+    with pytest.raises(HarnessError) as caught:
+        outputs.write(broken_record(), options(html=page_path, markdown=tmp_path / "c.md"), print)
+    assert caught.value.exit_status == ExitStatus.ENVIRONMENT
+    assert "The page cannot be written to" in str(caught.value)
+    assert "No space left" in str(caught.value)
+    assert page_path.read_text() == "old"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["c.md", "page.html"]
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"html": Path("/nowhere/page.html")}, "The page cannot be written to /nowhere/page.html."),
+        ({"sarif": Path("/")}, "it is a folder"),
+        ({"html": Path("a"), "markdown": Path("./a")}, "--html and --markdown name one file, a."),
+        ({"github_summary": True}, "--github-summary has no summary to add to."),
+    ],
+)
+def test_what_cannot_be_written_is_said_before_the_run(
+    given: dict[str, Any], says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As wrong usage, with what to do."""
+    monkeypatch.delenv("GITHUB_STEP_SUMMARY", raising=False)
+    with pytest.raises(UsageError) as caught:
+        check_outputs(options(**given))
+    assert says in str(caught.value)
+    assert "next:" in str(caught.value)
+
+
+def test_held_findings_are_no_results() -> None:
+    """Of a held record nothing is told but that it held."""
+    assert rows.told(held_record().runs) == []
+    assert len(held()) == 13
