@@ -25,6 +25,7 @@ class Options:
     postgres_image: str = "postgres:17"
     migrations: tuple[Path, ...] = (Path("sql/migrations"),)
     seed: tuple[Path, ...] = (Path("sql/seed"),)
+    setup: str | None = None
     platform: str = "auto"
     default_privileges: str = "open"
     apply_timeout: float = 600.0
@@ -155,6 +156,7 @@ OPTIONS: tuple[Option, ...] = (
     _option("postgres_image", _named("IMAGE"), "image for the container"),
     _option("migrations", FILE, "file, or folder of *.sql; repeatable", repeatable=True),
     _option("seed", FILE, "file or folder applied after the migrations; repeatable", repeatable=True),
+    _option("setup", _named("COMMAND"), "command that builds the schema first; DATABASE_URL tells it where"),
     _option(
         "platform",
         one_of("auto", "supabase", "none", metavar="PLATFORM"),

@@ -61,12 +61,19 @@ def open_template(
     migrations, seed = options.migrations, options.seed
     if migrations == defaults.migrations and not migrations[0].exists() and SUPABASE_MIGRATIONS.is_dir():
         migrations = (SUPABASE_MIGRATIONS,)
-    if bare and migrations == defaults.migrations and not migrations[0].exists():
+    if (bare or options.setup) and migrations == defaults.migrations and not migrations[0].exists():
         migrations = ()
     others = migrations != defaults.migrations and alone
     if seed == defaults.seed and (others or not seed[0].exists()):
         seed = ()
-    plan = ApplyPlan(options.platform, options.default_privileges, keep_going, options.apply_timeout, raising=not alone)
+    plan = ApplyPlan(
+        options.platform,
+        options.default_privileges,
+        keep_going,
+        options.apply_timeout,
+        options.setup,
+        raising=not alone,
+    )
     return Template(server, migrations, seed, server_goes=not isinstance(server, ExternalServer), plan=plan)
 
 

@@ -22,7 +22,7 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from harness.environment import migrations as files
-from harness.environment import platforms
+from harness.environment import platforms, setup
 from harness.environment.applying import Applied, Applier, Failure
 from harness.environment.own import Connection
 from harness.environment.roles import SupabaseRoles
@@ -93,6 +93,8 @@ class ApplyPlan:
     """Apply what can be applied, and list what failed."""
     limit: float = 600.0
     """Seconds that one file may take."""
+    setup: str | None = None
+    """A command of the shell that builds the schema, before the files."""
     raising: bool = True
     """Whether a failure is raised; else it stands in what was applied, and nothing comes after it."""
 
@@ -260,6 +262,8 @@ class Template:
             if role is None:
                 kind = "a superuser" if self._superuser else f"{self._me}, which has not {platforms.ROLE}'s rights"
                 notes.append(f"the migrations ran as {kind}: SECURITY DEFINER and ownership mean what they do for it")
+        if self._plan.setup is not None:
+            notes.append(self._set_up(self._plan.setup, role))
         with self._database.connect() as connection:
             connection.prepare_threshold = None  # DISCARD ALL would take a prepared statement away under psycopg
             applier = Applier(
@@ -298,6 +302,27 @@ class Template:
                 ),
                 failures=(*self._unreadable, *applier.failures),
             )
+
+    def _set_up(self, command: str, role: str | None) -> str:
+        """Run the command that builds the schema. Raises HarnessError where it fails or does nothing."""
+        parts = conninfo_to_dict(self._database.dsn)
+        if role is not None:
+            password = secrets.token_hex(16)
+            with connect(self._server.dsn) as connection:
+                words = sql.SQL(_SQL["let_log_in"]).format(sql.Identifier(role), sql.Literal(password))
+                connection.execute(words)
+            parts |= {"user": role, "password": password}
+        with self._database.connect() as connection:
+            before = connection.execute(_SQL["objects"]).fetchone()
+            said = setup.run(command, make_conninfo("", **parts), self._plan.limit)
+            if connection.execute(_SQL["objects"]).fetchone() == before:
+                raise HarnessError(
+                    "The setup command changed nothing in the database.",
+                    tried=f"{command}\n{said}",
+                    next_step="let it take the database from DATABASE_URL, or PGHOST, PGPORT, PGUSER, PGPASSWORD and "
+                    "PGDATABASE",
+                )
+        return f"setup: {command}\n{said}".rstrip()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None

@@ -43,6 +43,14 @@ SELECT pg_try_advisory_lock(hashtext('harness uses roles'));
 -- name: available_extensions
 SELECT ARRAY(SELECT name::text FROM pg_available_extensions), (SELECT setting FROM pg_config WHERE name = 'SHAREDIR');
 
+-- name: let_log_in
+ALTER ROLE {} LOGIN PASSWORD {};
+
+-- name: objects
+-- How many objects a database holds, and what was the last one: the same before and after where nothing was built.
+SELECT (SELECT count(*) FROM pg_class), (SELECT max(oid) FROM pg_class), (SELECT count(*) FROM pg_proc),
+       (SELECT sum(n_tup_ins + n_tup_upd + n_tup_del) FROM pg_stat_user_tables);
+
 -- name: mark_role
 COMMENT ON ROLE {} IS 'created by pg-concurrency-harness';
 

@@ -125,7 +125,7 @@ class _Reader:
         self.script = script
         self.source = script.source
         self.variables = variables
-        self.including = (*including, script.path.absolute())
+        self.including = (*including, script.path.resolve())
         self.at = 3 if self.source[:3] == b"\xef\xbb\xbf" else 0
         self.line = 1
         self.counted = self.at
@@ -382,7 +382,7 @@ class _Reader:
     def _include(self, name: str, *, relative: bool, at: int) -> Iterator[Statement]:
         beside = self.script.path.parent / name
         path = beside if relative or not Path(name).is_file() else Path(name)
-        if path.absolute() in self.including:
+        if path.resolve() in self.including:
             raise self._error(f"{path} includes itself.", "take the \\i out", at)
         if not path.is_file():
             raise self._error(f"There is no file {path} to include.", "mend the path behind \\i or \\ir", at)

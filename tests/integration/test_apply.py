@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -73,4 +74,43 @@ def test_without_going_on_the_first_failure_ends_it(apply: Apply) -> None:
     with pytest.raises(HarnessError, match=r"1\.sql:2: .*SQLSTATE 42P01") as raised:
         apply({"1.sql": "SELECT 1;\nINSERT INTO nothing VALUES (1);\n"})
     assert "INSERT INTO nothing" in raised.value.tried
+    assert raised.value.next_step
+
+
+# -- a schema that another tool builds
+
+BUILDS = (
+    f"{sys.executable} -c \"import os, psycopg; psycopg.connect(os.environ['DATABASE_URL'], autocommit=True).execute("
+)
+
+
+@pytest.mark.parametrize("platform", ["none", "supabase"])
+def test_a_command_builds_the_schema_and_the_files_come_after_it(platform: str, apply: Apply) -> None:
+    """It is told where by DATABASE_URL, runs as the migrations do, and its output is kept."""
+    applied, database = apply(
+        {"1.sql": "INSERT INTO made VALUES (current_user);"},
+        setup=f"{BUILDS}'CREATE TABLE made (by name)')\" && psql_like=$PGHOST:$PGDATABASE && echo built in $psql_like",
+        platform=platform,
+    )
+    assert applied.whole
+    assert "built in /" in "".join(applied.notes)
+    owner = ask(database, "SELECT tableowner FROM pg_tables WHERE tablename = 'made'")
+    assert owner == applied.role == ask(database, "SELECT by FROM made")
+
+
+@pytest.mark.parametrize(
+    ("command", "says", "shown"),
+    [
+        ("echo not today; exit 7", "failed with status 7", "not today"),
+        ("echo nothing to do", "changed nothing in the database", "nothing to do"),
+        ("echo wait; sleep 600", "was not done after 1 s", "wait"),
+    ],
+)
+def test_a_command_that_builds_nothing_is_refused_with_its_words(
+    command: str, says: str, shown: str, apply: Apply
+) -> None:
+    """A failure, a command that took another database, one that waits forever."""
+    with pytest.raises(HarnessError, match=says) as raised:
+        apply({"1.sql": "SELECT 1;"}, setup=command, limit=1.0)
+    assert shown in raised.value.tried
     assert raised.value.next_step

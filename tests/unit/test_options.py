@@ -16,6 +16,7 @@ from harness.options import resolve as resolve_them
 SAMPLES = {
     "server": ("embedded", "embedded"),
     "postgres_image": ("postgres:15", "postgres:15"),
+    "setup": ("alembic upgrade head", "alembic upgrade head"),
     "platform": ("supabase", "supabase"),
     "default_privileges": ("closed", "closed"),
     "apply_timeout": ("9", 9.0),

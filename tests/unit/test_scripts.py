@@ -60,6 +60,129 @@ def test_an_unclosed_quote_is_an_error_of_the_file(text: str) -> None:
     assert "unclosed" in caught.value.next_step
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (
+            "\\set who alice\nSELECT :'who', :\"who\", ':who', a::text, b[1:2], :other;",
+            ["SELECT 'alice', \"alice\", ':who', a::text, b[1:2], :other"],
+        ),
+        ("\\set n 3\nSELECT :n;\n\\unset n\nSELECT :n;", ["SELECT 3", "SELECT :n"]),
+        ("\\set a 'it''s'\n\\set b :a !\nSELECT :'b';", ["SELECT 'it''s!'"]),
+        ("\\restrict abc\nSELECT 1;\n\\unrestrict abc\n", ["SELECT 1"]),
+        ("\\echo hello; \\timing\nSELECT 1;\n\\d things\n\\connect other\n", ["SELECT 1"]),
+        ("SELECT 1 \\g\nSELECT 2;", ["SELECT 1", "SELECT 2"]),
+        ("\\if :{?x}\nSELECT 1;\n\\else\nSELECT 2;\n\\endif\n", ["SELECT 2"]),
+        (
+            "\\set x on\n\\if :x\n\\if false\nSELECT 1;\n\\elif true\nSELECT 2;\n\\endif\n\\else\nSELECT 3;\n\\endif",
+            ["SELECT 2"],
+        ),
+        ("SELECT 1;\n\\q\nSELECT 2;", ["SELECT 1"]),
+        ("-- migrate:up\nSELECT 1;\n-- migrate:down\nSELECT 2;\n", ["SELECT 1"]),
+        (
+            "-- +goose Up\n-- +goose StatementBegin\nSELECT 1;\n-- +goose StatementEnd\n-- +goose Down\nDROP x;",
+            ["SELECT 1"],
+        ),
+        ("-- +migrate Down\nSELECT 1;\n-- +migrate Up\nSELECT 2;\n", ["SELECT 2"]),
+        ("-- Up Migration\nSELECT 1;\n-- Down Migration\nSELECT 2;", ["SELECT 1"]),
+        ("SELECT 1;\n-- Down migration: see the wiki\nSELECT 2;", ["SELECT 1", "SELECT 2"]),
+        ("COPY t FROM stdin;\n1;\\N\n'\n\\.\nSELECT 2;", ["COPY t FROM stdin", "SELECT 2"]),
+        ("\\copy t (a) from stdin with csv\n1;'\n\\.\nSELECT 2;", ["COPY t (a) FROM STDIN with csv", "SELECT 2"]),
+        (
+            "CREATE FUNCTION f() RETURNS int LANGUAGE sql BEGIN ATOMIC SELECT CASE WHEN a THEN b END; END; SELECT 2;",
+            [
+                "CREATE FUNCTION f() RETURNS int LANGUAGE sql BEGIN ATOMIC SELECT CASE WHEN a THEN b END; END",
+                "SELECT 2",
+            ],
+        ),
+        ("SELECT e'\\'; --', E'a\\\\'; SELECT 2;", ["SELECT e'\\'; --', E'a\\\\'", "SELECT 2"]),
+    ],
+)  # fmt: skip
+def test_what_only_psql_and_migration_tools_know_is_read(text: str, expected: list[str]) -> None:
+    """Variables, conditions, commands without effect, rows for COPY; the down part is never there."""
+    assert [text for _, text in split(text)] == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("SELECT 1;\n\\! rm -rf x\n", r"x\.sql:2: The backslash command \\! makes no sense"),
+        ("SELECT 1;\n\n\\i nowhere.sql\n", r"x\.sql:3: There is no file nowhere\.sql to include"),
+        ("SELECT 1\n\\echo x\n", r"x\.sql:2: The backslash command \\echo stands inside a statement"),
+        ("\\endif\n", r"x\.sql:1: \\endif has no \\if"),
+        ("\\if maybe\n\\endif", r"x\.sql:1: \\if needs true or false, and has 'maybe'"),
+        ("\\if true\nSELECT 1;", r"\\if has no \\endif"),
+    ],
+)
+def test_a_command_that_makes_no_sense_is_refused_with_its_place(text: str, says: str) -> None:
+    """File and line, and what to do."""
+    with pytest.raises(HarnessError, match=says) as raised:
+        split(text)
+    assert raised.value.next_step
+
+
+def test_included_files_bring_their_statements_with_their_own_lines(tmp_path: Path) -> None:
+    """\\ir beside the file, variables go along, and a circle is refused."""
+    (tmp_path / "a.sql").write_text("\\set n 1\n\\ir parts/b.sql\nSELECT 3;\n")
+    (tmp_path / "parts").mkdir()
+    (tmp_path / "parts" / "b.sql").write_text("\nSELECT :n;\n")
+    found = list(Script.read(tmp_path / "a.sql").statements())
+    assert [(s.path.name, s.line, s.text) for s in found] == [("b.sql", 2, "SELECT 1"), ("a.sql", 3, "SELECT 3")]
+    (tmp_path / "parts" / "b.sql").write_text("\\ir ../a.sql\n")
+    with pytest.raises(HarnessError, match="includes itself"):
+        list(Script.read(tmp_path / "a.sql").statements())
+
+
+@pytest.mark.parametrize(
+    ("names", "expected", "says"),
+    [
+        (["20240102030405_b.sql", "20230102030405_a.sql"], ["20230102030405_a.sql", "20240102030405_b.sql"],
+         "timestamps"),
+        (["10_c.sql", "2_b.sql", "1_a.sql"], ["1_a.sql", "2_b.sql", "10_c.sql"], "numbers, by value"),
+        (["V2__b.sql", "V1.10__d.sql", "V1.2__c.sql", "R__views.sql", "U2__b.sql"],
+         ["V1.2__c.sql", "V1.10__d.sql", "V2__b.sql", "R__views.sql"], "Flyway"),
+        (["000001_a.up.sql", "000001_a.down.sql", "000002_b.up.sql", "000002_b.down.sql"],
+         ["000001_a.up.sql", "000002_b.up.sql"], "up parts only"),
+        (["20240101_x/migration.sql", "20240102_y/migration.sql"], ["migration.sql", "migration.sql"], "Prisma"),
+        (["b.sql", "a.sql", "notes.txt", "old/z.sql"], ["a.sql", "b.sql"], "in name order; not looked into: old"),
+        (["supabase/20240101000000_a.sql", "supabase/fix_everything.sql"], ["20240101000000_a.sql"],
+         "(Supabase); left out, not named as the others: fix_everything.sql"),
+    ],
+)  # fmt: skip
+def test_the_order_is_that_of_the_tool_and_is_said(
+    names: list[str], expected: list[str], says: str, tmp_path: Path
+) -> None:
+    """Each tool's names in the order in which that tool would apply them; what it would not apply is left out."""
+    for name in names:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("SELECT 1;")
+    folder = tmp_path / "supabase" if names[0].startswith("supabase") else tmp_path
+    found = migrations.find([folder], "migrations", "--migrations")
+    assert [s.path.name for s in found.scripts] == expected
+    assert says in found.order[0]
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"SELECT 1;\n-- \xe9t\xe9\n", "byte 13, on line 2, is 0xe9"),
+        ("SELECT 1;".encode("utf-16"), "it is UTF-16"),
+        (b"PGDMP\x01\x0e\x00\x04", "pg_restore -f"),
+    ],
+)
+def test_what_is_no_text_is_refused_with_the_byte(content: bytes, says: str, tmp_path: Path) -> None:
+    """The byte, its line, and how to get text of it; going on lists the file and reads the others."""
+    (tmp_path / "1.sql").write_bytes(content)
+    (tmp_path / "2.sql").write_text("SELECT 1;")
+    with pytest.raises(HarnessError) as raised:
+        migrations.find([tmp_path], "migrations", "--migrations")
+    assert says in f"{raised.value.tried} {raised.value.next_step}"
+    found = migrations.find([tmp_path], "migrations", "--migrations", keep_going=True)
+    assert [s.path.name for s in found.scripts] == ["2.sql"]
+    assert [path.name for path, _ in found.unreadable] == ["1.sql"]
+
+
 def test_files_come_in_the_order_given_and_folders_in_name_order(tmp_path: Path) -> None:
     """A folder gives its .sql files and nothing else."""
     (tmp_path / "folder").mkdir()
