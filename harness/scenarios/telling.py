@@ -286,16 +286,30 @@ def name(told: Told, result: Result) -> str:
     read = _read_anomaly(told, result)
     if read:
         return read
-    tables = [difference.table for difference in judgement.nearest if difference.table]
-    if tables:
+    if result.violated and _negative(observed):
+        return "overselling"
+    if _only_other_rows(observed):
+        return "write skew"
+    doubled = [
+        d for d in judgement.nearest if d.unit is not None and not _computed_from(told, d) and _both(observed, d)
+    ]
+    if doubled:
+        return "overselling" if result.violated else "double use"
+    if _same_row(observed) and _none_came(observed) and all(each.state for each in judgement.nearest):
+        return "lost update"
+    if any(difference.table for difference in judgement.nearest):
         return _write_anomaly(result, judgement.nearest)
     if judgement.nearest and _is_no(judgement.nearest[0]):
         return "false refusal"
-    if _only_other_rows(observed):
-        return "write skew"
-    if any(d.unit is not None and _both_yes(observed, d) for d in judgement.nearest):
-        return "overselling" if result.violated or _negative(observed) else "double use"
-    return "write skew" if not _same_row(observed) and observed.state else "not serializable"
+    return "not serializable"
+
+
+def _computed_from(told: Told, difference: Difference) -> bool:
+    """Whether the answer that departs is what a session read before it wrote."""
+    assert difference.unit is not None
+    statements = told.sessions[difference.unit[0]].statements
+    read = told.statement(difference.unit, difference.answer).lower().startswith("select")
+    return read and any(s.text.lower().startswith(_WRITING) for s in statements[difference.answer + 1 :])
 
 
 def _read_anomaly(told: Told, result: Result) -> str:
@@ -326,8 +340,6 @@ _WRITING = ("insert", "update", "delete", "merge")
 
 
 def _write_anomaly(result: Result, nearest: Sequence[Difference]) -> str:
-    if result.violated and _negative(result.observed):
-        return "overselling"
     for difference in nearest:
         if difference.table and _differ_in_value(difference):
             return "lost update" if _same_row(result.observed) else "write skew"
@@ -349,6 +361,11 @@ def _same_row(observed: Observed) -> bool:
     return gone == 1
 
 
+def _none_came(observed: Observed) -> bool:
+    signs = [row[0] for table in observed.state.values() for row in table.rows]
+    return signs.count("-") == signs.count("+")
+
+
 def _only_other_rows(observed: Observed) -> bool:
     """Rows of the baseline were changed, more than one, and none came or went."""
     signs = [row[0] for table in observed.state.values() for row in table.rows]
@@ -367,7 +384,7 @@ def _is_no(difference: Difference) -> bool:
     return difference.unit is not None and difference.observed[:1] in (("no row",), ("UPDATE 0",), ("DELETE 0",))
 
 
-def _both_yes(observed: Observed, difference: Difference) -> bool:
+def _both(observed: Observed, difference: Difference) -> bool:
     """Another unit got the same answer."""
     assert difference.unit is not None
     mine = observed.answers[difference.unit][difference.answer]

@@ -17,7 +17,7 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from harness.verdict.findings import Truth
@@ -151,6 +151,8 @@ class Difference:
     table: str = ""
     observed: tuple[str, ...] = ()
     expected: tuple[str, ...] = ()
+    state: bool = False
+    """The final state departs from this order's, here or further on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -428,7 +430,8 @@ class _Judging:
             if len(order) == longest and set(order) <= set(units):
                 wrong = list(_Expected(self._runs(order)).departures(observed, order, self._renaming(False)))
                 if wrong:
-                    scored.append((len(wrong), len(scored), wrong[0]))
+                    first = replace(wrong[0], state=any(each.table for each in wrong))
+                    scored.append((len(wrong), len(scored), first))
         return tuple(difference for _, _, difference in sorted(scored)[:2])
 
 
