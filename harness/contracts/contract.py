@@ -37,6 +37,14 @@ class Outcome:
     """SQLSTATE or PGRSTnnn of a failed call; a short word (`no_row`, `timeout`) where the server gave none."""
     detail: str | None = None
 
+    @property
+    def lost(self) -> bool:
+        """Whether the environment took its answer: a connection, a backend, the server, or the end of the run.
+
+        Nothing of that is the function's fault. That it took too long is.
+        """
+        return self.effect is Effect.IN_DOUBT and self.code != TIMEOUT
+
 
 FAILED = "failed"
 IN_DOUBT = "in_doubt"

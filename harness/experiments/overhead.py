@@ -25,7 +25,7 @@ from typing import Any
 from harness.contracts.contract import Contract, Effect, Operation
 from harness.environment.database import Database
 from harness.environment.postgrest import PostgREST
-from harness.errors import UsageError
+from harness.errors import HarnessError, UsageError
 from harness.history import WARM_UP, History
 from harness.load.burst import CALIBRATION_CALLS, KEYS_MARGIN, Burst
 from harness.load.crew import Crew
@@ -39,7 +39,7 @@ from harness.targets.target import Target
 from harness.verdict import invariants, overlap
 from harness.verdict.findings import SHOWN, Finding, Truth, shown
 from harness.verdict.judge import judge_history
-from harness.verdict.metrics import percentile
+from harness.verdict.metrics import percentile, too_many_lost
 
 SHARES = (0.5, 0.95, 0.99)
 FEWEST_PAIRS = 5
@@ -287,10 +287,14 @@ class _Bench:
 
     def _block(self, plan: Burst, crew: Crew, keys: Keys, postgrest: PostgREST) -> Block:
         postgrest_cpu = _cpu(postgrest.pid)
-        (log,) = crew.fire(plan, keys)
+        logs = crew.fire(plan, keys)
+        if not any(client.opened.alive for client in crew.clients):
+            raise _gone(postgrest)
+        (log,) = logs
         client_cpu = time.process_time() - crew.cpu_started
         ended_cpu = _cpu(postgrest.pid)
-        durations = [(returned - called) / 1e6 for called, returned in zip(log.called, log.returned, strict=True)]
+        timed = zip(log.called, log.returned, log.outcomes, strict=True)
+        durations = [(returned - called) / 1e6 for called, returned, outcome in timed if not outcome.lost]
         last = max(log.returned, default=crew.started)
         return Block(
             crew.clients[0].target.name,
@@ -300,6 +304,14 @@ class _Bench:
             client_cpu,
             None if postgrest_cpu is None or ended_cpu is None else ended_cpu - postgrest_cpu,
         )
+
+
+def _gone(postgrest: PostgREST) -> HarnessError:
+    return HarnessError(
+        "Every client lost its connection, so there is nothing to compare.",
+        tried=f"calls by SQL and through {postgrest.describe()}, whose process {postgrest.pid} was started here",
+        next_step="see what ended the server or PostgREST, and run it again",
+    )
 
 
 def _order(pairs: int) -> list[str]:
@@ -342,10 +354,14 @@ def _cpu(pid: int | None) -> float | None:
 def _equivalent(histories: Sequence[History], races: Sequence[_Raced], contract: Contract) -> Finding:
     """Whether the function does the same through both doors, as far as a caller and the database can tell."""
     classes: dict[str, dict[str, set[str]]] = {"burst": {}, "race": {}}
+    calls = lost = 0
     for kind, group in (("burst", histories), ("race", [r.history for r in races])):
         for history in group:
             for operation in history.operations():
-                classes[kind].setdefault(operation.target, set()).add(_class_of(operation))
+                calls += 1
+                lost += operation.outcome.lost
+                if not operation.outcome.lost:
+                    classes[kind].setdefault(operation.target, set()).add(_class_of(operation))
     evidence: list[dict[str, Any]] = [
         {"reason": f"{kind}: {', '.join(sorted(doors[SQL] ^ doors[HTTP]))} through one door only", "operations": []}
         for kind, doors in classes.items()
@@ -362,13 +378,18 @@ def _equivalent(histories: Sequence[History], races: Sequence[_Raced], contract:
                     reason = f"race {race.name}: {len(winners)} winners on one ticket"
                     evidence.append({"reason": reason, "operations": [shown(o) for o in key.operations]})
     unproved = [r.name for r in races if r.overlapped.truth is not Truth.HELD]
-    truth = Truth.BROKEN if evidence else Truth.UNDECIDED if unproved else Truth.HELD
+    unfair = too_many_lost(lost, calls)
+    truth = (
+        Truth.BROKEN if wrong or (evidence and not unfair) else Truth.UNDECIDED if unproved or unfair else Truth.HELD
+    )
     observed = "; ".join(
         f"{kind}: " + ", ".join(f"{door} {'/'.join(sorted(found))}" for door, found in sorted(doors.items()))
         for kind, doors in classes.items()
     )
     if unproved:
         observed += f"; too few rounds overlapped in the race: {', '.join(unproved)}"
+    if lost:
+        observed += f"; {lost} of {calls} calls lost to the environment"
     return Finding(
         "http_outcomes_equivalent",
         "The function does the same by SQL and by HTTP: the same classes of outcomes, and one winner per ticket by "

@@ -9,6 +9,7 @@ from harness.contracts.contract import NOT_REACHED, TIMEOUT, Claim, Contract, Ef
 from harness.history import History
 from harness.verdict import linearizability
 from harness.verdict.findings import SHOWN, SHOWN_OPERATIONS, Finding, Truth, counted, shown
+from harness.verdict.metrics import too_many_lost
 
 DEADLOCK = "40P01"
 
@@ -86,12 +87,16 @@ def _no_unhandled_error(operations: Sequence[Operation]) -> Finding:
         if failed and all(o.outcome.code == TIMEOUT for o in failed)
         else "Handle the condition in the function, or let it be an answer of its own.",
     )
-    doubtful = sum(o.outcome.effect is Effect.IN_DOUBT for o in operations)
-    if finding.truth is Truth.HELD and doubtful:
-        return Finding(
-            finding.id, finding.claim, Truth.UNDECIDED, f"{doubtful} calls in doubt: the connection died first", "none"
-        )
-    return finding
+    lost = sum(o.outcome.lost for o in operations)
+    late = sum(o.outcome.effect is Effect.IN_DOUBT for o in operations) - lost
+    if finding.truth is not Truth.HELD or not (lost or late):
+        return finding
+    if late or too_many_lost(lost, len(operations)):
+        kinds = [f"{lost} lost to the environment"] * bool(lost) + [f"{late} given up for their time"] * bool(late)
+        observed = f"{lost + late} of {len(operations)} calls in doubt: {', '.join(kinds)}"
+        return Finding(finding.id, finding.claim, Truth.UNDECIDED, observed, "none")
+    observed = f"none in {len(operations) - lost} calls; {lost} more lost to the environment"
+    return Finding(finding.id, finding.claim, Truth.HELD, observed, "none")
 
 
 def _errors(name: str, claim: str, failed: Sequence[Operation], calls: int, remedy: str) -> Finding:

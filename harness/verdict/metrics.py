@@ -51,9 +51,16 @@ class Metrics:
     """Arrivals that could not start in time."""
     outcomes: Mapping[str, int] = field(default_factory=dict)
     """Outcome label -> calls; the part of `counts` that adds up to all calls."""
+    lost: int = 0
+    """Calls whose answer the environment took. They count in no rate and no check."""
     durations: Sequence[float] = field(default=(), compare=False, repr=False, metadata=LEFT_OUT)
     """Sorted, in milliseconds; what the duration metric's percentiles are taken from. As many as there were calls, so
     they are not kept in the record: the trends say what they come to."""
+
+
+def too_many_lost(lost: int, calls: int) -> bool:
+    """Whether so many calls were lost to the environment that the others are no fair picture: more than one in 20."""
+    return lost * 20 > calls
 
 
 def percentile(ordered: Sequence[float], share: float) -> float:
@@ -109,7 +116,7 @@ def measure(history: History, contract: Contract, expected: frozenset[str], late
     """
     labels: Counter[str] = Counter()
     durations: dict[str, list[float]] = {}
-    failed = late = fast = answered = as_expected = 0
+    failed = late = fast = answered = as_expected = lost = 0
     late_ns, fast_ns = int(late_after * 1e9), int(FAST * 1e6)
     first, last = 2**62, 0
     held_phases = {op.phase for op in history.operations() if op.held}
@@ -121,7 +128,8 @@ def measure(history: History, contract: Contract, expected: frozenset[str], late
         first = min(first, operation.due)
         ended = operation.returned
         if outcome.effect is Effect.IN_DOUBT:
-            failed += 1
+            lost += outcome.lost
+            failed += not outcome.lost
             continue
         last = max(last, ended)
         failed += outcome.effect is Effect.FAILED
@@ -135,12 +143,13 @@ def measure(history: History, contract: Contract, expected: frozenset[str], late
         fast += took < fast_ns
         durations.setdefault(outcome.label, []).append(took / 1e6)
     calls = labels.total()
+    kept = calls - lost  # an answer that the environment took is neither a success nor an error
     seconds = max(last - first, 0) / 1e9 if calls else 0.0
     everything = sorted(value for values in durations.values() for value in values)
     checks = {
-        "has an answer": (answered, calls - answered),
-        "expected outcome": (as_expected, calls - as_expected),
-        "under 200 ms": (fast, calls - fast),
+        "has an answer": (answered, kept - answered),
+        "expected outcome": (as_expected, kept - as_expected),
+        "under 200 ms": (fast, kept - fast),
     }
     passed = sum(p for p, _ in checks.values())
     counts = {name: sum(labels[label] for label in counted) for name, counted in contract.metrics.items()}
@@ -150,10 +159,11 @@ def measure(history: History, contract: Contract, expected: frozenset[str], late
         {"all": trend(everything, seconds)}
         | {label: trend(sorted(values), seconds) for label, values in sorted(durations.items())},
         dict(sorted(labels.items())) | counts | {contract.error_metric: failed},
-        {contract.error_metric: failed / calls if calls else 0.0, "checks": passed / (3 * calls) if calls else 0.0}
+        {contract.error_metric: failed / kept if kept else 0.0, "checks": passed / (3 * kept) if kept else 0.0}
         | {name: count / calls if calls else 0.0 for name, count in counts.items()},
         checks,
         late,
         dict(sorted(labels.items())),
+        lost,
         everything,
     )

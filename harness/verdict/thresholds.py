@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from harness.contracts.contract import FAILED, IN_DOUBT, Contract
 from harness.errors import UsageError
 from harness.verdict.findings import Finding, Truth
-from harness.verdict.metrics import Metrics, percentile
+from harness.verdict.metrics import Metrics, percentile, too_many_lost
 
 _EXPRESSION = re.compile(
     r"^\s*(?P<what>avg|min|med|max|count|rate|p\((?P<percent>\d+(?:\.\d+)?)\))\s*"
@@ -107,6 +107,9 @@ def _judged(threshold: Threshold, metrics: Metrics, contract: Contract) -> Findi
     if math.isnan(value):
         return Finding(name, claim, Truth.UNDECIDED, "no call to measure", limit)
     held = _OPERATORS[threshold.compare](value, threshold.limit)
+    if not held and too_many_lost(metrics.lost, metrics.calls):
+        lost = f"{value:.4g}{unit}, with {metrics.lost} of {metrics.calls} calls lost to the environment"
+        return Finding(name, claim, Truth.UNDECIDED, lost, limit)
     shown = f"{threshold.what}{'' if threshold.percent is None else f'({threshold.percent:g})'}={value:.4g}{unit}"
     return Finding(
         name,
@@ -138,6 +141,6 @@ def _value(threshold: Threshold, metrics: Metrics, contract: Contract) -> float:
             return math.fsum(ordered) / len(ordered)
         share = {"min": 0.0, "med": 0.5, "max": 1.0}.get(what)
         return percentile(ordered, (threshold.percent or 0.0) / 100 if share is None else share)
-    if not metrics.calls:
+    if metrics.calls == metrics.lost:
         return math.nan
     return metrics.rates[metric] if what == "rate" else float(metrics.counts.get(metric, 0))
