@@ -16,7 +16,6 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import psycopg
-from psycopg import sql
 
 import harness
 from harness import contracts
@@ -43,6 +42,7 @@ from harness.records import AppliedFile, Record, RunRecord, Source
 from harness.signals import uninterrupted
 from harness.sqltext.definitions import definition
 from harness.sqltext.scripts import Script
+from harness.targets.keys import new_keys
 from harness.targets.sql import SqlTarget
 from harness.targets.target import Target
 from harness.verdict import charts, invariants, overlap, thresholds
@@ -416,6 +416,7 @@ class Harness:
         told_round = charts.telling_round(findings, at_once)
         replay = self._replay(pattern, target.name)
         told = target.details()
+        more = [] if database is None else list(target.notes())
         record = self.keep(
             RunRecord(
                 kind=pattern.name,
@@ -424,7 +425,7 @@ class Harness:
                 metrics=metrics,
                 overlap=overlapped,
                 findings=tuple(f if f.truth is Truth.HELD else dataclasses.replace(f, replay=replay) for f in findings),
-                notes=(*notes, *_notes(crew, history, metrics, server_lost=server_lost)),
+                notes=(*notes, *more, *_notes(crew, history, metrics, server_lost=server_lost)),
                 server_lost=server_lost,
                 interrupted=database is None,
                 repeat=replay,
@@ -440,39 +441,7 @@ class Harness:
 
     def new_keys(self, connection: Connection, count: int) -> list[Hashable]:
         """Fresh keys, made by the seed's function. Raises HarnessError when it is not there or makes too few."""
-        if not count:
-            return []
-        name = self.contract.new_keys
-        query = sql.SQL("SELECT * FROM {}(%s::integer)").format(sql.Identifier(*name.split(".")))
-        try:
-            # As if each call had a session of its own: it may make temporary tables, or set what it likes.
-            connection.execute("DISCARD ALL")
-            keys: list[Hashable] = [row[0] for row in connection.execute(query, [count]).fetchall()]
-        except (psycopg.errors.UndefinedFunction, psycopg.errors.InvalidSchemaName) as error:
-            raise HarnessError(
-                f"The seed does not define {name}(count integer).",
-                tried=" ".join(str(error).split()),
-                next_step=f"add a seed file that creates {name}(count integer) RETURNS SETOF the key's type",
-            ) from error
-        except psycopg.Error as error:
-            if connection.closed:
-                raise HarnessError(
-                    f"The connection was lost while {name}({count}) made fresh keys.",
-                    tried=" ".join(str(error).split()),
-                    next_step="see in the server's log what ended it",
-                ) from error
-            raise HarnessError(
-                f"{name}({count}) failed with SQLSTATE {error.sqlstate}.",
-                tried=" ".join(str(error).split()),
-                next_step="mend the seed's function, or seed the rows that it refers to",
-            ) from error
-        distinct = set(keys)
-        if len(distinct) < count or None in distinct:
-            raise HarnessError(
-                f"{name}({count}) returned {len(distinct - {None})} distinct keys.",
-                next_step="let it create and return as many fresh keys as it is asked for",
-            )
-        return keys
+        return new_keys(connection, self.contract.new_keys, count)
 
     def _replay(self, pattern: Pattern, target: str) -> str:
         """The command that runs this pattern again, with every option that is not a default."""

@@ -9,11 +9,16 @@ columns, and everything judged later is judged from those.
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
+
+from harness.environment.identity import Identity
+from harness.errors import UsageError
 
 
 class Effect(Enum):
@@ -102,10 +107,12 @@ class Operation(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """A parameter of the function; `type` is Postgres's name of it, as `format_type` spells it."""
+    """A parameter of the function."""
 
     name: str
-    type: str
+    """Its name, or `$1`, `$2`, ... for one without a name, by its place."""
+    type: str | None = None
+    """Postgres's name of its type, as `uuid` or `app.mood[]`; None: the server's. A given one chooses an overload."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,31 +124,88 @@ class Column:
     """
 
     name: str
-    type: str
+    """A function that returns one bare value answers with a column of its own name, or that of its OUT parameter."""
+    type: str | None = None
+    """Postgres's name of its type; None: the server's."""
     evidence: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Function:
-    """The function under test. `key` names the parameter that calls contend for."""
+    """What is called: a function or a procedure by its name, or a statement of plain SQL.
+
+    What is left out is as the server knows it. Values are those that psycopg gives for a type; where it knows none (an
+    enum, a domain over one, citext, money, a composite type), they are text as the server spells it, and arrays of such
+    are lists of texts.
+    """
 
     name: str
-    parameters: tuple[Parameter, ...]
-    columns: tuple[Column, ...]
-    key: str
+    """Its name, with its schema where the search path does not lead there; of a statement, what reports call it."""
+    parameters: tuple[Parameter, ...] = ()
+    """Those that are given a value; the others need defaults. Empty: those that the variants and `key` name."""
+    columns: tuple[Column, ...] = ()
+    """Those of the answer that matter. Empty: all, each of which decides the label and is kept as evidence."""
+    key: str = ""
+    """The parameter that calls contend for."""
+    statement: str | None = None
+    """One statement of SQL in place of a function, in which `:name` stands for a parameter.
+
+    One that returns no rows answers with the column `rows`: how many it inserted, updated or deleted.
+    """
+
+    def __post_init__(self) -> None:
+        """Raises UsageError where no parameter is the key."""
+        if not self.key or (self.parameters and self.key not in {p.name for p in self.parameters}):
+            names = ", ".join(p.name for p in self.parameters) or "none is declared"
+            raise UsageError(
+                f"The key of {self.name} is {self.key!r}, which is none of its parameters.",
+                tried=f"parameters: {names}",
+                next_step="let Function(key=...) name the parameter that concurrent calls contend for",
+            )
 
     def __str__(self) -> str:
-        parameters = ", ".join(f"{p.name} {p.type}" for p in self.parameters)
-        columns = ", ".join(f"{c.name} {c.type}" for c in self.columns)
-        return f"{self.name}({parameters}) RETURNS TABLE ({columns})"
+        def listed(entries: Iterable[Parameter | Column]) -> str:
+            return ", ".join(f"{e.name} {e.type or ''}".rstrip() for e in entries)
+
+        returns = f" RETURNS TABLE ({listed(self.columns)})" if self.columns else ""
+        return f"{self.name}({listed(self.parameters)}){returns}"
 
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """One way to fill the other arguments; `arguments(client)` gives them by parameter name, without the key."""
+    """One way to call: `arguments(client)` gives every argument but the key, by parameter name."""
 
     name: str
     arguments: Callable[[int], Mapping[str, Any]]
+    function: Callable[[int], Function] | None = None
+    """Which function a client calls, where a contract is of several (reserve and cancel); None: the contract's."""
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorAnswer:
+    """An error by which the function says no: a refusal, and not a failed call."""
+
+    sqlstate: str
+    """The five characters of its SQLSTATE, as `P0001` for a plain RAISE EXCEPTION."""
+    label: str
+    """One of the contract's labels, whose effect is not `applied`: an error has rolled everything back."""
+    message: str | None = None
+    """Regular expression that the message must match somewhere, in any case of letters; None: whatever it says."""
+
+    def matches(self, code: str, message: str) -> bool:
+        """Whether an error with that SQLSTATE and message is meant."""
+        return code == self.sqlstate and (self.message is None or bool(re.search(self.message, message, re.IGNORECASE)))
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """On which errors a call is made again, as an application would: after a random pause, in a new transaction."""
+
+    sqlstates: tuple[str, ...] = ("40001", "40P01")
+    most: int = 5
+    """Tries after the first; the last one's answer is the call's."""
+    pause: float = 0.02
+    """Longest pause before a try, in seconds."""
 
 
 class Model(Protocol):
@@ -227,11 +291,69 @@ class Contract:
     capacity: int = 1
     """How many calls one fresh key accepts before it is used up."""
     description: str = field(default="")
+    no_row: str | None = None
+    """The label of a call that gave no row; None: such a call has failed."""
+    errors: tuple[ErrorAnswer, ...] = ()
+    """Errors that are answers."""
+    identity: Identity | Callable[[int], Identity] | None = None
+    """As whom a client calls; None: as the owner of the scratch database, whom policies do not hold back."""
+    retry: Retry | None = None
+    """When a call is made again."""
+
+    def __post_init__(self) -> None:
+        """Raises UsageError for a declared answer that cannot be."""
+        for label in (self.no_row, *(error.label for error in self.errors)):
+            if label is not None and label not in self.labels:
+                raise UsageError(
+                    f"The contract {self.name} gives an answer the label {label!r}, which it does not have.",
+                    next_step=f"add it to labels, or give one of {', '.join(self.labels)}",
+                )
+        for error in self.errors:
+            if self.labels[error.label] is Effect.APPLIED:
+                raise UsageError(
+                    f"The contract {self.name} takes the error {error.sqlstate} for {error.label!r}, which is applied.",
+                    next_step="give it a label whose effect is refused: an error has rolled everything back",
+                )
+
+    def function_of(self, variant: Variant, client: int) -> Function:
+        """What a client calls in a variant."""
+        return self.function if variant.function is None else variant.function(client)
+
+    def identity_of(self, client: int) -> Identity | None:
+        """As whom a client calls."""
+        return self.identity(client) if callable(self.identity) else self.identity
+
+    def no_row_outcome(self) -> Outcome:
+        """What a call comes to that gave no row."""
+        if self.no_row is None:
+            return Outcome(FAILED, Effect.FAILED, BROKEN_ANSWER, "no rows instead of one")
+        return Outcome(self.no_row, self.labels[self.no_row], "no_row")
+
+    def error_outcome(self, code: str, message: str) -> Outcome:
+        """What a call comes to that ended in an error of the server."""
+        for error in self.errors:
+            if error.matches(code, message):
+                return Outcome(error.label, self.labels[error.label], code, message)
+        return Outcome(FAILED, Effect.FAILED, code, message)
 
     def outcome(self, row: Mapping[str, Any]) -> Outcome:
         """Classify one answer row, given by its columns that are not evidence."""
         label = self.classify(row)
-        if label is None:
+        if label is None or label not in self.labels:
             shown = ", ".join(f"{name}={value!r}" for name, value in row.items())
-            return Outcome(FAILED, Effect.FAILED, BROKEN_ANSWER, f"unreadable answer: {shown}")
+            why = "" if label is None else f" (classify gave {label!r}, which is none of the contract's labels)"
+            return Outcome(FAILED, Effect.FAILED, BROKEN_ANSWER, f"unreadable answer: {shown}{why}")
         return Outcome(label, self.labels[label])
+
+
+def hashable(value: Any) -> Hashable:
+    """A value as a key: lists as tuples, JSON objects and whatever else has no hash as text."""
+    if isinstance(value, Mapping):
+        return json.dumps(value, sort_keys=True, default=str)
+    if isinstance(value, (list, tuple)) and not hasattr(value, "_fields"):
+        return tuple(hashable(each) for each in value)
+    try:
+        hash(value)
+    except TypeError:
+        return str(value)
+    return value  # type: ignore[no-any-return]

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import HarnessError, UsageError
+from harness.sqltext.queries import own, text
 
 if TYPE_CHECKING:
     import psycopg
@@ -30,6 +31,9 @@ _NAME = re.compile(r"[A-Za-z_][\w$]*(\.[A-Za-z_][\w$]*)*")
 
 _LISTS = frozenset({"search_path", "temp_tablespaces"})
 """Settings that are lists of names: each name is given to SET by itself, or the whole list is taken for one name."""
+
+_SESSIONS_END = 2.0
+"""Seconds to wait for the sessions of a run to end."""
 
 _LISTED = re.compile(r'\s*(?:"((?:[^"]|"")*)"|([^,"\s]+))\s*(?:,|$)')
 
@@ -68,12 +72,12 @@ class Identity:
                 ) from error
 
     @classmethod
-    def read(cls, text: str, *, isolation: str | None = None, settings: Mapping[str, str] | None = None) -> Identity:
+    def read(cls, words: str, *, isolation: str | None = None, settings: Mapping[str, str] | None = None) -> Identity:
         """The identity that `ROLE {JWT claims}` names, as `as:` and --as spell it; the claims may be left out.
 
         Raises UsageError for a text that is not so.
         """
-        role, brace, rest = text.strip().partition("{")
+        role, brace, rest = words.strip().partition("{")
         role = role.strip()
         claims = None
         wrong = "is no role, or no role and claims"
@@ -83,13 +87,13 @@ class Identity:
         if len(role) > 1 and role[0] == role[-1] == '"':
             role = role[1:-1].replace('""', '"')
         elif not role or re.search(r"[\s\"',;]", role):
-            raise UsageError(f"{text!r} {wrong}.", next_step=next_step)
+            raise UsageError(f"{words!r} {wrong}.", next_step=next_step)
         if brace:
             try:
                 claims = json.loads(brace + rest)
             except ValueError as error:
                 raise UsageError(
-                    f"The claims of {text!r} are no JSON.", tried=str(error), next_step=next_step
+                    f"The claims of {words!r} are no JSON.", tried=str(error), next_step=next_step
                 ) from error
         return cls(role, claims, isolation, dict(settings or {}))
 
@@ -106,11 +110,11 @@ class Identity:
         The catalogue is asked once, here; the statements are good for every session of the same user there. Raises
         HarnessError for a role that is not there or may not be taken.
         """
-        own, bypasses = ([], _bypasses(connection)) if self.role is None else self._own_settings(connection)
+        stored, bypasses = ([], _bypasses(connection)) if self.role is None else self._own_settings(connection)
         isolation = self.isolation
         wanted: dict[str, tuple[str, str]] = {}
         left_out = []
-        for name, value, allowed in own:
+        for name, value, allowed in stored:
             if name.lower() == "default_transaction_isolation":
                 isolation = isolation or value  # SET LOCAL would come too late for this transaction
             elif allowed:
@@ -129,24 +133,24 @@ class Identity:
             assignments.append(f"{CLAIMS} = {_literal(claims, connection)}")
             names.append(CLAIMS)
         by_default = [] if isolation is None else [f"default_transaction_isolation = {_literal(isolation, connection)}"]
-        local = "; ".join(f"SET LOCAL {assignment}" for assignment in assignments)
-        self._try(local, connection)
+        self._try(assignments, connection)
         return IdentityStatements(
             isolation=isolation,
-            local=local,
-            session="; ".join(f"SET {assignment}" for assignment in [*by_default, *assignments]),
-            # The role first: it may not be allowed to reset the others.
-            reset="; ".join(
-                f"RESET {n}" for n in [*reversed(names), *["default_transaction_isolation"] * bool(by_default)]
+            for_transaction=tuple(f"SET LOCAL {assignment}" for assignment in assignments),
+            for_session=tuple(f"SET {assignment}" for assignment in [*by_default, *assignments]),
+            # In reverse: what a superuser may set, the role may not reset.
+            undone=tuple(
+                f"RESET {n}" for n in [*reversed(names), *["default_transaction_isolation"] * len(by_default)]
             ),
             bypasses_policies=bypasses,
             left_out=tuple(left_out),
         )
 
-    def _try(self, local: str, connection: psycopg.Connection[Any]) -> None:
+    def _try(self, assignments: Sequence[str], connection: psycopg.Connection[Any]) -> None:
         """Have the server take the settings once, so that a wrong one is said before anything runs."""
         import psycopg
 
+        local = "; ".join(f"SET LOCAL {assignment}" for assignment in assignments)
         try:
             with connection.transaction(force_rollback=True):
                 if local:
@@ -159,8 +163,7 @@ class Identity:
             ) from error
 
     def _own_settings(self, connection: psycopg.Connection[Any]) -> tuple[list[tuple[str, str, bool]], bool]:
-        query = resources.files("harness.environment").joinpath("identity.sql").read_text(encoding="utf-8")
-        row = connection.execute(query.encode(), {"role": self.role}).fetchone()
+        row = connection.execute(text("harness.environment", "identity.sql"), {"role": self.role}).fetchone()
         if row is None:
             raise HarnessError(
                 f"There is no role {self.role!r} on the server.",
@@ -188,20 +191,35 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class IdentityStatements:
-    """The SQL that applies an identity; each text is statements joined by `; `, to be sent as one simple query."""
+    """The SQL that applies an identity; a text is statements joined by `; `, to be sent as one simple query."""
 
     isolation: str | None
     """The isolation level; None: the connection's own."""
-    local: str
-    """To be sent after BEGIN, and after a SET TRANSACTION that follows it: for this transaction. May be empty."""
-    session: str
-    """The same for a statement that cannot run inside a transaction block: sent before it. May be empty."""
-    reset: str
-    """To be sent after that statement, whatever became of it. May be empty."""
+    for_transaction: tuple[str, ...]
+    """Statements that apply all the rest to the transaction that was begun."""
+    for_session: tuple[str, ...]
+    """The same, the level included, for a statement that cannot run inside a transaction block."""
+    undone: tuple[str, ...]
+    """Statements that take that back."""
     bypasses_policies: bool
     """Whether the role is a superuser or has BYPASSRLS: row-level security does not hold it back."""
     left_out: tuple[str, ...]
     """Settings of the role's own that this session may not make, and that do not apply."""
+
+    @property
+    def local(self) -> str:
+        """To be sent after BEGIN, and after a SET TRANSACTION that follows it: for this transaction. May be empty."""
+        return "; ".join(self.for_transaction)
+
+    @property
+    def session(self) -> str:
+        """The same for a statement that cannot run inside a transaction block: sent before it. May be empty."""
+        return "; ".join(self.for_session)
+
+    @property
+    def reset(self) -> str:
+        """To be sent after that statement, whatever became of it. May be empty."""
+        return "; ".join(self.undone)
 
     @property
     def set_transaction(self) -> str:
@@ -211,12 +229,45 @@ class IdentityStatements:
     @property
     def begin(self) -> str:
         """BEGIN, the isolation level and all the rest: one simple query begins a transaction as this identity."""
-        begin = "BEGIN" if self.isolation is None else f"BEGIN ISOLATION LEVEL {self.isolation.upper()}"
-        return f"{begin}; {self.local}" if self.local else begin
+        return f"{self.only_begin}; {self.local}" if self.local else self.only_begin
+
+    @property
+    def only_begin(self) -> str:
+        """BEGIN with the isolation level, and nothing else."""
+        return "BEGIN" if self.isolation is None else f"BEGIN ISOLATION LEVEL {self.isolation.upper()}"
+
+
+def bypassed_policies(connection: psycopg.Connection[Any], applied: IdentityStatements | None) -> Iterator[str]:
+    """A sentence where the tables that a run touched have policies that did not hold its calls back.
+
+    To be asked in the run's own database when its sessions have ended. `applied`: as whom calls were made; None: as the
+    connection's user.
+    """
+    queries = own("harness.environment")
+    if not connection.execute(queries["tables_with_policies"]).fetchall():
+        return
+    deadline = time.monotonic() + _SESSIONS_END
+    while time.monotonic() < deadline:
+        row = connection.execute(queries["other_sessions"]).fetchone()
+        if row is None or not row[0]:
+            break
+        time.sleep(0.01)
+    whole = _bypasses(connection) if applied is None else applied.bypasses_policies
+    tables = [
+        str(name)
+        for name, forced, touched in connection.execute(queries["tables_with_policies"]).fetchall()
+        if touched and (whole or (applied is None and not forced))
+    ]
+    if tables:
+        who = "the owner of the scratch database" if applied is None else "a role that bypasses them"
+        yield (
+            f"row-level policies of {', '.join(tables)} held nobody back: calls were made as {who}; "
+            "give --as ROLE, or Contract(identity=...), to call as a user would"
+        )
 
 
 def _bypasses(connection: psycopg.Connection[Any]) -> bool:
-    row = connection.execute("SELECT rolsuper OR rolbypassrls FROM pg_roles WHERE rolname = current_user").fetchone()
+    row = connection.execute(own("harness.environment")["role_bypasses"]).fetchone()
     return bool(row and row[0])
 
 

@@ -68,3 +68,22 @@ SELECT FROM pg_stat_activity WHERE usename = %s;
 
 -- name: function_time
 SELECT sum(calls)::bigint, sum(total_time)::float8 FROM pg_stat_user_functions WHERE funcname = %s;
+
+-- name: tables_with_policies
+-- Tables with row-level security, whether it holds for their owner too, and whether they were read or written in this database.
+SELECT format('%I.%I', n.nspname, c.relname),
+       c.relforcerowsecurity,
+       coalesce(s.seq_scan, 0) + coalesce(s.idx_scan, 0) + s.n_tup_ins + s.n_tup_upd + s.n_tup_del > 0 AS touched
+  FROM pg_class c
+  JOIN pg_namespace n ON n.oid = c.relnamespace
+  JOIN pg_stat_user_tables s ON s.relid = c.oid
+ WHERE c.relrowsecurity
+ ORDER BY 1;
+
+-- name: other_sessions
+-- Whoever else is still connected here: what they counted is told when they end.
+SELECT count(*) FROM pg_stat_activity
+ WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend';
+
+-- name: role_bypasses
+SELECT rolsuper OR rolbypassrls FROM pg_roles WHERE rolname = current_user;

@@ -207,7 +207,9 @@ class Crew:
         return logs
 
     def history(self, unknown_keys: Sequence[Hashable]) -> History:
-        return History(self.logs, self.started, unknown_keys)
+        target = self.clients[0].target
+        # As a key comes back: text may have become what the parameter's type makes of it.
+        return History(self.logs, self.started, [target.decode_key(target.encode_key(key)) for key in unknown_keys])
 
     @property
     def lost(self) -> bool:
@@ -246,7 +248,6 @@ class Crew:
 
     def _new_logs(self, crew: Sequence[Client]) -> Iterable[Log]:
         """Give the clients of one thread their log, one for each target."""
-        evidence = [c.name for c in self.contract.function.columns if c.evidence]
         logs: dict[tuple[str, bool], Log] = {}
         for client in crew:
             target, overlap = client.target, self.overlap(client.number)
@@ -255,7 +256,7 @@ class Crew:
                 log = logs[target.name, overlap] = Log(
                     target.name,
                     {each.number: each.arguments for each in crew},
-                    evidence,
+                    target.evidence_names,
                     target.decode_key,
                     target.decode_evidence,
                     timing=target.timing if overlap else 0,

@@ -16,8 +16,6 @@ from functools import partial
 from string import ascii_uppercase
 from typing import Any
 
-from psycopg import sql
-
 from harness.contracts.contract import Contract, Operation, readable
 from harness.errors import HarnessError, UsageError
 from harness.schedules import judging
@@ -30,7 +28,9 @@ from harness.schedules.result import Case, Exploration, Schedule
 from harness.schedules.search import Run, Search, scheduler_for
 from harness.schedules.sessions import NOT_COVERED, Opened, exceeding, own_findings
 from harness.schedules.trace import Choice, Kind, read_replay
-from harness.targets.sql import Reader, SqlTarget
+from harness.targets.codec import Reader
+from harness.targets.keys import new_keys
+from harness.targets.sql import Route, SqlTarget
 from harness.verdict.invariants import Invariant
 
 __all__ = ["MOST_CALLS", "SEARCHES", "Plan", "explore"]
@@ -38,8 +38,6 @@ __all__ = ["MOST_CALLS", "SEARCHES", "Plan", "explore"]
 _KEYS_AT_ONCE = 256
 _POSITION = 1_000_000
 """One position of a schedule in the operations' times, which are in nanoseconds."""
-
-_CALL = b"harness_call"
 
 
 def explore(dsn: str, contract: Contract, plan: Plan, invariants: Sequence[Invariant] = ()) -> Exploration:
@@ -109,13 +107,25 @@ class _Explorer:
         self._plan = plan
         self._choices = choices
         self._target = SqlTarget(dsn, contract)
-        self._codec = self._target.codec
-        self._reader = Reader(contract, self._codec, overlap=False)
         self._fresh: list[Hashable] = []
         self._carried: list[Carried] = []
-        prepared = Prepared(_CALL, self._target.statement, self._codec.parameter_oids)
-        self._opened = Opened(dsn, [self._target.statement.decode()], plan.calls, plan, prepared=[prepared])
+        called = [self._target.calls(variant, plan.calls) for variant in range(len(contract.variants))]
+        self._routes = list({route.plain: route for routes in called for route in routes}.values())
+        if commits := [r for r in self._routes if r.description.procedure]:
+            signature = commits[0].description.signature
+            raise HarnessError(
+                f"{signature} is a procedure, which may commit in the middle.",
+                tried=f"calling it as a function, whose call is one transaction; expected {contract.function}",
+                next_step="write the call as sessions of a scenario, or put it under load with harness run",
+            )
+        self._readers = {
+            r.plain: Reader(contract, r.codec, self._target.evidence_names, overlap=False) for r in self._routes
+        }
+        texts = [route.description.statement.decode() for route in self._routes]
+        prepared = [Prepared(r.plain, r.description.statement, r.codec.parameter_oids) for r in self._routes]
+        self._opened = Opened(dsn, texts, plan.calls, plan, prepared=prepared)
         self._connection = self._opened.connection
+        self._begins = [self._begin(number) for number in range(plan.calls)]
         self._rewritten = self._opened.rewritten
 
     def close(self) -> None:
@@ -161,7 +171,7 @@ class _Explorer:
             return self._as_carried(setting, one, keys).ended_like(self._as_carried(setting, other, keys))
 
         # Only where every statement has a snapshot of its own is it known which steps commute.
-        reduction = self._opened.controller.isolation == "read committed"
+        reduction = self._isolation() == "read committed"
         scheduler = partial(scheduler_for, self._plan, self._choices, self._plan.calls, reduction=reduction)
         search = Search(
             self._opened.controller, programs, scheduler, alike, self._plan, deadline, label=setting.prefix()
@@ -176,15 +186,29 @@ class _Explorer:
 
     def _programs(self, setting: Setting, keys: Sequence[Hashable]) -> list[Program]:
         variant = self._contract.variants[setting.variant]
-        [access] = self._rewritten.texts
         programs = []
-        for number in range(self._plan.calls):
-            encoded = self._codec.encode(dict(variant.arguments(number)))
-            key = keys[number % len(keys)]
-            encoded[self._codec.key_at] = None if key is None else self._codec.encode_key(key)
-            query = Query("", _CALL, encoded, self._codec.formats, 1)
-            programs.append(call(query, "start", access, self._rewritten.check))
+        for number, route in enumerate(self._target.calls(setting.variant, self._plan.calls)):
+            codec, key = route.codec, keys[number % len(keys)]
+            encoded, formats = codec.encode(dict(variant.arguments(number)))
+            encoded[codec.key_at] = None if key is None else codec.encode_key(key)
+            query = Query("", route.plain, encoded, formats, int(codec.result_format))
+            access = self._rewritten.texts[self._routes.index(route)]
+            programs.append(call(query, "start", access, self._rewritten.check, begin=self._begins[number]))
         return programs
+
+    def _begin(self, number: int) -> tuple[Query, ...]:
+        """What begins a call's transaction: BEGIN, and what makes it that of somebody else."""
+        statements = self._target.identity(self._connection, self._contract.identity_of(number))
+        if statements is None:
+            return (Query("BEGIN"),)
+        return tuple(Query(text) for text in (statements.only_begin, *statements.for_transaction))
+
+    def _isolation(self) -> str:
+        levels = {
+            self._target.identity(self._connection, self._contract.identity_of(n)) for n in range(self._plan.calls)
+        }
+        given = sorted({level.isolation for level in levels if level is not None and level.isolation})
+        return ", ".join(given) or self._opened.controller.isolation
 
     def _as_carried(self, setting: Setting, run: Run, keys: Sequence[Hashable], *, probing: bool = False) -> Carried:
         """A run with what its calls were asked and returned; after a death, what one more call on each key returns."""
@@ -194,32 +218,40 @@ class _Explorer:
         if probing and any(event.choice.kind is Kind.DIE for event in run.events):
             for at in range(len(keys)):
                 arguments.append(dict(variant.arguments(len(arguments))))
-                answers.append(self._probe(arguments[-1], keys[at], len(run.events) + 1 + at))
+                probe = self._target.calls(setting.variant, len(arguments))[-1]
+                answers.append(self._probe(probe, arguments[-1], keys[at], len(run.events) + 1 + at))
         # Probes come after the calls, and take the keys in turn like them.
         owners = [keys[number % len(keys)] for number in range(self._plan.calls)] + list(keys)
-        operations = self._operations(answers, owners, arguments)
+        routes = self._target.calls(setting.variant, len(arguments))
+        operations = self._operations(answers, owners, arguments, routes)
         return Carried(setting, self._plan.calls, run.events, tuple(operations))
 
-    def _probe(self, arguments: Mapping[str, Any], key: Hashable, position: int) -> Answer:
+    def _probe(self, route: Route, arguments: Mapping[str, Any], key: Hashable, position: int) -> Answer:
         """One more call, on the controller's side, after all others have ended."""
-        parameters = self._codec.encode(arguments)
-        parameters[self._codec.key_at] = self._codec.encode_key(key)
+        codec = route.codec
+        parameters, formats = codec.encode(arguments)
+        parameters[codec.key_at] = codec.encode_key(key)
         result = self._connection.pgconn.exec_params(
-            self._target.statement, parameters, self._codec.parameter_oids, self._codec.formats, 1
+            route.description.statement, parameters, codec.parameter_oids, formats, int(codec.result_format)
         )
         return Answer({0: result}, position, position)
 
     def _operations(
-        self, answers: Sequence[Answer], keys: Sequence[Hashable], arguments: Sequence[dict[str, Any]]
+        self,
+        answers: Sequence[Answer],
+        keys: Sequence[Hashable],
+        arguments: Sequence[dict[str, Any]],
+        routes: Sequence[Route],
     ) -> Iterator[Operation]:
         for number, answer in enumerate(answers):
             result = answer.results.get(0)
+            reader = self._readers[routes[number].plain]
             if answer.died or result is None:
-                outcome, raw = self._reader.lost("its connection was terminated before it committed")
+                outcome, raw = reader.lost("its connection was terminated before it committed")
             else:
-                outcome, raw = self._reader.read(result, self._connection.pgconn)
-            names = self._codec.order[self._codec.labels :]
-            values = [self._codec.decode_evidence(column, [value])[0] for column, value in enumerate(raw)]
+                outcome, raw = reader.read(result, self._connection.pgconn)
+            names = self._target.evidence_names
+            values = [self._target.decode_evidence(column, [value])[0] for column, value in enumerate(raw)]
             evidence = dict(zip(names, values, strict=True)) if any(v is not None for v in values) else {}
             outcome, evidence = readable(outcome, evidence)
             yield Operation(
@@ -240,19 +272,11 @@ class _Explorer:
 
     def _key(self) -> Hashable:
         if not self._fresh:
-            name = sql.Identifier(*self._contract.new_keys.split("."))
-            query = sql.SQL("SELECT * FROM {}(%s::integer)").format(name)
-            self._fresh = [row[0] for row in self._connection.execute(query, [_KEYS_AT_ONCE])]
-            if not self._fresh:
-                raise HarnessError(
-                    f"{self._contract.new_keys} gave no keys.",
-                    tried=f"asking for {_KEYS_AT_ONCE}",
-                    next_step="check the seed file that defines it",
-                )
+            self._fresh = new_keys(self._connection, self._contract.new_keys, _KEYS_AT_ONCE)
         return self._fresh.pop()
 
     def _not_covered(self) -> tuple[str, ...]:
-        isolation = self._opened.controller.isolation
+        isolation = self._isolation()
         return (
             f"more than {self._plan.calls} calls at once, and isolation levels other than {isolation}",
             *NOT_COVERED,

@@ -179,9 +179,16 @@ def compiled(
     return _Compiler(session, number, touches, check, commits_inside).program()
 
 
-def call(query: Query, label: str, access: Access, check: Access | None, reset: Sequence[Query] = ()) -> Program:
-    """The units of one statement that commits by itself, as a contract's calls are."""
-    units = [Unit(Does.ACTS, query, "call", label, access, 0, (Query("BEGIN"),), own=True)]
+def call(
+    query: Query,
+    label: str,
+    access: Access,
+    check: Access | None,
+    reset: Sequence[Query] = (),
+    begin: Sequence[Query] = (Query("BEGIN"),),
+) -> Program:
+    """The units of one statement that commits by itself, as a contract's calls are; `begin` goes before it."""
+    units = [Unit(Does.ACTS, query, "call", label, access, 0, tuple(begin), own=True)]
     if check is not None:
         units.append(Unit(Does.CHECKS, CHECK_QUERY, "check", CHECK_LABEL, check, 0, own=True))
     units.append(Unit(Does.COMMITS, COMMIT_QUERY, "commit", "commit", NOTHING, 0, own=True))

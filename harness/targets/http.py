@@ -10,8 +10,8 @@ import json
 import re
 import time
 from array import array
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from datetime import time as time_of_day
 from decimal import Decimal
@@ -26,21 +26,23 @@ from harness.contracts.contract import (
     FAILED,
     IN_DOUBT,
     TIMEOUT,
-    Column,
     Contract,
     Effect,
     Function,
     Outcome,
-    Parameter,
+    hashable,
 )
 from harness.environment.database import Database
 from harness.environment.postgrest import DEFAULT_IMAGE, DEFAULT_POOL, PostgREST, Token, open_postgrest
 from harness.environment.servers import Server, connect
-from harness.errors import HarnessError
+from harness.errors import HarnessError, UsageError
 from harness.sqltext import queries
 from harness.targets import http_wire
+from harness.targets.codec import TIMING
+from harness.targets.description import ROW, CallDescription, Typed, describe, split_name
 from harness.targets.http_wire import Head, LostError, NotSentError, Wire, address_of
 from harness.targets.target import Answer, Caller, Duplex, Span, decoded
+from harness.targets.values import JSON_TYPES, json_text
 
 CHECKS = ("status is 200", "has body", "response time under 200 ms", "valid JSON")
 """The checks of the original load test, which are metrics here."""
@@ -59,9 +61,6 @@ _PAUSES = (0.05, 0.15)
 
 _MOST_KNOWN = 10_000
 _OVERLAP_SUFFIX = "_overlap"
-_TIMING = ("harness_ended", "harness_transaction", "harness_started", "harness_seen")
-"""The columns that overlap.sql adds, in its order."""
-
 NOT_JSON = "not_json"
 """Code of an outcome whose body is no JSON, so somebody else than PostgREST may have given it."""
 
@@ -125,12 +124,14 @@ class HttpTarget:
         rollback: bool = False,
         overlap: bool = False,
         postgrest: PostgREST | None = None,
+        description: CallDescription | None = None,
     ) -> None:
         """`url` is PostgREST's base (for Supabase, with /rest/v1). Nothing is sent yet.
 
         `apikey`: send the token as `apikey` too, as Supabase's gateway wants it. `rollback`: the server honours
         `Prefer: tx=rollback`, so connections can be warmed by calls that leave no trace. `overlap`: http_own.sql is
-        installed, so races can be timed on the server. `postgrest`: stopped when the target is closed. Raises
+        installed, so races can be timed on the server. `postgrest`: stopped when the target is closed.
+        `description`: of the call, where its database is in reach; None: the contract has to say it all. Raises
         UsageError for an address that is none.
         """
         self.contract = contract
@@ -141,7 +142,7 @@ class HttpTarget:
         self.postgrest = postgrest
         self._rollback = rollback
         self._overlap = overlap
-        self._codec = _Codec(contract.function)
+        self._codec = _Codec(contract.function, description)
         self._callers: list[HttpCaller] = []
 
     def connect(
@@ -163,19 +164,22 @@ class HttpTarget:
         self._callers.append(caller)
         return caller
 
+    @property
+    def evidence_names(self) -> tuple[str, ...]:
+        return self._codec.evidence_names
+
     def encode_key(self, key: Hashable) -> bytes:
-        return _json(key)
+        return self._codec.encode_key(key)
 
     def decode_key(self, raw: Any) -> Hashable:
-        key: Hashable = self._codec.decode_key(json.loads(raw))
-        return key
+        return self._codec.decode_key(json.loads(raw))
 
     def decode_evidence(self, column: int, raw: Sequence[Any]) -> Sequence[Any]:
         return self._codec.decode_evidence(column, raw)
 
     @property
     def timing(self) -> int:
-        return len(_TIMING) if self._overlap else 0
+        return len(TIMING) if self._overlap else 0
 
     def span(self, timing: Sequence[Any]) -> Span:
         ended, transaction, started, seen = timing
@@ -207,6 +211,10 @@ class HttpTarget:
             caller.close()
         _explain(outcome, reader.last_status, self.url, contract.function)
         return outcome
+
+    def notes(self) -> Iterator[str]:
+        """What was chosen to be called, where there was a choice."""
+        yield from self._codec.notes
 
     def close(self) -> None:
         """Stop the PostgREST, where it is the target's own."""
@@ -435,8 +443,12 @@ class _Reader:
 
     def __init__(self, contract: Contract, codec: _Codec, token: Token, *, timed: bool) -> None:
         self._contract = contract
-        self._labels = codec.label_names
-        self._evidence = codec.evidence_names + (_TIMING if timed else ())
+        self._bare = codec.bare and not timed
+        """The body is the one value itself."""
+        self._void = codec.bare
+        self._timed = timed
+        self._labels = ((ROW,) if timed else ()) + codec.label_names
+        self._evidence = codec.evidence_names + (TIMING if timed else ())
         self._columns = codec.label_names + codec.evidence_names
         self._no_evidence = (None,) * len(self._evidence)
         self._known: dict[tuple[Any, ...], Outcome] = {}
@@ -454,6 +466,8 @@ class _Reader:
             counters.statuses[number] = counters.statuses.get(number, 0) + 1
         try:
             value = _decode(str(body, "utf-8"))
+            if self._bare:
+                value = {self._columns[0]: value}
             row = value[0] if type(value) is list and len(value) == 1 else value
             outcome = self._known.get(tuple([row[name] for name in self._labels]))
             evidence = [row[name] for name in self._evidence]
@@ -461,16 +475,26 @@ class _Reader:
             return self._unusual(status, head, body, counters)
         if outcome is None:
             labels = {name: row[name] for name in self._labels}
-            outcome = self._remember(tuple(labels.values()), self._contract.outcome(labels))
+            outcome = self._remember(tuple(labels.values()), self._classified(labels))
         return outcome, evidence
 
-    def failed(self, code: str, detail: str, effect: Effect = Effect.FAILED) -> Answer:
+    def failed(self, code: str, detail: str, effect: Effect = Effect.FAILED, message: str | None = None) -> Answer:
+        """`message`: the error's own, where the detail says more."""
         detail = self._token.redact(" ".join(detail.split()))
         known = self._known.get((code, detail, effect))
         if known is None:
-            label = IN_DOUBT if effect is Effect.IN_DOUBT else FAILED
-            known = self._remember((code, detail, effect), Outcome(label, effect, code, detail))
+            found = Outcome(IN_DOUBT if effect is Effect.IN_DOUBT else FAILED, effect, code, detail)
+            if effect is Effect.FAILED and message is not None:
+                found = replace(self._contract.error_outcome(code, message), detail=detail)
+            known = self._remember((code, detail, effect), found)
         return known, self._no_evidence
+
+    def _classified(self, labels: Mapping[str, Any]) -> Outcome:
+        if not self._timed:
+            return self._contract.outcome(labels)
+        if labels[ROW] is None:
+            return self._contract.no_row_outcome()
+        return self._contract.outcome({name: value for name, value in labels.items() if name != ROW})
 
     def _unusual(self, status: bytes, head: bytes, body: bytes, counters: Counters) -> Answer:
         """Everything that is not one row with the columns asked for: the body's code decides, then the status."""
@@ -484,12 +508,16 @@ class _Reader:
             counters.no_json += 1
             readable, answer = False, None
         if isinstance(answer, list) and len(answer) != 1 and 200 <= number < 300:
-            return self.failed(BROKEN_ANSWER, f"{len(answer) or 'no'} rows instead of one")
+            if answer:
+                return self.failed(BROKEN_ANSWER, f"{len(answer)} rows instead of one")
+            return self._contract.no_row_outcome(), self._no_evidence
         row = answer[0] if isinstance(answer, list) and answer else answer
         if isinstance(row, dict) and all(column in row for column in self._columns):
             # A column that decides the label holds JSON: it cannot be a key of what is known.
-            outcome = self._contract.outcome({name: row[name] for name in self._labels})
+            outcome = self._classified({name: row[name] for name in self._labels})
             return outcome, [row[name] for name in self._evidence]
+        if number == 204 and self._void:
+            return self._contract.outcome(dict.fromkeys(self._labels)), self._no_evidence
         if isinstance(answer, dict) and isinstance(answer.get("code"), str):
             return self._error(answer)
         if number in _GATEWAY_STATUSES:
@@ -510,7 +538,9 @@ class _Reader:
         code = answer["code"]
         detail = "; ".join(str(answer[part]) for part in ("message", "details", "hint") if answer.get(part))
         effect = Effect.IN_DOUBT if _DOUBTFUL.fullmatch(code) else Effect.FAILED
-        return self.failed(code or "no_code", detail or "an error without a code", effect)
+        return self.failed(
+            code or "no_code", detail or "an error without a code", effect, str(answer.get("message") or "")
+        )
 
     def _remember(self, key: tuple[Any, ...], outcome: Outcome) -> Outcome:
         if len(self._known) < _MOST_KNOWN:
@@ -521,25 +551,67 @@ class _Reader:
 class _Codec:
     """JSON forms of the function's parameters and columns."""
 
-    def __init__(self, function: Function) -> None:
-        schema, _, self.function = function.name.rpartition(".")
-        self.schema = schema or None
-        types = {p.name: p.type for p in function.parameters}
+    def __init__(self, function: Function, description: CallDescription | None) -> None:
+        """Raises UsageError for what no POST /rpc can call, and for a contract that leaves open what only the database
+        could tell."""
+        schema, self.function = split_name(function.name)
         self._key = function.key
-        self.decode_key = _DECODERS.get(types[function.key], _same)
-        evidence = [c for c in function.columns if c.evidence]
-        self.label_names = tuple(c.name for c in function.columns if not c.evidence)
-        self.evidence_names = tuple(c.name for c in evidence)
-        self._evidence_decoders = [_DECODERS.get(c.type, _same) for c in evidence]
+        if description is None:
+            if function.statement is not None or not function.columns:
+                raise UsageError(
+                    f"{function.name} cannot be called through an API alone.",
+                    tried="the contract's Function: it is a statement, or names no columns",
+                    next_step="name the columns of its answer, with their types, in the contract",
+                )
+            self._types = {p.name: p.type or "" for p in function.parameters}
+            labels = [(c.name, c.type or "") for c in function.columns if not c.evidence]
+            evidence = [(c.name, c.type or "") for c in function.columns if c.evidence]
+            self.bare, self.notes = False, tuple[str, ...]()
+        else:
+            if description.oid is None or description.procedure:
+                raise UsageError(
+                    f"{function.name} is {'a procedure' if description.procedure else 'a statement'}: PostgREST calls "
+                    "functions only.",
+                    next_step="leave --http out, or let a function hold it",
+                )
+            self._types = {p.name: p.kind.name for p in description.parameters}
+            labels = [(c.name, c.kind.name) for c in description.labels]
+            evidence = [(c.name, c.kind.name) for c in description.evidence]
+            schema = description.schema if description.schema != "public" else schema
+            self.bare, self.notes = description.bare, tuple(description.notes())
+        self.schema = schema
+        self.label_names = tuple(name for name, _ in labels)
+        self.evidence_names = tuple(name for name, _ in evidence)
+        self._decode_key = _DECODERS.get(self._types.get(function.key, ""), _same)
+        self._evidence_decoders = [_DECODERS.get(kind, _same) for _, kind in evidence]
+
+    def encode_key(self, key: Hashable) -> bytes:
+        return _json(self._plain(self._key, key))
+
+    def decode_key(self, value: Any) -> Hashable:
+        if self._types.get(self._key) in JSON_TYPES:
+            return json_text(value)
+        return hashable(self._decode_key(value))
 
     def body(self, arguments: Mapping[str, Any]) -> tuple[bytes, bytes]:
         """The body up to the key, and what follows it."""
-        others = _json({name: value for name, value in arguments.items() if name != self._key})
+        others = _json({name: self._plain(name, value) for name, value in arguments.items() if name != self._key})
         before = b"{%s:" % _json(self._key)
         return before, b"}" if others == b"{}" else b"," + others[1:]
 
     def decode_evidence(self, column: int, raw: Sequence[Any]) -> Sequence[Any]:
         return decoded(self._evidence_decoders[column], raw, ValueError)
+
+    def _plain(self, name: str, value: Any) -> Any:
+        """JSON that a contract or a key holds as text goes into the body as what it is."""
+        if isinstance(value, str) and self._types.get(name) in JSON_TYPES:
+            try:
+                return json.loads(value)
+            except ValueError as error:
+                raise UsageError(
+                    f"The parameter {name} cannot take the value {value!r}.", tried=f"reading it as JSON: {error}"
+                ) from error
+        return value
 
 
 @dataclass(frozen=True, slots=True)
@@ -570,11 +642,13 @@ def open_http(server: Server, database: Database, contract: Contract, options: H
         pool_timeout=options.pool_timeout,
     )
     # Before the start: PostgREST reads the schema once.
-    _install(database.dsn, contract.function)
+    description = _install(database.dsn, contract)
     postgrest.start()
     try:
         token = postgrest.token()
-        target = HttpTarget(postgrest.url, token, contract, rollback=True, overlap=True, postgrest=postgrest)
+        target = HttpTarget(
+            postgrest.url, token, contract, rollback=True, overlap=True, postgrest=postgrest, description=description
+        )
         target.probe()
     except BaseException:
         postgrest.stop()
@@ -582,25 +656,29 @@ def open_http(server: Server, database: Database, contract: Contract, options: H
     return target
 
 
-def _install(dsn: str, function: Function) -> None:
-    """Create `http_own.sql` in a scratch database."""
-    schema, _, name = function.name.rpartition(".")
-    arguments = sql.SQL(", ").join(
-        sql.SQL("{} => {}").format(sql.Identifier(p.name), sql.SQL(f"${number}"))
-        for number, p in enumerate(function.parameters, 1)
-    )
+def _install(dsn: str, contract: Contract) -> CallDescription:
+    """Create `http_own.sql` in a scratch database; the description of the call there."""
+    function = contract.function
     with connect(dsn) as connection:
-        qualified = sql.Identifier(schema, name) if schema else sql.Identifier(name)
+        description = describe(connection, contract, function)
+        if description.oid is None or description.procedure:
+            return description
+        columns = list(dict.fromkeys((*description.labels, *description.evidence)))
+        of = [sql.SQL("g.") + sql.Identifier(c.name) for c in columns]
         query = sql.SQL(queries.text("harness.targets", "overlap.sql")).format(
-            columns=sql.SQL(", ").join(sql.SQL("g.{}").format(sql.Identifier(c.name)) for c in function.columns),
-            call=sql.SQL("{}({})").format(qualified, arguments),
+            found=sql.SQL(", ").join(
+                sql.SQL("f.") + sql.Identifier(name) for name in (ROW, *(c.name for c in columns))
+            ),
+            columns=sql.SQL(", ").join(of),
+            call=sql.SQL(description.call),
+            names=sql.SQL("({})").format(sql.SQL(", ").join(sql.Identifier(name) for name in description.columns)),
         )
         try:
             connection.execute(
                 sql.SQL(queries.text("harness.targets", "http_own.sql")).format(
-                    overlap=sql.Identifier(name + _OVERLAP_SUFFIX),
-                    parameters=_declared(function.parameters),
-                    columns=_declared(function.columns),
+                    overlap=sql.Identifier(split_name(function.name)[1] + _OVERLAP_SUFFIX),
+                    parameters=_declared(description.parameters),
+                    columns=_declared(columns),
                     body=sql.Literal(query.as_string(connection)),
                 )
             )
@@ -610,10 +688,11 @@ def _install(dsn: str, function: Function) -> None:
                 tried=f"a call of {function}: {' '.join(str(error).split())} (SQLSTATE {error.sqlstate})",
                 next_step="check --migrations, or give the contract that the function follows with --contract",
             ) from error
+    return description
 
 
-def _declared(entries: Sequence[Parameter] | Sequence[Column]) -> sql.Composed:
-    return sql.SQL(", ").join(sql.SQL("{} {}").format(sql.Identifier(e.name), sql.SQL(e.type)) for e in entries)
+def _declared(entries: Sequence[Typed]) -> sql.Composed:
+    return sql.SQL(", ").join(sql.Identifier(e.name) + sql.SQL(f" {e.kind.name}") for e in entries)
 
 
 def _explain(outcome: Outcome, status: int, url: str, function: Function) -> None:

@@ -3,7 +3,7 @@
 CREATE SCHEMA IF NOT EXISTS harness;
 
 CREATE OR REPLACE FUNCTION harness.{overlap}({parameters}) RETURNS TABLE (
-    {columns}, harness_ended timestamptz, harness_transaction xid8, harness_started timestamptz, harness_seen pg_snapshot
+    harness_row boolean, {columns}, harness_ended timestamptz, harness_transaction xid8, harness_started timestamptz, harness_seen pg_snapshot
 ) LANGUAGE sql AS {body};
 
 CREATE OR REPLACE FUNCTION harness.pause(seconds float8) RETURNS boolean

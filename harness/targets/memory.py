@@ -5,7 +5,7 @@ A function with a known bug is enough to show that a judge says so; nothing meas
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import Any
 
 from harness.contracts.contract import FAILED, IN_DOUBT, Contract, Effect, Outcome
@@ -31,7 +31,7 @@ class MemoryTarget:
     def __init__(self, contract: Contract, function: Function) -> None:
         self.contract = contract
         self.function = function
-        self.evidence = tuple(c.name for c in contract.function.columns if c.evidence)
+        self.evidence_names = tuple(c.name for c in contract.function.columns if c.evidence)
 
     def connect(
         self,
@@ -59,6 +59,10 @@ class MemoryTarget:
         """Nothing is timed: there is no server."""
         raise NotImplementedError
 
+    def notes(self) -> Iterator[str]:
+        """Nothing was looked up."""
+        return iter(())
+
     def details(self) -> dict[str, Any]:
         return {}
 
@@ -76,15 +80,15 @@ class _MemoryCaller:
 
     def call(self, key: Any, variant: int) -> tuple[Outcome, Sequence[Any]]:
         target = self._target
-        nothing = (None,) * len(target.evidence)
+        nothing = (None,) * len(target.evidence_names)
         try:
             answer = target.function({target.contract.function.key: key, **self._arguments[variant]})
         except SqlError as error:
             return Outcome(FAILED, Effect.FAILED, error.sqlstate, str(error)), nothing
         except ConnectionError as error:
             return Outcome(IN_DOUBT, Effect.IN_DOUBT, "connection_lost", str(error)), nothing
-        labels = {name: value for name, value in answer.items() if name not in target.evidence}
-        return target.contract.outcome(labels), [answer[name] for name in target.evidence]
+        labels = {name: value for name, value in answer.items() if name not in target.evidence_names}
+        return target.contract.outcome(labels), [answer[name] for name in target.evidence_names]
 
     def begin(self) -> bool:
         return False

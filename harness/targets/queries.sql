@@ -1,25 +1,52 @@
 -- name: call
 -- The call as an application makes it; overlap.sql is the same between two readings of the server's clock.
-SELECT {columns} FROM {call} AS g;
+SELECT {columns} FROM {call} AS g {names};
 
--- name: type_oids
-SELECT t.name::regtype::oid FROM unnest(%s::text[]) WITH ORDINALITY AS t (name, place) ORDER BY t.place;
+-- name: bare_call
+-- What a function answers with, as its caller sees the columns.
+SELECT * FROM {call} AS {names};
+
+-- name: started
+-- Before a call that cannot stand in overlap.sql's query: the clock, and who else was in progress.
+SELECT clock_timestamp(), pg_current_snapshot();
+
+-- name: ended
+-- After such a call, in its transaction.
+SELECT clock_timestamp(), pg_current_xact_id_if_assigned();
+
+-- name: types
+-- Types by oid: what a domain is made of, an array's elements, a composite type's attributes.
+SELECT t.oid::bigint,
+       format_type(t.oid, NULL),
+       nullif(t.typbasetype, 0)::bigint AS base,
+       CASE WHEN t.typcategory = 'A' AND t.typelem <> 0 THEN t.typelem::bigint END AS element,
+       coalesce((SELECT json_agg(json_build_array(a.attname, a.atttypid::bigint) ORDER BY a.attnum)
+                   FROM pg_attribute a
+                  WHERE a.attrelid = t.typrelid AND t.typtype = 'c' AND a.attnum > 0 AND NOT a.attisdropped), '[]') AS attributes
+  FROM pg_type t
+ WHERE t.oid = ANY (%s::bigint[]);
+
+-- name: type_named
+SELECT to_regtype(%s)::oid::bigint;
 
 -- name: functions
--- Every function and procedure with the name asked for that the search path reaches: its parameters and its answer's columns, as
--- lines of "name type", and the parameters' type oids.
-SELECT p.oid::regprocedure::text AS signature,
+-- Every function and procedure with the name asked for that the search path reaches, the schema that comes first in it before
+-- the others: its parameters (name, mode, type's oid, type), and, as lines of "name type", those it takes and its answer's columns.
+SELECT p.oid::bigint,
+       p.oid::regprocedure::text AS signature,
        n.nspname AS schema,
-       p.provolatile::text AS volatility,
        p.prokind = 'p' AS procedure,
+       p.proretset AS set,
+       (SELECT coalesce(json_agg(json_build_array(nullif(p.proargnames[a.place], ''),
+                                                  coalesce(p.proargmodes[a.place]::text, 'i'),
+                                                  a.type::bigint,
+                                                  format_type(a.type, NULL)) ORDER BY a.place), '[]')
+          FROM unnest(coalesce(p.proallargtypes, p.proargtypes::oid[])) WITH ORDINALITY AS a (type, place)) AS arguments,
+       p.pronargdefaults::integer AS defaults,
+       format_type(p.prorettype, NULL) AS returns,
        coalesce(
-           (SELECT array_agg(coalesce(nullif(p.proargnames[a.place], ''), '$' || a.place) || ' ' || format_type(a.type, NULL)
+           (SELECT array_agg(coalesce(p.proargnames[a.place], 'column' || a.place) || ' ' || format_type(a.type, NULL)
                              ORDER BY a.place)
-              FROM unnest(coalesce(p.proallargtypes, p.proargtypes::oid[])) WITH ORDINALITY AS a (type, place)
-             WHERE coalesce(p.proargmodes[a.place]::text, 'i') IN ('i', 'b', 'v')),
-           '{}') AS parameters,
-       coalesce(
-           (SELECT array_agg(p.proargnames[a.place] || ' ' || format_type(a.type, NULL) ORDER BY a.place)
               FROM unnest(p.proallargtypes) WITH ORDINALITY AS a (type, place)
              WHERE p.proargmodes[a.place]::text IN ('t', 'o', 'b')),
            (SELECT array_agg(c.attname || ' ' || format_type(c.atttypid, c.atttypmod) ORDER BY c.attnum)
@@ -30,6 +57,6 @@ SELECT p.oid::regprocedure::text AS signature,
   FROM pg_proc p
   JOIN pg_namespace n ON n.oid = p.pronamespace
  WHERE p.proname = %(name)s
-   AND (n.nspname = %(schema)s OR (%(schema)s IS NULL AND n.nspname = ANY (current_schemas(false))))
+   AND (n.nspname = %(schema)s OR (%(schema)s::text IS NULL AND n.nspname = ANY (current_schemas(false))))
    AND p.prokind IN ('f', 'p')
- ORDER BY p.oid;
+ ORDER BY array_position(current_schemas(false), n.nspname), p.oid;

@@ -1,38 +1,45 @@
 """Target sql: a prepared statement through psycopg's low-level `pq` interface, with binary parameters and answers.
 
 The pq interface is a third of the client CPU of a cursor and halves the spread of a race's starts (`make bench`).
+
+What one statement cannot do goes in steps, all of them in one write to the server (libpq's pipeline mode): a call as
+somebody else, with what makes it so before it; a call that cannot stand between two readings of the clock, because it
+is no function, or because it may end in an error, which would take the readings with it.
 """
 
 from __future__ import annotations
 
-import math
 import os
 import socket
 import struct
 import threading
 import time
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from copy import copy
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any
 
 import psycopg
-from psycopg import pq, sql
-from psycopg.adapt import PyFormat, Transformer
-from psycopg.pq import ConnStatus, DiagnosticField, ExecStatus, Format
+from psycopg import pq
+from psycopg.pq import ConnStatus, ExecStatus
 from psycopg_pool import ConnectionPool, PoolTimeout
 
-from harness.contracts.contract import BROKEN_ANSWER, FAILED, IN_DOUBT, Contract, Effect, Function, Outcome
+from harness.contracts.contract import FAILED, Contract, Effect, Function, Outcome
 from harness.environment import own
+from harness.environment.identity import Identity, IdentityStatements, bypassed_policies
 from harness.environment.servers import connect
-from harness.errors import HarnessError
+from harness.errors import HarnessError, UsageError
 from harness.sqltext import queries
+from harness.targets.codec import TIMING, Codec, Reader, milliseconds
+from harness.targets.description import CallDescription, describe
+from harness.targets.retrying import RetryingCaller
 from harness.targets.target import Answer, Caller, Duplex, Span, decoded
 
 _SQL = queries.own("harness.targets")
 
-_PLAIN_STATEMENT, _TIMED_STATEMENT = b"harness_call", b"harness_timed_call"
 _WARM_UPS = 6
 """PL/pgSQL plans a statement anew five times before it may keep a generic plan (manual, "Plan Caching")."""
 
@@ -42,15 +49,23 @@ _NOT_YET = 2**62
 _GRACE = 2.0
 """Seconds that a cancelled warm-up call gets to come back before its connection is cut."""
 
-_MOST_KNOWN = 10_000
-"""Distinct answers remembered per connection; messages that hold an id would grow without end."""
+_COMMITS = "2D000"
+"""SQLSTATE of a procedure that ends its transaction where it may not: inside of another one."""
 
-_TIMING = ("harness_ended", "harness_transaction", "harness_started", "harness_seen")
-"""The columns that overlap.sql adds, in its order."""
+_TUPLES_OK, _COMMAND_OK = int(ExecStatus.TUPLES_OK), int(ExecStatus.COMMAND_OK)
+_ERROR, _SYNC = int(ExecStatus.FATAL_ERROR), int(ExecStatus.PIPELINE_SYNC)
 
-_BYTEA = psycopg.adapters.types["bytea"].oid
-_TUPLES_OK = int(ExecStatus.TUPLES_OK)
-_Raw = tuple[bytes | None, ...]
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One of the contract's functions, ready to be called."""
+
+    description: CallDescription
+    codec: Codec
+    plain: bytes
+    """Name of the prepared statement."""
+    timed: bytes
+    """Name of the one between two readings of the clock; that of the plain one where there is none."""
 
 
 class SqlTarget:
@@ -61,36 +76,62 @@ class SqlTarget:
     def __init__(self, dsn: str, contract: Contract, *, pool_size: int | None = None, timeout: float = 10.0) -> None:
         """`timeout`, in seconds, holds for a warm-up call and for the wait for a connection of the pool.
 
-        Raises HarnessError when the function is missing or has other parameters or columns.
+        Raises HarnessError when the function is missing or has other parameters or columns, or when a role that calls
+        are made as cannot be taken, and UsageError for arguments that the function cannot take.
         """
         self.contract = contract
         self._dsn = dsn
         self._timeout = timeout
-        with connect(dsn) as connection:
-            schema = _check_function(connection, contract.function)
-            self.codec = Codec(connection, contract.function)
-            call = _call(schema, contract.function)
-            self.statement = _statement(connection, call, self.codec.order, overlap=False)
-            self._timed = _statement(connection, call, self.codec.order, overlap=True)
+        self._routes: dict[Function, Route] = {}
+        self._identities: dict[str, IdentityStatements] = {}
+        self._looking = threading.Lock()
+        """Taken to look something up that has not been yet: clients connect side by side."""
+        self._tried_again: list[Counter[str]] = []
         self._pool_size = pool_size
         self._pool: ConnectionPool[psycopg.Connection[Any]] | None = None
         self._opening = threading.Lock()
+        with connect(dsn) as connection:
+            self.route = self._look_up(connection, contract.function)
+            for variant in contract.variants:
+                for client in (0, 1):
+                    route = self._look_up(connection, contract.function_of(variant, client))
+                    route.codec.check(connection, variant.name, variant.arguments(client))
+            self.identity(connection, contract.identity_of(0))
+        self.codec = self.route.codec
+
+    @property
+    def evidence_names(self) -> tuple[str, ...]:
+        """Names of the columns that are kept of each answer, those of all functions of the contract."""
+        return tuple(dict.fromkeys(e.name for route in self._routes.values() for e in route.description.evidence))
+
+    def identity(self, connection: psycopg.Connection[Any], identity: Identity | None) -> IdentityStatements | None:
+        """The statements of an identity, looked up once."""
+        if identity is None:
+            return None
+        name = str(identity)
+        if name not in self._identities:
+            self._identities[name] = identity.statements(connection)
+        return self._identities[name]
+
+    def calls(self, variant: int, clients: int) -> list[Route]:
+        """What each of so many clients calls in a variant."""
+        functions = [self.contract.function_of(self.contract.variants[variant], client) for client in range(clients)]
+        if any(function not in self._routes for function in functions):
+            with self._looking, connect(self._dsn) as connection:
+                for function in functions:
+                    self._look_up(connection, function)
+        return [self._routes[function] for function in functions]
 
     def on(self, dsn: str) -> SqlTarget:
         """The same target on another clone of its template, where nothing needs looking up again."""
         twin = copy(self)
-        twin._dsn, twin._pool, twin._opening = dsn, None, threading.Lock()
+        twin._dsn, twin._pool, twin._opening, twin._tried_again = dsn, None, threading.Lock(), []
         return twin
 
     def connect(
         self, client: int, arguments: Sequence[Mapping[str, Any]], *, overlap: bool, warm_up: Hashable
     ) -> Caller:
-        call = _Call(
-            _TIMED_STATEMENT if overlap else _PLAIN_STATEMENT,
-            self.codec,
-            Reader(self.contract, self.codec, overlap=overlap),
-            [self.codec.encode(values) for values in arguments],
-        )
+        call = self._call(client, arguments, overlap=overlap)
         caller: _SqlCaller | _PooledCaller
         caller = (
             self._opened(call)
@@ -101,7 +142,47 @@ class SqlTarget:
         if not caller.alive:
             caller.close()
             caller = self._opened(call)
-        return caller
+        if self.contract.retry is None:
+            return caller
+        counter = Counter[str]()
+        self._tried_again.append(counter)
+        return RetryingCaller(caller, self.contract.retry, counter)
+
+    def _call(self, client: int, arguments: Sequence[Mapping[str, Any]], *, overlap: bool) -> _Call:
+        """What a client calls in each variant, and as whom."""
+        contract = self.contract
+        functions = [contract.function_of(variant, client) for variant in contract.variants]
+        identity = contract.identity_of(client)
+        with self._looking:
+            known = all(f in self._routes for f in functions)
+            if not known or (identity is not None and str(identity) not in self._identities):
+                with connect(self._dsn) as connection:
+                    for function in functions:
+                        self._look_up(connection, function)
+                    self.identity(connection, identity)
+            statements = None if identity is None else self._identities[str(identity)]
+        layout = self.evidence_names
+        routes = [self._routes[function] for function in functions]
+        readers = {id(r): Reader(contract, r.codec, layout, overlap=overlap) for r in routes}
+        plain = {id(r): Reader(contract, r.codec, layout, overlap=False) for r in routes} if overlap else readers
+        variants = []
+        for route, values in zip(routes, arguments, strict=True):
+            parameters, formats = route.codec.encode(values)
+            reader, stepped = readers[id(route)], plain[id(route)]
+            variants.append(_Variant(route, parameters, formats, reader, stepped))
+        return _Call(variants, statements, overlap)
+
+    def _look_up(self, connection: psycopg.Connection[Any], function: Function) -> Route:
+        route = self._routes.get(function)
+        if route is None:
+            description = describe(connection, self.contract, function)
+            number = b"%d" % len(self._routes)
+            plain, timed = b"harness_call_" + number, b"harness_timed_call_" + number
+            route = Route(description, Codec(connection, description), plain, timed if description.timed else plain)
+            for other in self._routes.values():
+                _check_alike(other, route)
+            self._routes[function] = route
+        return route
 
     def _opened(self, call: _Call) -> _SqlCaller:
         connection = connect(self._dsn)
@@ -114,14 +195,15 @@ class SqlTarget:
 
     def _warm(self, caller: _SqlCaller | _PooledCaller, key: bytes) -> None:
         """Without this, the first call of each connection would pay for filling its plan caches."""
-        transaction = f"BEGIN; SET LOCAL statement_timeout = {math.ceil(self._timeout * 1000)}".encode()
+        limit = b"SET LOCAL statement_timeout = %d" % milliseconds(self._timeout)
         # A function may swallow its cancellation.
         cut = threading.Timer(self._timeout + _GRACE, caller.abort)
         cut.daemon = True
         cut.start()
         try:
             for _ in range(_WARM_UPS):
-                caller.begin(transaction)
+                if not caller.begin(limit):
+                    break  # a procedure that commits would leave a trace
                 outcome, _evidence = caller.call(key, 0)
                 caller.end(commit=False)
                 if outcome.effect in (Effect.FAILED, Effect.IN_DOUBT):
@@ -136,9 +218,11 @@ class SqlTarget:
         return self.codec.decode_key(raw)
 
     def decode_evidence(self, column: int, raw: Sequence[Any]) -> Sequence[Any]:
-        return self.codec.decode_evidence(column, raw)
+        name = self.evidence_names[column]
+        loaders = (route.codec.evidence_loaders.get(name) for route in self._routes.values())
+        return decoded(next(load for load in loaders if load is not None), raw, psycopg.DataError)
 
-    timing = len(_TIMING)
+    timing = len(TIMING)
 
     def span(self, timing: Sequence[Any]) -> Span:
         """Binary timestamps are microseconds, so they can be compared as they are."""
@@ -156,14 +240,36 @@ class SqlTarget:
     def details(self) -> dict[str, Any]:
         return {}
 
+    def notes(self) -> Iterator[str]:
+        """What a report should say: the overload that was chosen, tries that were repeated, policies passed by."""
+        for route in self._routes.values():
+            yield from route.description.notes()
+        again = sum(self._tried_again, Counter[str]())
+        for code, count in sorted(again.items()):
+            yield f"{count} calls were made again after {code}, as the contract has it"
+        for name, statements in self._identities.items():
+            if statements.left_out:
+                yield f"settings of {name} that this session may not make: {', '.join(statements.left_out)}"
+        with suppress(HarnessError, psycopg.Error), connect(self._dsn) as connection:
+            yield from bypassed_policies(connection, self.identity(connection, self.contract.identity_of(0)))
+
     def close(self) -> None:
         """Close the pool, where there is one."""
         if self._pool is not None:
             self._pool.close()
 
     def _prepare(self, connection: psycopg.Connection[Any]) -> None:
-        for name, text in ((_PLAIN_STATEMENT, self.statement), (_TIMED_STATEMENT, self._timed)):
-            result = connection.pgconn.prepare(name, text, self.codec.parameter_oids)
+        texts: dict[bytes, tuple[bytes, list[int]]] = {
+            _STARTED: (_SQL["started"].encode(), []),
+            _ENDED: (_SQL["ended"].encode(), []),
+        }
+        for route in self._routes.values():
+            description, oids = route.description, route.codec.parameter_oids
+            texts[route.plain] = description.statement, oids
+            if description.timed is not None:
+                texts[route.timed] = description.timed, oids
+        for name, (text, oids) in texts.items():
+            result = connection.pgconn.prepare(name, text, oids)
             if result.status != ExecStatus.COMMAND_OK:
                 raise HarnessError(
                     "The call cannot be prepared.",
@@ -195,19 +301,102 @@ class SqlTarget:
             return self._pool
 
 
-@dataclass(frozen=True, slots=True)
-class _Call:
-    """What one client calls, on whatever connection."""
+def _check_alike(first: Route, second: Route) -> None:
+    """Raises UsageError for two functions whose keys or whose evidence cannot stand in one history."""
+    one, two = first.codec, second.codec
+    names = first.description.signature, second.description.signature
+    if one.key_type.base != two.key_type.base:
+        raise UsageError(
+            f"The functions {names[0]} and {names[1]} have keys of different types.",
+            tried=f"{one.key_type.name} and {two.key_type.name}",
+            next_step="let the functions of one contract contend for keys of one type",
+        )
+    types = {each.name: (each.kind.oid, first.description.binary) for each in first.description.evidence}
+    for each in second.description.evidence:
+        if types.get(each.name, (each.kind.oid, second.description.binary)) != (
+            each.kind.oid,
+            second.description.binary,
+        ):
+            raise UsageError(
+                f"The functions {names[0]} and {names[1]} both answer with {each.name}, and not alike.",
+                tried=f"{each.name} as evidence of both",
+                next_step="let it be evidence of one of them only, or of the same type in both",
+            )
 
-    statement: bytes
-    codec: Codec
-    reader: Reader
-    parameters: Sequence[list[Any]]
-    """Of each variant; the key's place is filled for each call."""
+
+_STARTED, _CALL, _ENDED, _AROUND = b"harness_started", b"harness_call", b"harness_ended", b"harness_around"
+"""The first and the third are names of prepared statements, too."""
+
+_Step = tuple[bytes, bytes]
+"""What kind of step, and its text where it is one of those around the call."""
+
+
+class _Variant:
+    """One argument variant of one client: how it is called on whatever connection."""
+
+    __slots__ = ("alone", "formats", "key_at", "parameters", "plain_reader", "reader", "result_format", "route")
+
+    def __init__(
+        self, route: Route, parameters: list[Any], formats: list[int], reader: Reader, plain_reader: Reader
+    ) -> None:
+        self.route = route
+        self.parameters = parameters
+        """The key's place is filled for each call."""
+        self.formats = formats
+        self.key_at = route.codec.key_at
+        self.result_format = int(route.codec.result_format)
+        self.reader = reader
+        self.plain_reader = plain_reader
+        """Of the statement without the clock readings."""
+        self.alone = False
+        """It ends its transaction by itself, so it can be called in none."""
+
+
+class _Call:
+    """What one client calls, and as whom."""
+
+    __slots__ = ("identity", "overlap", "stepped", "variants")
+
+    def __init__(self, variants: Sequence[_Variant], identity: IdentityStatements | None, overlap: bool) -> None:
+        self.variants = variants
+        self.identity = identity
+        self.overlap = overlap
+        no_query = any(v.route.description.timed is None for v in variants)
+        self.stepped = identity is not None or (overlap and (no_query or bool(variants[0].reader.errors_are_answers)))
+        """Whether calls go in steps. Where overlap is measured, also from the first error on: an error takes the
+        readings of the one statement with it."""
+
+    @property
+    def alone(self) -> bool:
+        return any(variant.alone for variant in self.variants)
+
+    def steps(self, variant: _Variant, *, inside: bool) -> list[list[_Step]]:
+        """The steps of a call, in groups of which each is a transaction of its own where none is open.
+
+        `inside` a transaction that was begun for it, only the call itself is made.
+        """
+        call = [(_CALL, b"")]
+        if self.overlap and not variant.alone:
+            call = [(_STARTED, b""), *call, (_ENDED, b"")]
+        around = _texts(self.identity.only_begin) if self.identity is not None and not inside else []
+        if variant.alone:
+            before = [] if self.identity is None else [_texts(text) for text in self.identity.for_session]
+            after = [] if self.identity is None else [_texts(text) for text in self.identity.undone]
+            timed = [[(_STARTED, b"")], call, [(_ENDED, b"")]] if self.overlap else [call]
+            return [*before, *timed, *after]
+        if not around:
+            return [call]
+        assert self.identity is not None
+        # The end comes whatever became of the call: of a failed transaction it makes a roll-back.
+        return [[*around, *_texts(*self.identity.for_transaction), *call], _texts("COMMIT")]
+
+
+def _texts(*texts: str) -> list[_Step]:
+    return [(_AROUND, text.encode()) for text in texts]
 
 
 class _SqlCaller:
-    """One client on its own connection. `call` is the hot path."""
+    """One client on its own connection. `call`, `send`, `receive` and `read` are the hot path."""
 
     began = 0
 
@@ -218,39 +407,58 @@ class _SqlCaller:
         self._send = self._pgconn.send_query_prepared
         self._consume, self._is_busy = self._pgconn.consume_input, self._pgconn.is_busy
         self._get_result = self._pgconn.get_result
-        self._statement = call.statement
-        self._key_at = call.codec.key_at
-        self._formats = call.codec.formats
-        self._parameters = call.parameters
-        self._reader = call.reader
-        self._read = call.reader.read
+        self._call = call
+        self._variants = [
+            (v.route.timed if call.overlap else v.route.plain, v.parameters, v.key_at, v.formats, v.result_format)
+            for v in call.variants
+        ]
+        self._readers = [variant.reader for variant in call.variants]
+        self._reader = self._readers[0]
+        """Of the call in flight."""
+        self._one = all(reader is self._reader for reader in self._readers)
+        """One function is called: whichever call was answered, the same reader reads it."""
+        self._read = self._reader.read
+        self._open = False
+        """A transaction was begun for the next call."""
+        self._steps: _Steps | None = None
+        """Of the call in flight, where it goes in steps."""
 
     def call(self, key: Any, variant: int) -> Answer:
-        parameters = self._parameters[variant]
-        parameters[self._key_at] = key
+        if self._call.stepped:
+            return self._call_in_steps(key, variant)
+        statement, parameters, key_at, formats, result_format = self._variants[variant]
+        parameters[key_at] = key
+        reader = self._reader if self._one else self._readers[variant]
         try:
-            result = self._execute(self._statement, parameters, self._formats, 1)
+            result = self._execute(statement, parameters, formats, result_format)
         except psycopg.OperationalError as error:
-            return self._reader.lost(str(error))
-        return self._read(result, self._pgconn)
+            return reader.lost(str(error))
+        return reader.read(result, self._pgconn) if result.status == _TUPLES_OK else self._error(result, reader)
 
     def beside(self, first: Duplex) -> None:
-        if isinstance(first, _SqlCaller):
+        if isinstance(first, _SqlCaller) and self._one and first._one:
             self._reader, self._read = first._reader, first._read
+            self._readers = first._readers
 
     def fileno(self) -> int:
         return self._pgconn.socket
 
     def send(self, key: Any, variant: int) -> bool:
-        parameters = self._parameters[variant]
-        parameters[self._key_at] = key
+        if self._call.stepped:
+            return self._send_steps(key, variant)
+        statement, parameters, key_at, formats, result_format = self._variants[variant]
+        parameters[key_at] = key
+        if not self._one:
+            self._reader = self._readers[variant]
         try:
-            self._send(self._statement, parameters, self._formats, 1)
+            self._send(statement, parameters, formats, result_format)
         except psycopg.OperationalError:
             return self.alive  # what fails on the way makes the socket readable, and is found out there
         return True
 
     def receive(self) -> pq.abc.PGresult | Answer | None:
+        if self._steps is not None:
+            return self._receive_steps()
         try:
             self._consume()
             if self._is_busy():
@@ -262,18 +470,30 @@ class _SqlCaller:
                 result = more  # after the row: what went wrong at commit
         except psycopg.OperationalError as error:
             return self._reader.lost(str(error))
-        # An error is read at once: it says how the connection is now.
-        return result if result.status == _TUPLES_OK else self._read(result, self._pgconn)
+        # An error is read at once: it says how the connection is now. So is an answer whose reader may change.
+        if result.status == _TUPLES_OK:
+            return result if self._one else self._reader.read(result, self._pgconn)
+        return self._error(result, self._reader)
 
     def read(self, received: pq.abc.PGresult | Answer) -> Answer:
         return received if isinstance(received, tuple) else self._read(received, self._pgconn)
 
-    def begin(self, command: bytes = b"BEGIN") -> bool:
-        return self._command(command)
+    def begin(self, more: bytes = b"") -> bool:
+        """Open a transaction for the next call, with a statement more at its start."""
+        call = self._call
+        if call.alone:
+            return False
+        begin = b"BEGIN" if call.identity is None else call.identity.begin.encode()
+        self._open = self._command(begin + b"; " + more if more else begin) is not None
+        return self._open
 
     def end(self, *, commit: bool) -> bool | None:
-        ended = self._command(b"COMMIT" if commit else b"ROLLBACK")
-        return ended if ended or self.alive else None
+        self._open = False
+        wanted = b"COMMIT" if commit else b"ROLLBACK"
+        # COMMIT of a failed transaction is answered with the tag ROLLBACK.
+        if self._command(wanted) == wanted:
+            return True
+        return False if self.alive else None
 
     @property
     def alive(self) -> bool:
@@ -290,13 +510,129 @@ class _SqlCaller:
     def close(self) -> None:
         self._connection.close()
 
-    def _command(self, command: bytes) -> bool:
+    def _command(self, command: bytes) -> bytes | None:
+        """The tag of the last of some commands; None where they failed."""
         try:
             result = self._pgconn.exec_(command)
         except psycopg.OperationalError:
-            return False
-        # COMMIT of a failed transaction is answered with the tag ROLLBACK.
-        return result.status == ExecStatus.COMMAND_OK and result.command_status == command
+            return None
+        return result.command_status if result.status == _COMMAND_OK else None
+
+    def _error(self, result: pq.abc.PGresult, reader: Reader) -> Answer:
+        """What is no row: from now on calls go in steps, so that the next one that ends in an error is timed."""
+        self._call.stepped = self._call.stepped or (self._call.overlap and result.status == _ERROR)
+        return reader.read(result, self._pgconn)
+
+    def _call_in_steps(self, key: Any, variant: int) -> Answer:
+        if not self._send_steps(key, variant):
+            return self._reader.lost("the connection was closed")
+        answer = self._receive_steps(wait=True)
+        assert answer is not None
+        return answer
+
+    def _send_steps(self, key: Any, variant: int) -> bool:
+        chosen = self._call.variants[variant]
+        self._reader = chosen.reader
+        chosen.parameters[chosen.key_at] = key
+        groups = self._call.steps(chosen, inside=self._open)
+        pgconn = self._pgconn
+        try:
+            pgconn.enter_pipeline_mode()
+            for group in groups:
+                for kind, text in group:
+                    if kind is _AROUND:
+                        pgconn.send_query_params(text, ())
+                    elif kind is _CALL:
+                        self._send(chosen.route.plain, chosen.parameters, chosen.formats, chosen.result_format)
+                    else:
+                        self._send(kind, (), (), 1)
+                pgconn.pipeline_sync()
+        except psycopg.OperationalError:
+            return self.alive
+        finally:
+            self._steps = _Steps(chosen, [kind for group in groups for kind, _ in group], len(groups))
+        return True
+
+    def _receive_steps(self, *, wait: bool = False) -> Answer | None:
+        steps = self._steps
+        assert steps is not None
+        try:
+            while steps.syncs_due:
+                if not wait:
+                    self._consume()
+                    if self._is_busy():
+                        return None
+                result = self._get_result()
+                if result is None:
+                    if self._pgconn.status != ConnStatus.OK or steps.nothing:
+                        return self._lost_in_steps(self._pgconn.get_error_message())
+                    steps.nothing = True  # what ends each step
+                    continue
+                steps.nothing = False
+                if result.status == _SYNC:
+                    steps.syncs_due -= 1
+                    steps.nothing = False
+                else:
+                    steps.results.append(result)
+                    if self._pgconn.status != ConnStatus.OK:
+                        break
+            if self._pgconn.status == ConnStatus.OK:
+                self._pgconn.exit_pipeline_mode()
+        except psycopg.OperationalError as error:
+            return self._lost_in_steps(str(error))
+        self._steps = None
+        return steps.answer(self._pgconn, timed=self._call.overlap)
+
+    def _lost_in_steps(self, detail: str) -> Answer:
+        self._steps = None
+        return self._reader.lost(detail)
+
+
+class _Steps:
+    """A call in flight that goes in steps, and what came of each."""
+
+    __slots__ = ("_kinds", "_variant", "nothing", "results", "syncs_due")
+
+    def __init__(self, variant: _Variant, kinds: Sequence[bytes], groups: int) -> None:
+        self._variant = variant
+        self._kinds = kinds
+        self.syncs_due = groups
+        self.results: list[pq.abc.PGresult] = []
+        self.nothing = False
+
+    def answer(self, pgconn: pq.abc.PGconn, *, timed: bool) -> Answer:
+        """The outcome, the evidence, and when the call ran on the server.
+
+        Of a call that ended in an error it is known when it started and whom it saw in progress then; its end counts as
+        its start, so that it is said to overlap only with calls that were in progress when it came.
+        """
+        variant = self._variant
+        came: dict[bytes, pq.abc.PGresult] = {}
+        # One more than there are steps: what went wrong at the end of the transaction.
+        for kind, result in zip_longest(self._kinds, self.results, fillvalue=b"error"):
+            if isinstance(result, bytes):
+                break
+            came.setdefault(kind if result.status != _ERROR else b"error", result)
+        reader = variant.plain_reader
+        call, error = came.get(_CALL), came.get(b"error")
+        last = self.results[-1] if self.results else None
+        if error is not None or call is None:
+            outcome, evidence = reader.lost("no answer came") if error is None else reader.read(error, pgconn)
+            if outcome.code == _COMMITS and variant.route.description.procedure:
+                variant.alone = True
+        else:
+            outcome, evidence = reader.read(call, pgconn)
+            if last is not None and self._kinds[-1] is _AROUND and last.command_status == b"ROLLBACK":
+                outcome = Outcome(FAILED, Effect.FAILED, "commit_failed", "COMMIT ended in a rollback")
+        if not timed:
+            return outcome, evidence
+        started, ended = came.get(_STARTED), came.get(_ENDED)
+        if started is None or started.status != _TUPLES_OK:
+            return outcome, (*evidence, None, None, None, None)
+        at, seen = started.get_value(0, 0), started.get_value(0, 1)
+        if ended is None or ended.status != _TUPLES_OK or error is not None:
+            return outcome, (*evidence, at, None, at, seen)
+        return outcome, (*evidence, ended.get_value(0, 0), ended.get_value(0, 1), at, seen)
 
 
 class _PooledCaller:
@@ -324,7 +660,7 @@ class _PooledCaller:
             connection = self._pool.getconn(self._timeout)
         except PoolTimeout as error:
             self._lost = True
-            reader = self._call.reader
+            reader = self._call.variants[variant].reader
             return reader.failed("pool_timeout", str(error)) if self.alive else reader.lost(str(error))
         self._current = _SqlCaller(connection, self._call)
         self.began = time.perf_counter_ns()
@@ -333,14 +669,14 @@ class _PooledCaller:
         finally:
             self._put_back(connection)
 
-    def begin(self, command: bytes = b"BEGIN") -> bool:
+    def begin(self, more: bytes = b"") -> bool:
         try:
             self._held = self._pool.getconn(self._timeout)
         except PoolTimeout:
             return False
         self._current = _SqlCaller(self._held, self._call)
         self.began = 0
-        if not self._current.begin(command):
+        if not self._current.begin(more):
             self.end(commit=False)
             return False
         return True
@@ -384,185 +720,3 @@ class _PooledCaller:
 
     def close(self) -> None:
         """The pool belongs to the target."""
-
-
-class Reader:
-    """Turns a result into an outcome; each distinct answer is classified once per connection."""
-
-    def __init__(self, contract: Contract, codec: Codec, *, overlap: bool) -> None:
-        self._contract = contract
-        self._codec = codec
-        self._known: dict[_Raw | tuple[str, str], Outcome] = {}
-        self._labels = codec.labels
-        width = codec.width + len(_TIMING) * overlap
-        self._no_evidence: _Raw = (None,) * (width - codec.labels)
-        # Every column as the bytes it came in: one call into C for the whole row, and decoding waits until judgement.
-        transformer = Transformer()
-        transformer.set_loader_types([_BYTEA] * width, Format.BINARY)
-        self._set_result, self._load_row = transformer.set_pgresult, transformer.load_row
-
-    def read(self, result: pq.abc.PGresult, pgconn: pq.abc.PGconn) -> Answer:
-        if result.status != _TUPLES_OK or result.ntuples != 1:
-            return self._unusual(result, pgconn)
-        self._set_result(result, set_loaders=False)
-        row = self._load_row(0, tuple)
-        key = row[: self._labels]
-        outcome = self._known.get(key)
-        if outcome is None:
-            try:
-                outcome = self._contract.outcome(self._codec.decode_labels(key))
-            except psycopg.DataError as error:
-                return self.failed(BROKEN_ANSWER, f"unreadable answer: {error}")
-            self._remember(key, outcome)
-        return outcome, row[self._labels :]
-
-    def failed(self, code: str, detail: str, effect: Effect = Effect.FAILED) -> Answer:
-        outcome = self._known.get((code, detail))
-        if outcome is None:
-            label = IN_DOUBT if effect is Effect.IN_DOUBT else FAILED
-            outcome = self._remember((code, detail), Outcome(label, effect, code, detail))
-        return outcome, self._no_evidence
-
-    def lost(self, detail: str) -> Answer:
-        """The connection died before the answer."""
-        return self.failed("connection_lost", " ".join(detail.split()), Effect.IN_DOUBT)
-
-    def _remember(self, key: _Raw | tuple[str, str], outcome: Outcome) -> Outcome:
-        if len(self._known) < _MOST_KNOWN:
-            self._known[key] = outcome
-        return outcome
-
-    def _unusual(self, result: pq.abc.PGresult, pgconn: pq.abc.PGconn) -> Answer:
-        if result.status == _TUPLES_OK:
-            return self.failed(BROKEN_ANSWER, f"{result.ntuples or 'no'} rows instead of one")
-        code = (result.error_field(DiagnosticField.SQLSTATE) or b"").decode()
-        message = (result.error_field(DiagnosticField.MESSAGE_PRIMARY) or b"").decode(errors="replace")
-        if pgconn.status != ConnStatus.OK:
-            # Whatever the last words were: a commit may have happened before them.
-            detail = message or result.get_error_message()
-            return self.failed(code or "connection_lost", " ".join(detail.split()), Effect.IN_DOUBT)
-        return self.failed(code or BROKEN_ANSWER, message or f"unexpected result {ExecStatus(result.status).name}")
-
-
-class Codec:
-    """Binary forms of the function's parameters and columns, as psycopg's adapters make and read them."""
-
-    def __init__(self, connection: psycopg.Connection[Any], function: Function) -> None:
-        self._transformer = Transformer(connection)
-        self._adapters = connection.adapters
-        self._parameters = function.parameters
-        self.key_at = next(i for i, p in enumerate(function.parameters) if p.name == function.key)
-        labels = [c for c in function.columns if not c.evidence]
-        evidence = [c for c in function.columns if c.evidence]
-        self.order = [c.name for c in (*labels, *evidence)]
-        """Columns as the statement selects them: those that decide the label first."""
-        self.labels, self.width = len(labels), len(self.order)
-        self._label_names = [c.name for c in labels]
-        oids = _type_oids(connection, [p.type for p in function.parameters] + [c.type for c in (*labels, *evidence)])
-        self.parameter_oids = oids[: len(function.parameters)]
-        self._dumpers = [self._dumper(oid) for oid in self.parameter_oids]
-        self.formats = [int(dumper_format) for _, dumper_format in self._dumpers]
-        loaders = [self._transformer.get_loader(oid, Format.BINARY).load for oid in oids[len(function.parameters) :]]
-        self._label_loaders, self._evidence_loaders = loaders[: self.labels], loaders[self.labels :]
-        self._load_key = self._transformer.get_loader(
-            self.parameter_oids[self.key_at], Format(self.formats[self.key_at])
-        )
-
-    def encode(self, arguments: Mapping[str, Any]) -> list[Any]:
-        """All parameters in order, the key's place left empty."""
-        return [
-            None if at == self.key_at else self._dump(at, arguments[parameter.name])
-            for at, parameter in enumerate(self._parameters)
-        ]
-
-    def encode_key(self, key: Hashable) -> bytes:
-        dumped = self._dump(self.key_at, key)
-        assert dumped is not None
-        return dumped
-
-    def decode_key(self, raw: bytes) -> Hashable:
-        loaded: Hashable = self._load_key.load(raw)
-        return loaded
-
-    def decode_labels(self, raw: _Raw) -> dict[str, Any]:
-        return {
-            name: None if value is None else load(value)
-            for name, load, value in zip(self._label_names, self._label_loaders, raw, strict=True)
-        }
-
-    def decode_evidence(self, column: int, raw: Sequence[Any]) -> Sequence[Any]:
-        return decoded(self._evidence_loaders[column], raw, psycopg.DataError)
-
-    def _dump(self, at: int, value: Any) -> bytes | None:
-        if value is None:
-            return None
-        dump, _ = self._dumpers[at]
-        return dump(value)
-
-    def _dumper(self, oid: int) -> tuple[Callable[[Any], bytes | None], Format]:
-        """By the parameter's type, not by the value's: an int must fill an int8 parameter with eight bytes."""
-        try:
-            dumper = self._adapters.get_dumper_by_oid(oid, Format.BINARY)(object, self._transformer.connection)
-        except psycopg.ProgrammingError:
-
-            def as_text(value: Any) -> bytes | None:
-                dumped = self._transformer.get_dumper(value, PyFormat.TEXT).dump(value)
-                return None if dumped is None else bytes(dumped)
-
-            return as_text, Format.TEXT
-
-        def as_binary(value: Any) -> bytes | None:
-            dumped = dumper.dump(value)
-            return None if dumped is None else bytes(dumped)
-
-        return as_binary, Format.BINARY
-
-
-def _call(schema: str, function: Function) -> sql.Composed:
-    arguments = sql.SQL(", ").join(
-        sql.SQL("{} => {}").format(sql.Identifier(parameter.name), sql.SQL(f"${number}"))
-        for number, parameter in enumerate(function.parameters, 1)
-    )
-    return sql.SQL("{}({})").format(sql.Identifier(schema, function.name.rpartition(".")[2]), arguments)
-
-
-def _statement(
-    connection: psycopg.Connection[Any], call: sql.Composed, columns: Sequence[str], *, overlap: bool
-) -> bytes:
-    names = sql.SQL(", ").join(sql.SQL("g.{}").format(sql.Identifier(name)) for name in columns)
-    text = queries.text("harness.targets", "overlap.sql") if overlap else _SQL["call"]
-    return sql.SQL(text).format(columns=names, call=call).as_bytes(connection)
-
-
-def _type_oids(connection: psycopg.Connection[Any], types: Sequence[str]) -> list[int]:
-    rows = connection.execute(_SQL["type_oids"], [list(types)]).fetchall()
-    return [row[0] for row in rows]
-
-
-def _check_function(connection: psycopg.Connection[Any], function: Function) -> str:
-    """The schema of the function the contract asks for. Raises HarnessError with expected and found."""
-    schema, _, name = function.name.rpartition(".")
-    found = connection.execute(_SQL["functions"], {"name": name, "schema": schema or None}).fetchall()
-    parameters = [f"{p.name} {p.type}" for p in function.parameters]
-    columns = [f"{c.name} {c.type}" for c in function.columns]
-    for _, found_schema, _, procedure, found_parameters, found_columns in found:
-        if not procedure and found_parameters == parameters and sorted(found_columns) == sorted(columns):
-            return str(found_schema)
-    if not found:
-        raise HarnessError(
-            f"There is no function {function.name} in the database.",
-            tried=f"pg_proc in the schemas of the search path; expected {function}",
-            next_step="check that --migrations names the migrations that create it",
-        )
-    if all(procedure for _, _, _, procedure, _, _ in found):
-        raise HarnessError(
-            f"{found[0][0]} is a procedure, which may commit in the middle.",
-            tried=f"calling it as a function, whose call is one transaction; expected {function}",
-            next_step="let a function hold what must be one transaction, and put that to the test",
-        )
-    shown = "\n    ".join(f"found:    ({', '.join(p)}) RETURNS ({', '.join(c)})" for _, _, _, _, p, c in found)
-    raise HarnessError(
-        f"The function {function.name} is not as the contract expects it.",
-        tried=f"\n    expected: ({', '.join(parameters)}) RETURNS ({', '.join(columns)})\n    {shown}",
-        next_step="change the function, or give the contract it follows with --contract",
-    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -136,6 +136,11 @@ class Target(Protocol):
         """
         ...
 
+    @property
+    def evidence_names(self) -> tuple[str, ...]:
+        """Names of the columns that are kept of each answer, in the order in which callers give them."""
+        ...
+
     def encode_key(self, key: Hashable) -> Any:
         """The key as `Caller.call` takes it: encoded once, before the start."""
         ...
@@ -153,6 +158,10 @@ class Target(Protocol):
 
     def span(self, timing: Sequence[Any]) -> Span:
         """What the timing columns of one answer say."""
+        ...
+
+    def notes(self) -> Iterator[str]:
+        """What a report should say beside the findings, in sentences; asked once, after the run."""
         ...
 
     def details(self) -> dict[str, Any]:

@@ -249,7 +249,7 @@ def test_a_missing_function_and_keys_are_refused(database: Database) -> None:
         connection.execute(
             "CREATE FUNCTION no_keys(integer) RETURNS SETOF uuid LANGUAGE sql AS 'SELECT NULL::uuid LIMIT 0'"
         )
-    with pytest.raises(HarnessError, match="no_keys gave no keys"):
+    with pytest.raises(HarnessError, match=r"no_keys\(256\) returned 0 distinct keys"):
         explore(database.dsn, replace(SCAN, new_keys="no_keys"), Plan())
     with database.connect() as connection:
         connection.execute("DROP FUNCTION scan_ticket_atomic")

@@ -1,0 +1,66 @@
+"""Fresh keys, made by the function of the seed: the same for load and explore."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+from harness.errors import HarnessError
+from harness.targets.codec import plain_key
+from harness.targets.description import split_name
+
+
+def new_keys(connection: psycopg.Connection[Any], name: str, count: int) -> list[Hashable]:
+    """So many fresh keys, each as the history has it: JSON as its text, an array as a tuple.
+
+    Raises HarnessError when the function is not there, fails, or makes too few, equal or NULL keys.
+    """
+    if not count:
+        return []
+    query = sql.SQL("SELECT * FROM {}(%s::integer)").format(sql.Identifier(*(p for p in split_name(name) if p)))
+    try:
+        # As if each call had a session of its own: it may make temporary tables, or set what it likes.
+        connection.execute("DISCARD ALL")
+        cursor = connection.execute(query, [count])
+        described = cursor.description or []
+        if len(described) != 1:
+            raise HarnessError(
+                f"{name}({count}) returned {len(described)} columns.",
+                next_step="let it return the keys alone: RETURNS SETOF the key's type",
+            )
+        kind = described[0].type_code
+        keys = [None if row[0] is None else plain_key(row[0], kind) for row in cursor.fetchall()]
+    except (psycopg.errors.UndefinedFunction, psycopg.errors.InvalidSchemaName) as error:
+        raise HarnessError(
+            f"The seed does not define {name}(count integer).",
+            tried=" ".join(str(error).split()),
+            next_step=f"add a seed file that creates {name}(count integer) RETURNS SETOF the key's type",
+        ) from error
+    except psycopg.DataError as error:
+        raise HarnessError(
+            f"{name}({count}) returned a key that Python cannot hold.",
+            tried=" ".join(str(error).split()),
+            next_step="let it return such keys as text",
+        ) from error
+    except psycopg.Error as error:
+        if connection.closed:
+            raise HarnessError(
+                f"The connection was lost while {name}({count}) made fresh keys.",
+                tried=" ".join(str(error).split()),
+                next_step="see in the server's log what ended it",
+            ) from error
+        raise HarnessError(
+            f"{name}({count}) failed with SQLSTATE {error.sqlstate}.",
+            tried=" ".join(str(error).split()),
+            next_step="mend the seed's function, or seed the rows that it refers to",
+        ) from error
+    distinct = set(keys)
+    if len(distinct) < count or None in distinct:
+        raise HarnessError(
+            f"{name}({count}) returned {len(distinct - {None})} distinct keys.",
+            next_step="let it create and return as many fresh keys as it is asked for",
+        )
+    return keys
