@@ -272,7 +272,8 @@ class _Explorer:
 
     def _key(self) -> Hashable:
         if not self._fresh:
-            self._fresh = new_keys(self._connection, self._contract.new_keys, _KEYS_AT_ONCE)
+            with self._opened.connect() as connection:  # of its own: what a session prepared is given up for each call
+                self._fresh = new_keys(connection, self._contract.new_keys, _KEYS_AT_ONCE)
         return self._fresh.pop()
 
     def _not_covered(self) -> tuple[str, ...]:

@@ -24,7 +24,7 @@ def new_keys(connection: psycopg.Connection[Any], name: str, count: int) -> list
     try:
         # As if each call had a session of its own: it may make temporary tables, or set what it likes.
         connection.execute("DISCARD ALL")
-        cursor = connection.execute(query, [count])
+        cursor = connection.execute(query, [count], prepare=False)
         described = cursor.description or []
         if len(described) != 1:
             raise HarnessError(
