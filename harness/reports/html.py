@@ -144,6 +144,7 @@ def _finding(each: Told, number: int, limits: Limits) -> Markup:
         ),
         tag("p", tag("code", found.id), f", {run.kind} ({run.target}): {found.observed}{limit}{more}"),
         tag("p", "In the test ", tag("code", run.test)) if run.test else None,
+        tag("p", "The scenario: ", tag("strong", rows.row(run).summary), ".") if run.kind == "check" else None,
         _proof(each, number, limits),
         tag(
             "dl",
@@ -171,8 +172,8 @@ def _proof(each: Told, number: int, limits: Limits) -> list[Child]:
     """The first finding is shown; those after it, which the same fault often causes, can be opened."""
     name = f"finding{number}"
     if each.schedule is not None:
-        reason = each.finding.evidence[0].get("reason") if each.finding.evidence else None
-        made = [tag("p", str(reason)) if reason else None, *_schedule(each.schedule, each.run, each.finding, name)]
+        reason = [_reason(piece) for piece in each.finding.evidence[:1]]
+        made = [*reason, *_schedule(each.schedule, each.run, each.finding, name)]
     else:
         made = _evidence(each.finding, each.run, limits)
     if number == 0:
@@ -192,16 +193,22 @@ def _evidence(found: Finding, run: RunRecord, limits: Limits) -> list[Child]:
     made: list[Child] = []
     for piece in found.evidence[:3]:
         calls = piece.get("operations") or ()
-        rest = {name: value for name, value in piece.items() if name not in ("operations", "lines")}
-        lines = [str(line) for line in piece.get("lines") or ()]
-        made.append(tag("p", str(piece.get("reason") or flat(rest))))
-        if lines:
-            made.append(_scroll(tag("pre", "\n".join(lines)), "What was observed"))
+        made.append(_reason(piece))
         if calls:
             made.append(_operations(calls[: limits.calls], run.unit))
             made.append(_left_out(len(calls) - limits.calls, "call"))
     made.append(_left_out(len(found.evidence) - 3, "violation"))
     return made
+
+
+def _reason(piece: Mapping[str, Any]) -> list[Child]:
+    """Why, or the row that is wrong, and what was observed line by line."""
+    rest = {name: value for name, value in piece.items() if name not in ("operations", "lines")}
+    lines = [str(line) for line in piece.get("lines") or ()]
+    return [
+        tag("p", str(piece.get("reason") or flat(rest))),
+        _scroll(tag("pre", "\n".join(lines)), "What was observed") if lines else None,
+    ]
 
 
 def _operations(calls: Sequence[Mapping[str, Any]], unit: str) -> Markup:

@@ -160,7 +160,8 @@ def lanes(run: RunRecord, schedule: Schedule) -> list[str]:
     """What the calls of a schedule are called, in order."""
     count = 1 + max((move.call for move in schedule.moves), default=-1)
     names = [str(name) for name in run.details.get("sessions") or ()]
-    return [names[n] if n < len(names) else f"call {letter(n)}" for n in range(count)]
+    # With its letter: what a step led to names the others by theirs.
+    return [f"{letter(n)}: {names[n]}" if n < len(names) else f"call {letter(n)}" for n in range(count)]
 
 
 def letter(call: int) -> str:
@@ -206,8 +207,11 @@ def turning_point(found: Schedule, names: Sequence[str]) -> tuple[int, str] | No
                     )
         if not ends and move.call not in waiting and (move.line or move.text != "start"):
             read.setdefault(move.call, move.number)
-    failed = next((m for m in found.moves if any("fails with" in r for r in m.results)), None)
-    return None if failed is None else (failed.number, f"{names[failed.call]} fails")
+    for move in found.moves:
+        for result in move.results:
+            if result.startswith("fails with"):
+                return move.number, f"{names[move.call]} {result}"
+    return None
 
 
 @dataclass(frozen=True, slots=True)

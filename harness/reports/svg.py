@@ -93,7 +93,7 @@ def lanes(found: Schedule, names: Sequence[str], name: str, wrong: int | None = 
                 text(left - 10, top + LINE + 1, str(move.number), "number", "end"),
                 tag("rect", x=x, y=top, width=lane - gap, height=height, rx=4),
                 [text(x + 10, top + LINE * (n + 1) + 1, said, kind) for n, (said, kind) in enumerate(lines)],
-                text(x + lane - gap - 8, top - 3, "✗ it goes wrong here", "wrong", "end") if at_fault else None,
+                text(x + 2, top - 3, "✗ it goes wrong here", "wrong") if at_fault else None,
                 class_=f"step lane{move.call % 4}" + (" fault" if at_fault else ""),
                 data_step=str(move.number),
             )

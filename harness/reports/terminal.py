@@ -158,7 +158,7 @@ def _brief(each: Told, width: int | None) -> list[Line]:
 def schedule(found: Schedule, names: Sequence[str], width: int | None) -> list[Line]:
     """The schedule as lanes, one for each call; as a list where lanes would be too narrow to read, or very wide."""
     lines = [Line("")]
-    about = ", ".join(part for part in (found.variant, counted(found.keys, "key") if found.keys else "") if part)
+    about = ", ".join(part for part in (found.variant, counted(found.keys, "key") if found.calls else "") if part)
     lines += paragraph("  ", f"schedule {found.replay}" + (f" ({about})" if about else ""), width, "bold")
     cells = [_cells(move) for move in found.moves]
     natural = [

@@ -113,7 +113,10 @@ def test_a_page_of_huge_texts_is_cut() -> None:
             ),
             None, None,
         ),
-        ((move(1, 0, "X", 1), move(2, 1, "X", 1, "fails with error 40P01 and is rolled back")), 2, "call B fails"),
+        (
+            (move(1, 0, "X", 1), move(2, 1, "X", 1, "fails with error 40P01 and is rolled back")),
+            2, "call B fails with error 40P01 and is rolled back",
+        ),
     ],
     ids=["stale", "serial", "waited", "deadlock"],
 )  # fmt: skip
