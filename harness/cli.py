@@ -310,6 +310,25 @@ def report(record: Path, **given: Any) -> None:
     sys.exit(found.exit_status)
 
 
+@main.command()
+@partial(_options, without={o.name for o in OPTIONS} - {"server", "postgres_image", "migrations", "postgrest", "http"})
+def doctor(**given: Any) -> None:
+    """Say what is there that a run may need (servers, Docker, PostgREST, rights), and what to do for what is not.
+
+    Exit status: 0 a run can be made, 3 something that it needs is not there.
+    """
+    with _guarded():
+        options = resolve(given, {})
+        from harness import doctor as surgery
+
+        missing = False
+        click.echo(f"harness {harness.__version__}, {surgery.cores()}")
+        for found in surgery.examine(options):
+            missing |= found.needed and not found.there
+            click.echo(surgery.told(found))
+    sys.exit(ExitStatus.ENVIRONMENT if missing else ExitStatus.HELD)
+
+
 def _staging(http_url: str | None, tickets: Path | None, options: Options, *, yes: bool) -> NoReturn:
     from harness import contracts
     from harness.environment.servers import command_line

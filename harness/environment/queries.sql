@@ -5,6 +5,9 @@ SELECT name, current_setting(name) FROM pg_settings WHERE name = ANY (%s) OR nam
 -- name: may_create_databases
 SELECT rolname, rolcreatedb OR rolsuper FROM pg_roles WHERE rolname = current_user;
 
+-- name: rights
+SELECT rolname, rolsuper, current_setting('server_version') FROM pg_roles WHERE rolname = current_user;
+
 -- name: free_connections
 -- How many more clients may connect, and how many may in all.
 SELECT current_setting('max_connections')::int
