@@ -289,11 +289,11 @@ class _Check:
         if self.reach.defines:
             why_clone = "the sessions define or change tables, functions or large objects"
         if not why_clone:
-            connection = self._connect()
+            own = self._connect()
             try:
-                self.baseline = Baseline(connection, self.reach.written)
+                self.baseline = Baseline(own, self.reach.written)
             except NotInPlaceError as error:
-                connection.close()
+                own.close()
                 why_clone = str(error)
         if why_clone:
             self.restored = f"by a clone of the database: {why_clone}"

@@ -7,9 +7,8 @@ import os
 import shutil
 import signal
 import sys
-import traceback
 from collections.abc import Callable, Iterator, Mapping, Set
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from enum import Enum
 from functools import partial
@@ -20,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Self
 import click
 
 import harness
-from harness.errors import ExitStatus, HarnessError, UsageError
+from harness.errors import ExitStatus, HarnessError, UsageError, explained
 from harness.load import patterns
 from harness.load.pattern import PATTERNS
 from harness.options import OPTIONS, OUTPUTS, Option, Options, check_outputs, resolve
@@ -431,7 +430,7 @@ def _make(
 
 
 def _report(environment: Any) -> None:
-    click.echo(f"{environment}", err=True)
+    _say(f"{environment}")
 
 
 @contextmanager
@@ -453,19 +452,24 @@ def _guarded() -> Iterator[None]:
                     raise KeyboardInterrupt from error
                 raise
     except HarnessError as error:
-        click.echo(f"error: {error}", err=True)
+        _say(f"error: {error}")
         sys.exit(error.exit_status)
-    except Exception:
+    except Exception as error:
         # Status 1 would say that a claim is broken.
-        traceback.print_exc()
-        click.echo("error: a defect of the harness or of the contract; the run that met it was not judged", err=True)
+        _say(f"error: {explained(error)}")
         sys.exit(ExitStatus.ENVIRONMENT)
     except KeyboardInterrupt:
         if came[:1] not in ([], [signal.SIGINT]):
-            click.echo("terminated; everything that was started has been removed", err=True)
+            _say("terminated; everything that was started has been removed")
             sys.exit(ExitStatus.TERMINATED)
-        click.echo("interrupted; everything that was started has been removed", err=True)
+        _say("interrupted; everything that was started has been removed")
         sys.exit(ExitStatus.INTERRUPTED)
+
+
+def _say(text: str) -> None:
+    """On standard error; where that is closed or full, the exit status has to do."""
+    with suppress(OSError, ValueError):
+        click.echo(text, err=True)
 
 
 class _Bar:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tempfile
+import traceback
 from enum import IntEnum
 
 
@@ -35,6 +37,45 @@ class HarnessError(Exception):
         if next_step:
             lines.append(f"  next:  {next_step}")
         super().__init__("\n".join(lines))
+
+
+_LOST = "psycopg.OperationalError"
+"""By its name: this is below everything that needs the driver."""
+
+
+def explained(error: Exception) -> HarnessError:
+    """An error that nobody foresaw, as one that says what to do; where it arose is written to a file."""
+    said = " ".join(str(error).split()) or "no words"
+    name = type(error).__name__
+    if isinstance(error, MemoryError):
+        return HarnessError(
+            "There is not enough memory.", tried=said, next_step="ask for fewer clients, calls or rounds"
+        )
+    if any(
+        each.__module__.startswith("psycopg") and each.__name__ == "OperationalError" for each in type(error).__mro__
+    ):
+        return HarnessError(
+            "The server ended a connection, or did not answer.",
+            tried=said,
+            next_step="see in the server's log what ended it; a run that met this was not judged",
+        )
+    if isinstance(error, OSError):
+        return HarnessError(
+            "The system refused something.",
+            tried=f"{name}: {said}",
+            next_step="see whether a disk is full, a file may be read, or too few files may be open (ulimit -n)",
+        )
+    try:
+        with tempfile.NamedTemporaryFile("w", prefix="harness-error-", suffix=".txt", delete=False) as file:
+            file.write("".join(traceback.format_exception(error)))
+        where = f"the details are in {file.name}"
+    except OSError as full:
+        where = f"the details could not be written: {full}"
+    return HarnessError(
+        "This is a defect of the harness, or of the contract; the run that met it was not judged.",
+        tried=f"{name}: {said}",
+        next_step=f"report it, unless the contract is at fault; {where}",
+    )
 
 
 class UsageError(HarnessError):

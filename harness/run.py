@@ -13,7 +13,7 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import psycopg
 
@@ -22,11 +22,13 @@ from harness import contracts
 from harness.contracts.contract import Contract, Effect
 from harness.environment.choice import open_server, open_template
 from harness.environment.database import Database, Template
-from harness.environment.postgrest import SupabaseRoles
+from harness.environment.own import CONNECT_TIMEOUT
+from harness.environment.postgrest import PostgREST, SupabaseRoles
 from harness.environment.servers import (
     ExternalServer,
     Server,
     ServerDescription,
+    connect,
     free_connections,
     without_password,
 )
@@ -403,7 +405,10 @@ class Harness:
         history = crew.history(unknown)
         contract = self.contract
         expected = pattern.expected(contract)
-        asked = None if database is None else invariants.ask(self.invariants, history.operations(), database.connect)
+        lost = _lost(database, target, self.options.timeout) if database is not None and crew.lost else None
+        asked = None
+        if database is not None:
+            asked = invariants.ask(self.invariants, history.operations(), lost.again if lost else database.connect)
         metrics = measure(history, contract, expected, LATE)
         overlapped = overlap.measure(history.operations(), crew.spans(), contract.capacity)
         findings = [*thresholds.judge(metrics, contract, expected), *judge_history(history, contract)]
@@ -411,7 +416,6 @@ class Harness:
             findings.append(overlap.judge(overlapped))
         if asked is not None:
             findings += asked()
-        server_lost = database is not None and crew.lost and not _answers(database)
         at_once = {} if overlapped is None else {r.phase: r.at_once for r in overlapped.rounds}
         told_round = charts.telling_round(findings, at_once)
         replay = self._replay(pattern, target.name)
@@ -425,8 +429,8 @@ class Harness:
                 metrics=metrics,
                 overlap=overlapped,
                 findings=tuple(f if f.truth is Truth.HELD else dataclasses.replace(f, replay=replay) for f in findings),
-                notes=(*notes, *more, *_notes(crew, history, metrics, server_lost=server_lost)),
-                server_lost=server_lost,
+                notes=(*notes, *more, *_notes(crew, history, metrics, lost=lost)),
+                server_lost=lost is not None,
                 interrupted=database is None,
                 repeat=replay,
                 details={target.name: told} if told else {},
@@ -473,6 +477,7 @@ def open_harness(options: Options, progress: Progress | None = None) -> Iterator
     check_outputs(options)
     contract = contracts.load(options.contract)
     server = open_server(options.server, options.postgres_image)
+    server.call_timeout = options.timeout
     theirs = isinstance(server, ExternalServer)
     # A path that is wrong is said before anything is booted.
     template = open_template(options, server)
@@ -487,20 +492,33 @@ def open_harness(options: Options, progress: Progress | None = None) -> Iterator
         yield Harness(options, contract, server, template, progress)
 
 
-def _answers(database: Database) -> bool:
+@dataclass(frozen=True, slots=True)
+class _Lost:
+    """What a run needs and lost: it need not be asked again."""
+
+    what: str
+    error: HarnessError
+
+    def again(self) -> NoReturn:
+        raise self.error
+
+
+def _lost(database: Database, target: Target, timeout: float) -> _Lost | None:
     try:
-        database.connect().close()
-    except HarnessError:
-        return False
-    return True
+        connect(database.dsn, seconds=min(timeout, CONNECT_TIMEOUT)).close()
+    except HarnessError as error:
+        return _Lost("the server", error)
+    if isinstance(postgrest := getattr(target, "postgrest", None), PostgREST) and not postgrest.answers():
+        return _Lost("PostgREST", HarnessError("PostgREST answers no more.", tried=postgrest.how))
+    return None
 
 
-def _notes(crew: Crew, history: History, metrics: Metrics, *, server_lost: bool) -> Iterator[str]:
-    lost = [o.outcome.code for o in history.operations() if o.outcome.effect is Effect.IN_DOUBT]
-    given_up = lost.count(INTERRUPTED)
-    doubtful = len(lost) - given_up
-    if server_lost:
-        yield "the server was lost during the run; nothing after that could be judged"
+def _notes(crew: Crew, history: History, metrics: Metrics, *, lost: _Lost | None) -> Iterator[str]:
+    doubts = [o.outcome.code for o in history.operations() if o.outcome.effect is Effect.IN_DOUBT]
+    given_up = doubts.count(INTERRUPTED)
+    doubtful = len(doubts) - given_up
+    if lost is not None:
+        yield f"{lost.what} was lost during the run; nothing after that could be judged"
     if doubtful:
         yield f"{doubtful} calls are in doubt: their connection died before the answer"
     if given_up:

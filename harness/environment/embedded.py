@@ -143,13 +143,18 @@ class EmbeddedServer(Server):
 
     def _end(self) -> None:
         if self._process is not None and self._process.poll() is None:
-            # Immediate shutdown: the data directory goes away with it.
-            self._process.send_signal(signal.SIGQUIT)
+            # Immediate shutdown: the data directory goes away with it. One that was stopped heeds no signal before it
+            # goes on, and neither do its children.
+            children = _children(self._process.pid)
+            for number in (signal.SIGQUIT, signal.SIGCONT):
+                self._process.send_signal(number)
+                _signal(children, number)
             try:
                 self._process.wait(_STOP_TIMEOUT)
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
+                _signal(children, signal.SIGKILL)
 
 
 def _spread(directory: Path) -> None:
@@ -171,6 +176,19 @@ def _let_clients_finish(postmaster: int) -> None:
     if sys.platform == "linux":
         with suppress(OSError):  # a sandbox may forbid it
             os.sched_setscheduler(postmaster, os.SCHED_BATCH, os.sched_param(0))
+
+
+def _children(process: int) -> list[int]:
+    """The process ids of its children, where the system tells."""
+    with suppress(OSError):
+        return [int(pid) for pid in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
+    return []
+
+
+def _signal(processes: list[int], number: int) -> None:
+    for process in processes:
+        with suppress(ProcessLookupError):
+            os.kill(process, number)
 
 
 def _remove(directory: Path) -> None:

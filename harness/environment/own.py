@@ -8,18 +8,24 @@ left anything open could write into whatever server those mean. So a booted serv
 from __future__ import annotations
 
 import os
+import socket
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from typing import Any
 from urllib.parse import quote, urlencode
+from weakref import WeakSet
 
 import psycopg
 from psycopg import pq
+from psycopg.conninfo import conninfo_to_dict
 
 CONNECT_TIMEOUT = 10
 """Seconds to wait for one connection."""
+
+CANCEL_TIMEOUT = 2.0
+"""Seconds that a request to cancel may take."""
 
 _NO_FILE = "/dev/null/none"
 """Cannot exist: an empty passfile would mean ~/.pgpass. Also what a booted server's DSN is known by."""
@@ -83,16 +89,67 @@ def said(parameters: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class Connection(psycopg.Connection[tuple[Any, ...]]):
-    """A connection that obeys nobody's environment where its DSN is that of a booted server."""
+    """A connection of the harness: it obeys nobody's environment where its DSN is that of a booted server, and is cut
+    when the server stops answering.
+    """
+
+    _server: tuple[str, str]
 
     @classmethod
-    def connect(cls, conninfo: str = "", **options: Any) -> Connection:
-        """As psycopg's. Raises psycopg.Error."""
+    def connect(  # type: ignore[override]
+        cls, conninfo: str = "", *, watched: bool = True, **options: Any
+    ) -> Connection:
+        """As psycopg's; not `watched`, it is not cut. Raises psycopg.Error, at once where the server is silent."""
+        if watched and _silent and (reason := _silent.get(_server(conninfo))):
+            raise psycopg.OperationalError(reason)
         if _NO_FILE not in conninfo:
-            return super().connect(conninfo, **options)
-        options |= {name: value for name, value in _neutral().items() if name in _NEWER}
-        with _undisturbed():
-            return super().connect(conninfo, **options)
+            opened = super().connect(conninfo, **options)
+        else:
+            options |= {name: value for name, value in _neutral().items() if name in _NEWER}
+            with _undisturbed():
+                opened = super().connect(conninfo, **options)
+        if watched:
+            opened._server = _server(conninfo)
+            with _lock:
+                _open.add(opened)
+        return opened
+
+    def shut(self) -> None:
+        """Cut it under whoever waits for its answer on another thread."""
+        with suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(self.pgconn.socket)) as duplicate:
+            duplicate.shutdown(socket.SHUT_RDWR)
+
+    def cancel_if_it_answers(self) -> None:
+        """Have the server cancel what runs; a server that hangs takes no such request either, which is no error."""
+        with suppress(psycopg.Error):
+            self.cancel_safe(timeout=CANCEL_TIMEOUT)
+
+
+_open: WeakSet[Connection] = WeakSet()
+_silent: dict[tuple[str, str], str] = {}
+"""Servers that do not answer, by host and port, and what is to be said of them."""
+
+
+def cut(dsn: str, reason: str) -> None:
+    """Cut every watched connection to a server, and refuse new ones for that reason, until it answers again."""
+    server = _server(dsn)
+    with _lock:
+        found = list(_open)
+    _silent[server] = reason
+    for connection in found:
+        if connection._server == server:
+            connection.shut()
+
+
+def answers(dsn: str) -> None:
+    """The server answers, or is watched no longer."""
+    _silent.pop(_server(dsn), None)
+
+
+def _server(dsn: str) -> tuple[str, str]:
+    parts = conninfo_to_dict(dsn)
+    host, port = parts.get("host") or os.environ.get("PGHOST"), parts.get("port") or os.environ.get("PGPORT")
+    return str(host or ""), str(port or "5432")
 
 
 def environment() -> dict[str, str]:

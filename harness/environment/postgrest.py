@@ -158,6 +158,12 @@ class PostgREST(ABC):
         """Also of one that has stopped or died since."""
         return PostgRESTDescription(self._version, self.how, self.pool, self.pool_timeout)
 
+    def answers(self) -> bool:
+        """Whether it takes requests."""
+        with suppress(OSError, http.client.HTTPException):
+            return bool(_get(self.url, "/")[0])
+        return False
+
     def function_time(self, function: str) -> tuple[int, float] | None:
         """Calls of `function` by PostgREST's sessions, and the seconds they took inside the database.
 

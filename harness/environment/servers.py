@@ -6,6 +6,7 @@ switched off: a latency measured without fsync and synchronous_commit is no evid
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import secrets
@@ -20,6 +21,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from harness.environment.description import ServerDescription as ServerDescription
 from harness.environment.own import CONNECT_TIMEOUT, Connection, said
+from harness.environment.pulse import Pulse
 from harness.errors import HarnessError
 from harness.signals import uninterrupted
 from harness.sqltext import queries
@@ -51,6 +53,9 @@ class Server(ABC):
     def __init__(self) -> None:
         self.token = f"harness-{secrets.token_hex(8)}"
         """Its `cluster_name`, where it is started here: how it is known to be that one."""
+        self.call_timeout = 10.0
+        """Seconds that a call may take: a server that is silent for longer than that, within reason, is given up."""
+        self._pulse: Pulse | None = None
 
     @property
     @abstractmethod
@@ -94,6 +99,8 @@ class Server(ABC):
     def __enter__(self) -> Self:
         try:
             self.start()
+            self._pulse = Pulse(self.dsn, self.call_timeout)
+            self._pulse.start()
         except BaseException:
             with uninterrupted():
                 self.stop()
@@ -104,6 +111,8 @@ class Server(ABC):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         with uninterrupted():
+            if self._pulse is not None:
+                self._pulse.stop()
             self.stop()
 
 
@@ -149,10 +158,10 @@ class ExternalServer(Server):
         """Nothing to stop: it is not ours."""
 
 
-def connect(dsn: str, *, autocommit: bool = True) -> psycopg.Connection[tuple[Any, ...]]:
-    """One connection. Raises HarnessError with the server's own words, and never with a password."""
+def connect(dsn: str, *, autocommit: bool = True, seconds: float = CONNECT_TIMEOUT) -> Connection:
+    """One connection, within so many seconds. Raises HarnessError with the server's words, never with a password."""
     try:
-        return Connection.connect(dsn, autocommit=autocommit, connect_timeout=CONNECT_TIMEOUT)
+        return Connection.connect(dsn, autocommit=autocommit, connect_timeout=math.ceil(seconds))
     except psycopg.Error as error:
         raise HarnessError(
             f"No connection to {address(dsn)}.",

@@ -70,6 +70,9 @@ _MEASURE, _FLUSH = b"harness_measure", b"harness_flush"
 _FLUSH_SINCE = 150000
 """The first version of the server that can be asked to put its statistics away when it is idle next."""
 
+_LOOK = 0.1
+"""Seconds after which a wait for the server looks up."""
+
 
 class ScheduleTimeoutError(Exception):
     """A schedule did not end in time; the message says which call stood where."""
@@ -691,13 +694,21 @@ class Controller:
         if not self._releasing:
             return
         self._releasing = False
-        result = self._control.pgconn.get_result()
-        while self._control.pgconn.get_result() is not None:
+        result = self._heard()
+        while self._heard() is not None:
             pass
         if result is None or result.status != ExecStatus.TUPLES_OK:
             raise self._lost("release", result)
         if result.get_value(0, 0) != b"t":
             raise self._meddling()
+
+    def _heard(self) -> pq.abc.PGresult | None:
+        """The control connection's next result. Not awaited in get_result, which keeps the interpreter to itself."""
+        pgconn = self._control.pgconn
+        while pgconn.is_busy():
+            if select.select([pgconn.socket], [], [], _LOOK)[0]:
+                pgconn.consume_input()
+        return pgconn.get_result()
 
     def _gate(self, call: _Call, gate: int) -> bytes:
         return b"%d" % (2 * call.pid + gate)

@@ -9,13 +9,11 @@ is no function, or because it may end in an error, which would take the readings
 
 from __future__ import annotations
 
-import os
-import socket
 import struct
 import threading
 import time
 from collections import Counter
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from copy import copy
 from dataclasses import dataclass
@@ -88,7 +86,7 @@ class SqlTarget:
         """Taken to look something up that has not been yet: clients connect side by side."""
         self._tried_again: list[Counter[str]] = []
         self._pool_size = pool_size
-        self._pool: ConnectionPool[psycopg.Connection[Any]] | None = None
+        self._pool: ConnectionPool[own.Connection] | None = None
         self._opening = threading.Lock()
         with connect(dsn) as connection:
             self.route = self._look_up(connection, contract.function)
@@ -277,7 +275,7 @@ class SqlTarget:
                     next_step="check the contract's function against the migrations",
                 )
 
-    def _opened_pool(self) -> ConnectionPool[psycopg.Connection[Any]]:
+    def _opened_pool(self) -> ConnectionPool[own.Connection]:
         with self._opening:
             if self._pool is None:
                 assert self._pool_size is not None
@@ -400,9 +398,11 @@ class _SqlCaller:
 
     began = 0
 
-    def __init__(self, connection: psycopg.Connection[Any], call: _Call) -> None:
+    def __init__(self, connection: own.Connection, call: _Call) -> None:
         self._connection = connection
         self._pgconn = connection.pgconn
+        self._partial: pq.abc.PGresult | None = None
+        """The answer that came before the end of its transaction."""
         self._execute = self._pgconn.exec_prepared
         self._send = self._pgconn.send_query_prepared
         self._consume, self._is_busy = self._pgconn.consume_input, self._pgconn.is_busy
@@ -463,11 +463,18 @@ class _SqlCaller:
             self._consume()
             if self._is_busy():
                 return None
-            result = self._get_result()
+            result = self._partial or self._get_result()
             if result is None:
                 return self._reader.lost(self._pgconn.get_error_message())
-            while (more := self._get_result()) is not None:
+            while not self._is_busy():
+                more = self._get_result()
+                if more is None:
+                    break
                 result = more  # after the row: what went wrong at commit
+            else:  # get_result would wait, and keep the interpreter to itself
+                self._partial = result
+                return None
+            self._partial = None
         except psycopg.OperationalError as error:
             return self._reader.lost(str(error))
         # An error is read at once: it says how the connection is now. So is an answer whose reader may change.
@@ -500,12 +507,13 @@ class _SqlCaller:
         return self._pgconn.status == ConnStatus.OK
 
     def cancel(self) -> None:
-        with suppress(psycopg.Error):
-            self._pgconn.get_cancel().cancel()
+        _on_a_thread(self.cancel_now)
+
+    def cancel_now(self) -> None:
+        self._connection.cancel_if_it_answers()
 
     def abort(self) -> None:
-        with suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(self._pgconn.socket)) as duplicate:
-            duplicate.shutdown(socket.SHUT_RDWR)
+        self._connection.shut()
 
     def close(self) -> None:
         self._connection.close()
@@ -638,12 +646,12 @@ class _Steps:
 class _PooledCaller:
     """One client behind a pool: it waits for a connection as an application would, within the call's latency."""
 
-    def __init__(self, pool: ConnectionPool[psycopg.Connection[Any]], dsn: str, timeout: float, call: _Call) -> None:
+    def __init__(self, pool: ConnectionPool[own.Connection], dsn: str, timeout: float, call: _Call) -> None:
         self._pool = pool
         self._dsn = dsn
         self._timeout = timeout
         self._call = call
-        self._held: psycopg.Connection[Any] | None = None
+        self._held: own.Connection | None = None
         self._current: _SqlCaller | None = None
         """On the connection that it has of the pool now."""
         self._returning = threading.Lock()
@@ -691,7 +699,7 @@ class _PooledCaller:
         finally:
             self._put_back(connection)
 
-    def _put_back(self, connection: psycopg.Connection[Any]) -> None:
+    def _put_back(self, connection: own.Connection) -> None:
         assert self._current is not None
         self._lost = not self._current.alive
         with self._returning:
@@ -709,9 +717,12 @@ class _PooledCaller:
         return True
 
     def cancel(self) -> None:
+        _on_a_thread(self._cancel)
+
+    def _cancel(self) -> None:
         with self._returning:
             if self._current is not None:
-                self._current.cancel()
+                self._current.cancel_now()
 
     def abort(self) -> None:
         with self._returning:
@@ -720,3 +731,8 @@ class _PooledCaller:
 
     def close(self) -> None:
         """The pool belongs to the target."""
+
+
+def _on_a_thread(work: Callable[[], None]) -> None:
+    """Not awaited: a server that hangs takes no request to cancel, and who cancels has others to look after."""
+    threading.Thread(target=work, name="cancel", daemon=True).start()

@@ -124,7 +124,7 @@ def test_an_embedded_server_is_gone_after_ctrl_c(pattern: str, sandbox: Sandbox)
 
     def dsn() -> str | None:
         found = list(sandbox.tmp.glob("harness-pg-*/.s.PGSQL.5432"))
-        return f"host={found[0].parent} user=postgres dbname=postgres" if found else None
+        return f"host={found[0].parent} user=supabase_admin dbname=postgres" if found else None
 
     await_calls(dsn, process)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does it: to the whole group
@@ -269,7 +269,7 @@ def test_a_server_killed_under_the_command_is_the_environments_fault(sandbox: Sa
 
     def dsn() -> str | None:
         found = list(sandbox.tmp.glob("harness-pg-*/.s.PGSQL.5432"))
-        return f"host={found[0].parent} user=postgres dbname=postgres" if found else None
+        return f"host={found[0].parent} user=supabase_admin dbname=postgres" if found else None
 
     await_calls(dsn, process)
     (pid_file,) = sandbox.tmp.glob("harness-pg-*/data-*/postmaster.pid")

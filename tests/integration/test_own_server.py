@@ -100,7 +100,7 @@ def test_no_variable_stops_a_password(trap: Trap, monkeypatch: pytest.MonkeyPatc
     """A container's server asks for one, and gets the one that it was started with."""
     with EmbeddedServer() as own:
         with connect(own.dsn) as connection:
-            connection.execute("ALTER ROLE postgres PASSWORD 'ours'")
+            connection.execute("ALTER ROLE supabase_admin PASSWORD 'ours'")
             (hba,) = connection.execute("SHOW hba_file").fetchone() or ("",)
             Path(str(hba)).write_text("local all all scram-sha-256\n")
             connection.execute("SELECT pg_reload_conf()")
@@ -201,7 +201,7 @@ def test_an_external_dsn_obeys_its_users_environment(server: EmbeddedServer, mon
     monkeypatch.setenv("PGHOST", host)
     monkeypatch.setenv("PGPASSWORD", "theirs")
     monkeypatch.setenv("PGTZ", "Asia/Tokyo")
-    with connect("user=postgres dbname=postgres") as connection:
+    with connect("user=supabase_admin dbname=postgres") as connection:
         assert connection.execute("SHOW timezone").fetchone() == ("Asia/Tokyo",)
     assert environment_for("dbname=postgres") == {"PGHOST": host, "PGTZ": "Asia/Tokyo"}
     assert environment_for(server.dsn) == {}
