@@ -79,6 +79,8 @@ _OF_DATABASE = tuple(
 )  # fmt: skip
 _WHOLE_DATABASE = re.compile(r"(CREATE|DROP)\s+DATABASE\b", re.IGNORECASE)
 _MOVES_DATABASE = re.compile(r"ALTER\s+DATABASE\s+\S+\s+(OWNER|RENAME|SET\s+TABLESPACE|REFRESH)\b", re.IGNORECASE)
+_DROP_SCHEMA = re.compile(rf"DROP\s+SCHEMA\s+(?:IF\s+EXISTS\s+)?{_NAME}", re.IGNORECASE)
+_PLACEHOLDER = re.compile(r"CREATE\s+OR\s+REPLACE\s+VIEW\s+\S+\s+AS\s+SELECT\s+NULL::", re.IGNORECASE)
 _ALTER_SYSTEM = re.compile(r"ALTER\s+SYSTEM\b", re.IGNORECASE)
 _EXTENSION = re.compile(rf"CREATE\s+EXTENSION\s+(?:IF\s+NOT\s+EXISTS\s+)?{_NAME}", re.IGNORECASE)
 _TOUCHES_EXTENSION = re.compile(rf"(?:ALTER|DROP|COMMENT\s+ON)\s+EXTENSION\s+(?:IF\s+EXISTS\s+)?{_NAME}", re.IGNORECASE)
@@ -90,7 +92,7 @@ _SETTING = re.compile(r"SET\s+(SESSION\s+|LOCAL\s+)?[\w.\"]+\s*(=|TO\b)", re.IGN
 _MISSING_ROLE = re.compile(r'role "(.*)" does not exist')
 _MISSING_SCHEMA = re.compile(r'schema "(.*)" does not exist')
 _MISSING_NAME = re.compile(
-    r'(?:type|operator class) "([^"]+)" does not exist|function (?:[\w"]+\.)?([\w"]+)\(.*\) does not exist'
+    r'(?:type|operator class) "?([\w.]+)"? does not exist|function ([\w".]+)\(.*\) does not exist'
 )
 _CREATES = re.compile(
     r"(?:CREATE\s+(?:OR\s+REPLACE\s+)?(?:UNIQUE\s+|TEMP\s+|TEMPORARY\s+|UNLOGGED\s+|GLOBAL\s+|LOCAL\s+|CONSTRAINT\s+|"
@@ -289,6 +291,11 @@ class Applier:
         if guarded and self._in_transaction:
             self.connection.execute("RELEASE SAVEPOINT harness")
 
+    def _anew(self) -> None:
+        """What was supplied stays, also where the statement then lacks something else."""
+        if self._in_transaction:
+            self.connection.execute("RELEASE SAVEPOINT harness; SAVEPOINT harness")
+
     def _execute(self, text: str, statement: Statement, variables: dict[str, str]) -> None:
         connection = self.connection
         if statement.data is not None:
@@ -339,6 +346,9 @@ class Applier:
             return None
         if _WHOLE_DATABASE.match(text) or _MOVES_DATABASE.match(text):
             self.notes["CREATE, DROP and moves of a database are left out: the scratch database takes its place"] += 1
+            return None
+        if self.beyond and (dropped := _DROP_SCHEMA.match(text)) and _unquoted(dropped[1]) in platforms.SCHEMAS:
+            self.notes[f"DROP SCHEMA {dropped[1]} is left out: it is the platform's"] += 1
             return None
         ours = f'"{self.connection.info.dbname}"'
         for named in _OF_DATABASE:
@@ -422,7 +432,14 @@ class Applier:
             return True
 
         message = error.diag.message_primary or str(error)
-        if isinstance(error, _DUPLICATES) and self._is_there(text):
+        if (isinstance(error, _DUPLICATES) or "is already a partition" in message) and self._is_there(text):
+            return True
+        if _PLACEHOLDER.match(text) and isinstance(
+            error, (psycopg.errors.UndefinedObject, psycopg.errors.InvalidSchemaName)
+        ):
+            return True  # pg_dump --clean, of a view that is dropped next
+        if self.beyond and isinstance(error, psycopg.errors.InvalidGrantOperation):
+            self.notes["left out: privileges granted back to whom the object belongs to"] += 1
             return True
         if extension := _EXTENSION.match(text):
             return self._stand_in(error, text, _unquoted(extension[1]), again)
@@ -437,9 +454,9 @@ class Applier:
         if self.beyond and (schema := _MISSING_SCHEMA.search(message)) and schema[1] in platforms.IN_SCHEMA:
             return self._turn_on(platforms.IN_SCHEMA[schema[1]], again)
         if self.beyond and (named := _MISSING_NAME.search(message)):
-            name = (named[1] or named[2]).replace('"', "").rpartition(".")[2].lower()
+            schema_named, _, name = (named[1] or named[2]).replace('"', "").lower().rpartition(".")
             if name in platforms.OF_NAME:
-                return self._turn_on(platforms.OF_NAME[name], again)
+                return self._turn_on(platforms.OF_NAME[name], again, schema_named)
         if self.beyond and self.role and isinstance(error, psycopg.errors.InsufficientPrivilege):
             for what, begins in _BEYOND:
                 if begins.match(text):
@@ -497,15 +514,16 @@ class Applier:
                 return again()
         return False
 
-    def _turn_on(self, extension: str, again: Callable[[], bool]) -> bool:
+    def _turn_on(self, extension: str, again: Callable[[], bool], schema: str = "") -> bool:
         """An extension that no file creates: projects turn it on in the dashboard."""
         stand_in = platforms.stand_ins().get(extension)
         if extension in self.stood_in:
             return False
         with self._as_admin():
             real = platforms.create_extension(
-                self.connection, extension, None if stand_in is not None and stand_in.schema else "extensions"
+                self.connection, extension, None if stand_in is not None and stand_in.schema else schema or "extensions"
             )
+        self._anew()
         if not real:
             self.stood_in.add(extension)
         self.notes[f"{extension} is created by no file before its use; taken as turned on in the dashboard"] += 1
@@ -520,6 +538,7 @@ class Applier:
                     self.connection.execute(grant.format(sql.Identifier(name), sql.Identifier(self.role)))
             except psycopg.errors.InsufficientPrivilege:
                 return False
+        self._anew()
         self.roles_made.add(name)
         self.notes[f"the role {name} does not exist, and was created without rights"] += 1
         return again()

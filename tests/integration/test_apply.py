@@ -114,3 +114,82 @@ def test_a_command_that_builds_nothing_is_refused_with_its_words(
         apply({"1.sql": "SELECT 1;"}, setup=command, limit=1.0)
     assert shown in raised.value.tried
     assert raised.value.next_step
+
+
+# -- whole projects, as they are
+
+PROJECTS = Path(__file__).parent / "projects"
+
+
+@pytest.fixture(scope="module", params=["studio", "parcel", "ledger"])
+def project(request: pytest.FixtureRequest, server: EmbeddedServer) -> Iterator[tuple[str, Template]]:
+    """One of the projects, applied."""
+    with Template(server, [PROJECTS / request.param / "supabase" / "migrations"], []) as template:
+        yield request.param, template
+
+
+EVIDENCE = {
+    "studio": {
+        "SELECT count(*) FROM pg_policies WHERE schemaname IN ('public', 'storage', 'auth')": 9,
+        "SELECT pg_get_userbyid(proowner) FROM pg_proc WHERE proname = 'book'": "postgres",
+        "SELECT command FROM cron.job": " delete from public.bookings where booked_at < now() - interval '2 years' ",
+        "SELECT string_agg(tablename, ' ' ORDER BY tablename) FROM pg_publication_tables": "bookings classes",
+        "SELECT indisvalid FROM pg_index WHERE indexrelid = 'public.bookings_member_idx'::regclass": True,
+        "SELECT has_function_privilege('anon', 'public.book(uuid)', 'EXECUTE')": False,
+        "SELECT has_table_privilege('anon', 'public.classes', 'SELECT')": True,
+        "WITH u AS (INSERT INTO auth.users (id, email) VALUES (gen_random_uuid(), 'Zoe@x') RETURNING id) SELECT 1": 1,
+    },
+    "parcel": {
+        "SELECT has_table_privilege('anon', 'public.parcels', 'SELECT')": False,
+        "SELECT has_table_privilege('anon', 'public.depots', 'SELECT')": False,
+        "SELECT evtenabled::text FROM pg_event_trigger WHERE evtname = 'parcel_ddl'": "O",
+        "SELECT puballtables FROM pg_publication WHERE pubname = 'parcel_all'": True,
+        "SHOW timezone": "Europe/Zurich",
+        "SELECT public.nearest(47, 8)": 1,
+        "SELECT public.take_delivery() ->> 'parcel'": "1",
+        "SELECT public.take_delivery()": None,
+        "SELECT count(*) FROM pg_proc WHERE proname = 'notes_for_the_team'": 0,
+    },
+    "ledger": {
+        "SELECT name FROM books.accounts WHERE id = 2": "it's a \\ backslash",
+        "SELECT tableowner FROM pg_tables WHERE tablename = 'entries'": "ledger_owner",
+        "SELECT books.balance(1)": 5,
+        "SELECT books.entry_count(2)": 1,
+        "SELECT ispopulated FROM pg_matviews WHERE matviewname = 'totals'": True,
+        "SELECT count(*) FROM pg_publication_tables WHERE pubname = 'supabase_realtime'": 1,
+    },
+}
+"""What is there in a clone when all of a project got in: a query and its answer."""
+
+
+def test_a_project_gets_in_as_it_is(project: tuple[str, Template]) -> None:
+    """Every file is applied, as `postgres`, and what each of them does shows in a clone."""
+    name, template = project
+    applied = template.applied
+    assert (applied.applied, applied.failures, applied.role) == (applied.files, (), "postgres")
+    assert applied.platform.startswith("supabase")
+    with template.clone() as database:
+        for query, answer in EVIDENCE[name].items():
+            assert ask(database, query) == answer, query
+
+
+def test_migrations_run_without_the_rights_of_a_superuser(apply: Apply) -> None:
+    """What only a superuser may is refused, unless the platform allows it; what that was is said."""
+    with pytest.raises(HarnessError, match="42501"):
+        apply({"1.sql": "COPY (SELECT 1) TO PROGRAM 'true';"}, platform="supabase", folder="a")
+    applied, database = apply(
+        {
+            "1.sql": "CREATE TABLE mine (id int); CREATE EVENT TRIGGER e ON ddl_command_end EXECUTE FUNCTION f();\n",
+            "0.sql": "CREATE FUNCTION f() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN NULL; END $$;\n"
+            "CREATE FUNCTION who() RETURNS text LANGUAGE sql SECURITY DEFINER AS 'SELECT current_user';\n"
+            "DO $$ BEGIN CREATE TABLE made (id int); EXECUTE 'CREATE PUBLICATION p FOR ALL TABLES'; END $$;\n",
+        },
+        platform="supabase",
+        folder="b",
+    )
+    assert any("event triggers" in note for note in applied.notes)
+    assert ask(database, "SELECT who()") == "postgres"
+    assert (
+        ask(database, "SELECT string_agg(DISTINCT tableowner, ',') FROM pg_tables WHERE schemaname = 'public'")
+        == "postgres"
+    )

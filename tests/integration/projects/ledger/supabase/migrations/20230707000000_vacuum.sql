@@ -1,0 +1,2 @@
+vacuum (analyze) books.entries;
+reindex table concurrently books.accounts;
