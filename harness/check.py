@@ -50,6 +50,7 @@ from harness.verdict.serial import (
     Unit,
     canonical,
     judge,
+    masked,
 )
 
 if TYPE_CHECKING:
@@ -803,6 +804,12 @@ class _Check:
             explored=own,
             schedules={name: each.replay for name, each in broken.items()},
         )
+        masked_columns = self._masked()
+        for how in dict.fromkeys(masked_columns.values()):
+            names = [name for name, each in masked_columns.items() if each == how]
+            self._note(f"{how}: {', '.join(names)}")
+        for ignored in self.scenario.ignored:
+            self._note(f"not compared: {ignored.name}, because {ignored.because}")
         checked = Checked(
             name=self.scenario.name,
             scenario=self.scenario.claim,
@@ -815,7 +822,7 @@ class _Check:
             schedules=self.schedules,
             results=len(self.results),
             exhausted=self.exhausted,
-            masked=self._masked(),
+            masked=masked_columns,
             ignored={i.name: i.because for i in self.scenario.ignored},
             allowed={a.anomaly: a.because for a in self.scenario.allowed},
             restored=self.restored,
@@ -840,7 +847,14 @@ class _Check:
 
     def _masked(self) -> dict[str, str]:
         """What could not be compared as it is, by the name of the column."""
-        return {}
+        found = {}
+        for (table, unit, at, column), how in masked(self.serial.values()).items():
+            if unit is None:
+                found[f"{table}.{column}"] = how
+            elif unit[1] < 0:
+                statement = self.sessions[unit[0]].statements[at]
+                found[f"{column} of line {statement.line}"] = how
+        return found
 
     def _repeat(self) -> str:
         words = ["harness", "check", str(self.scenario.path)]

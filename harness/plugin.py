@@ -187,13 +187,15 @@ def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Col
     if not file_path.name.endswith(".race.sql") or parent.config.getoption("harness_no_scenarios"):
         return None
     named = any(Path(arg.partition("::")[0]).absolute() == file_path for arg in parent.config.args)
-    if _EXAMPLES in file_path.parents and not named:
+    of_gate = file_path.parent == _GATE and parent.config.stash[_OPTIONS].contract == Options().contract
+    if _EXAMPLES.parent.parent in file_path.parents and not named and not of_gate:
         return None
     found: pytest.Collector = _ScenarioFile.from_parent(parent, path=file_path)
     return found
 
 
 _EXAMPLES = Path(__file__).parent / "scenarios" / "examples"
+_GATE = Path(__file__).parent / "gate"
 
 
 class _ScenarioFile(pytest.File):

@@ -286,14 +286,11 @@ def name(told: Told, result: Result) -> str:
     read = _read_anomaly(told, result)
     if read:
         return read
-    if result.violated and _negative(observed):
-        return "overselling"
     if _only_other_rows(observed):
         return "write skew"
-    doubled = [
-        d for d in judgement.nearest if d.unit is not None and not _computed_from(told, d) and _both(observed, d)
-    ]
-    if doubled:
+    if result.violated and _negative(observed):
+        return "overselling"
+    if any(d.unit is not None and not _computed_from(told, d) and _both(observed, d) for d in judgement.nearest):
         return "overselling" if result.violated else "double use"
     if _same_row(observed) and _none_came(observed) and all(each.state for each in judgement.nearest):
         return "lost update"

@@ -23,6 +23,7 @@ from typing import Protocol
 from harness.verdict.findings import Truth
 from harness.verdict.values import (
     CLOCKS,
+    RANDOM,
     Clock,
     Generated,
     Mark,
@@ -32,6 +33,7 @@ from harness.verdict.values import (
     Row,
     Sample,
     Spread,
+    leaf_columns,
     mark,
     read_row,
 )
@@ -221,28 +223,41 @@ def canonical(observed: Observed, is_now: Callable[[str], bool] = lambda _: Fals
     )
 
 
-def masked(orders: Iterable[Sequence[SerialRun]]) -> dict[str, str]:
-    """Which columns could not be compared as they are, and what was done instead. Keys are places, for a report."""
-    found: dict[str, str] = {}
+def masked(orders: Iterable[Sequence[SerialRun]]) -> dict[tuple[str, Unit | None, int, str], str]:
+    """Which columns could not be compared as they are, and what was done instead.
+
+    A key is a table and a column of it, or a unit, the place of its statement, and a column of the answer.
+    """
+    found: dict[tuple[str, Unit | None, int, str], str] = {}
     for runs in orders:
         expected = _Expected(runs)
-        for place, marks in expected.columns():
-            for each in marks:
-                if not isinstance(each, Plain):
-                    found[place] = _how(each)
+        for unit, answers in expected.first.answers.items():
+            for at, answer in enumerate(answers):
+                for column, how in _masked_columns(expected.answer(unit, at), answer.columns):
+                    found["", unit, at, column] = how
+        for name, table in expected.first.state.items():
+            for column, how in _masked_columns(expected.table(name), table.columns):
+                found[name, None, -1, column] = how
     return found
+
+
+def _masked_columns(rows: _Rows, columns: Sequence[str]) -> Iterator[tuple[str, str]]:
+    for shape, marks in rows.rows:
+        for place, each in zip(leaf_columns(shape), marks, strict=True):
+            if not isinstance(each, Plain):
+                yield columns[place] if place < len(columns) else "message", _how(each)
 
 
 def _how(each: Mark) -> str:
     match each:
         case Clock():
-            return "a time: not compared"
+            return "a time, not compared"
         case Spread():
-            return "drifts with the clock: compared within its spread"
+            return "drifts with the clock, compared within its spread"
         case Parts(_, numbers):
             return _how(next(number for number in numbers if not isinstance(number, Plain)))
         case Generated(domain, _):
-            return "random: renamed one to one" if domain == "(random)" else "generated: renamed one to one"
+            return "random, renamed one to one" if domain == RANDOM else "generated, renamed one to one"
     return ""
 
 
@@ -314,8 +329,9 @@ class _Judging:
         """A serial order of some of the units that gives this result, with all others excused."""
         units = list(observed.answers)
         excusable = [u for u in units if observed.busy.get(u) or noes.get(u)]
-        # Nobody left out, then everybody who may be: mostly it is one of these.
-        sizes = dict.fromkeys((0, len(excusable), *range(1, len(excusable))))
+        # Nobody left out, then everybody who may be: mostly it is one of these. Of many, mostly the second.
+        likely = (0, len(excusable)) if len(units) <= _ALL_UP_TO else (len(excusable), 0)
+        sizes = dict.fromkeys((*likely, *range(1, len(excusable))))
         for size in sizes:
             if 0 < size < len(excusable) > _MOST_EXCUSED:
                 self.unfinished = True
@@ -490,15 +506,6 @@ class _Expected:
         self.runs = runs
         self.first = runs[0]
 
-    def columns(self) -> Iterator[tuple[str, list[Mark]]]:
-        for unit, answers in self.first.answers.items():
-            for at in range(len(answers)):
-                for _, marks in self._answer(unit, at).rows:
-                    yield f"{unit[0]} {at}", list(marks)
-        for name in self.first.state:
-            for _, marks in self._table(name).rows:
-                yield name, list(marks)
-
     def gives(self, observed: Observed, units: Sequence[Unit], renaming: Renaming, *, state: bool) -> bool:
         """Whether the units answered so, and, if asked, whether the final state is this one."""
         pieces: list[tuple[_Rows, list[Row]]] = []
@@ -509,18 +516,18 @@ class _Expected:
             for at, (wanted, answer) in enumerate(zip(expected, answers, strict=True)):
                 if not _tags_alike(wanted, answer):
                     return False
-                pieces.append((self._answer(unit, at), _rows_of(answer)))
+                pieces.append((self.answer(unit, at), _rows_of(answer)))
         if state:
             if self.first.state.keys() != observed.state.keys():
                 return False
             for name, table in observed.state.items():
-                pieces.append((self._table(name), [read_row(row, table.types) for row in table.rows]))
+                pieces.append((self.table(name), [read_row(row, table.types) for row in table.rows]))
         return _match(pieces, renaming)
 
     def answers_alike(self, answer: Answer, unit: Unit, at: int, renaming: Renaming) -> bool:
         if not _tags_alike(self.first.answers[unit][at], answer):
             return False
-        return _match([(self._answer(unit, at), _rows_of(answer))], renaming)
+        return _match([(self.answer(unit, at), _rows_of(answer))], renaming)
 
     def departures(self, observed: Observed, order: tuple[Unit, ...], renaming: Renaming) -> Iterator[Difference]:
         """Where a result departs from this order: each answer and table on its own, then all of them together."""
@@ -536,20 +543,20 @@ class _Expected:
         for name, table in observed.state.items():
             known = self.first.state.get(name)
             rows = [read_row(row, table.types) for row in table.rows]
-            if known is None or not _match([(self._table(name), rows)], renaming):
+            if known is None or not _match([(self.table(name), rows)], renaming):
                 found = True
                 extra, missing = _unlike(table, known)
                 yield Difference(order, None, -1, name, extra, missing)
         if not found:
             yield Difference(order, None, -1, "", ("generated values that cannot be renamed one to one",), ())
 
-    def _answer(self, unit: Unit, at: int) -> _Rows:
+    def answer(self, unit: Unit, at: int) -> _Rows:
         place = f"answer {unit[0]} {unit[1]} {at}"
         runs = [r for r in self.runs if len(r.answers[unit]) > at]
         samples = [(_rows_of(run.answers[unit][at]), run.shifts) for run in runs]
         return _Rows(place, self.first.answers[unit][at].ordered, _marked(samples, place))
 
-    def _table(self, name: str) -> _Rows:
+    def table(self, name: str) -> _Rows:
         runs = [run for run in self.runs if name in run.state]
         samples = [([read_row(r, run.state[name].types) for r in run.state[name].rows], run.shifts) for run in runs]
         return _Rows(name, False, _marked(samples, name))

@@ -60,6 +60,18 @@ def read_row(values: Sequence[str | None], types: Sequence[int]) -> Row:
     return Row("".join(shape), tuple(leaves))
 
 
+def leaf_columns(shape: str) -> list[int]:
+    """For each leaf of a row of this shape, the place of its column."""
+    found: list[int] = []
+    column = depth = 0
+    for sign in re.sub(r'"(?:\\.|[^"\\])*"', "", shape):  # without the keys of JSON objects
+        depth += (sign in "{[(") - (sign in ")]}")
+        if sign == "_":
+            found.append(column)
+        column += sign == "," and depth == 0
+    return found
+
+
 def _read(text: str | None, type_: int, shape: list[str], leaves: list[Leaf]) -> None:
     if text is None:
         shape.append("null")
