@@ -50,17 +50,14 @@ class Heading:
     word: str
     form: str
     meaning: str
-    where: str
-    """file, session, or setup: what it stands in."""
 
 
 HEADINGS: tuple[Heading, ...] = (
-    Heading("scenario", "scenario: SENTENCE", "The claim, in one sentence; it names the test.", "file"),
+    Heading("scenario", "scenario: SENTENCE", "The claim, in one sentence; it names the test."),
     Heading(
         "setup",
         "setup",
         "Statements that are run once, as the owner, and committed: the baseline of every try.",
-        "file",
     ),
     Heading(
         "session",
@@ -68,56 +65,54 @@ HEADINGS: tuple[Heading, ...] = (
         "What one person does, on a connection of its own. `x 10` makes ten of them; `:'session'` is the name of each, "
         "`:number` its number. A statement outside BEGIN commits by itself. `SELECT ... \\gset` puts a row's columns "
         "into variables. After an error the session goes on as psql does; `\\set ON_ERROR_STOP on` ends it there.",
-        "file",
     ),
     Heading(
         "as",
         "as: ROLE [{JWT claims}]",
         "Each transaction is made as PostgREST would make it: as this role, with its settings and claims.",
-        "session",
     ),
     Heading(
         "isolation",
         "isolation: LEVEL",
         "read committed (the default), repeatable read or serializable; for the file, or for one session.",
-        "session",
     ),
     Heading(
         "retry",
         "retry: SQLSTATE... up to N",
         "The transaction, or the single statement, is run again after these errors, as an application would.",
-        "session",
     ),
     Heading(
         "retry session",
         "retry session: SQLSTATE... up to N",
         "All of the session is run again; refused where an earlier transaction of it has committed.",
-        "session",
     ),
     Heading(
         "busy",
         "busy: [NAME] when CONDITION",
         "An answer that means: not now, somebody else is at it. CONDITION is SQL over the answer's columns, or "
         "`error SQLSTATE [LIKE 'text']`, `no row` (of a query), `nothing changed` (of a command).",
-        "file",
     ),
-    Heading("never", "never: [SENTENCE]", "A query that must return no row, whatever the order.", "file"),
-    Heading("always", "always: [SENTENCE]", "A query of which every value must be true, whatever the order.", "file"),
+    Heading("never", "never: [SENTENCE]", "A query that must return no row, whatever the order."),
+    Heading("always", "always: [SENTENCE]", "A query of which every value must be true, whatever the order."),
     Heading(
         "ignore",
         "ignore: TABLE[.COLUMN] because REASON",
         "Not compared, and may be written by one who was busy, such as a log of attempts.",
-        "file",
     ),
     Heading(
         "judge",
         "judge: UNIT",
         "The unit that must look as if it had run alone: sessions, transactions, or queries only (nothing but never "
         "and always).",
-        "file",
     ),
-    Heading("allow", "allow: ANOMALY because REASON", "Accepts one finding; the reason stands in the report.", "file"),
+    Heading("allow", "allow: ANOMALY because REASON", "Accepts one finding; the reason stands in the report."),
 )
+
+
+def reference() -> str:
+    """The headings as a Markdown table: docs/scenarios.md has it."""
+    rows = [f"| `{each.form}` | {each.meaning.replace('|', chr(92) + '|')} |" for each in HEADINGS]
+    return "\n".join(["| heading | meaning |", "|---|---|", *rows])
 
 
 @dataclass(frozen=True, slots=True)
