@@ -147,9 +147,9 @@ def run(chosen: tuple[str, ...], http_url: str | None, tickets: Path | None, yes
                 for plan in plans:
                     harness_.run(plan, target)
             if options.http:
-                from harness.experiments.overhead import compare
+                from harness.experiments.overhead import overhead
 
-                compare(harness_, harness_.http_options, pairs=6, seconds=0.4, rounds=100)
+                overhead(harness_, harness_.http_options, pairs=6, seconds=0.4, rounds=100)
 
         with _Bar() as bar, open_harness(options, bar.show) as opened:
             bar.stop()
@@ -163,17 +163,27 @@ def run(chosen: tuple[str, ...], http_url: str | None, tickets: Path | None, yes
     "--seconds", type=click.FloatRange(min=0, min_open=True), default=1.0, show_default=True, help="of each block"
 )
 @partial(_options, without=_OF_A_LOAD - {"clients", "rounds", "timeout"} | {"http"})
-def compare(pairs: int, seconds: float, **given: Any) -> None:
+def overhead(pairs: int, seconds: float, **given: Any) -> None:
     """Measure what PostgREST adds: blocks by SQL and by HTTP in turn, then races by both doors."""
     with _guarded():
         options = resolve(given | {"http": "yes"}, {}, of_patterns=patterns.options())
-        from harness.experiments.overhead import compare
+        from harness.experiments.overhead import overhead
         from harness.run import open_harness
 
         plan = _given(options, "clients", "rounds")
         with open_harness(options) as opened:
             _report(opened.environment)
-            _make(opened, options, lambda it: compare(it, it.http_options, pairs=pairs, seconds=seconds, **plan))
+            _make(opened, options, lambda it: overhead(it, it.http_options, pairs=pairs, seconds=seconds, **plan))
+
+
+@main.command("compare", hidden=True, context_settings={"ignore_unknown_options": True}, add_help_option=False)
+@click.argument("words", nargs=-1, type=click.UNPROCESSED)
+@click.pass_context
+def compare(context: click.Context, words: tuple[str, ...]) -> None:
+    """The name that `overhead` had in 0.1."""
+    click.echo("compare is now called overhead; the old name goes away with the next release", err=True)
+    with overhead.make_context("overhead", list(words), parent=context.parent) as renamed:
+        overhead.invoke(renamed)
 
 
 @main.command()

@@ -14,6 +14,7 @@ import re
 import shutil
 import signal
 import sys
+import warnings
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
@@ -296,13 +297,20 @@ def harness(_harness_session: _Session, _harness_target: str, request: pytest.Fi
 
 
 @pytest.fixture
-def harness_compare(harness: Harness, pytestconfig: pytest.Config) -> Callable[..., RunRecord]:
+def harness_overhead(harness: Harness, pytestconfig: pytest.Config) -> Callable[..., RunRecord]:
     """Measures what PostgREST adds: both doors in alternating blocks, then races. Skips without --harness-http."""
     if not pytestconfig.stash[_OPTIONS].http:
         pytest.skip("compares SQL with PostgREST, which --harness-http asks for")
-    from harness.experiments.overhead import compare
+    from harness.experiments.overhead import overhead
 
-    return lambda **plan: compare(harness, harness.http_options, **plan)
+    return lambda **plan: overhead(harness, harness.http_options, **plan)
+
+
+@pytest.fixture
+def harness_compare(harness_overhead: Callable[..., RunRecord]) -> Callable[..., RunRecord]:
+    """The name that `harness_overhead` had in 0.1."""
+    warnings.warn("harness_compare is now called harness_overhead", DeprecationWarning, stacklevel=2)
+    return harness_overhead
 
 
 @pytest.fixture

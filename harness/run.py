@@ -13,44 +13,40 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 
 import harness
 from harness import contracts
-from harness.contracts.contract import Contract, Effect
+from harness.conduct import Actor, Fired, KeySource, Load, Progress, Told, conduct, judge, record_of, what_was_lost
+from harness.contracts import invariants
+from harness.contracts.contract import Contract
 from harness.environment.choice import open_server, open_template
 from harness.environment.database import Database, Template
-from harness.environment.own import CONNECT_TIMEOUT
-from harness.environment.postgrest import PostgREST, SupabaseRoles
+from harness.environment.postgrest import SupabaseRoles
 from harness.environment.servers import (
     ExternalServer,
     Server,
     ServerDescription,
-    connect,
     free_connections,
     without_password,
 )
-from harness.errors import HarnessError, UsageError
-from harness.history import WARM_UP, History
+from harness.errors import UsageError
+from harness.history import History
 from harness.load import patterns
-from harness.load.burst import CALIBRATION_CALLS, Burst
-from harness.load.crew import INTERRUPTED, Crew, without_collections
-from harness.load.firing import clock
-from harness.load.pattern import LATE, PATTERNS, Keys, Pattern
+from harness.load.pattern import PATTERNS, Pattern
 from harness.options import OUTPUTS, Options, check_outputs
 from harness.records import AppliedFile, Record, RunRecord, Source
-from harness.signals import uninterrupted
 from harness.sqltext.definitions import definition
 from harness.sqltext.scripts import Script
+from harness.targets import state
 from harness.targets.keys import new_keys
 from harness.targets.sql import SqlTarget
 from harness.targets.target import Target
-from harness.verdict import charts, invariants, overlap, thresholds
+from harness.verdict import thresholds
 from harness.verdict.findings import Finding, Location, Truth, truth_of
-from harness.verdict.judge import judge_history
-from harness.verdict.metrics import Metrics, measure
+from harness.verdict.metrics import Metrics
 
 if TYPE_CHECKING:
     from harness.schedules import Exploration
@@ -60,10 +56,6 @@ _SPARE_CONNECTIONS = 5
 """Connections kept free for the harness itself: fresh keys, invariants, maintenance."""
 
 Connection = psycopg.Connection[Any]
-
-Progress = Callable[[str, int, float | None], None]
-"""Told, about ten times a second: the pattern's name, the calls made so far, and the share of its time that is over
-(None: its end depends on its calls)."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -168,17 +160,18 @@ class Harness:
     def __getattr__(self, name: str) -> Callable[..., Result]:
         """`harness.burst(...)`, `harness.race(...)` and so on: runs that pattern, with its settings by keyword.
 
-        `target` is the door that the calls go through. What is not given is as the options or the profile have it.
+        `target` is the door that the calls go through, `beside` somebody who acts while they are fired. What is not
+        given is as the options or the profile have it.
         """
         pattern = PATTERNS.get(name)
         if pattern is None:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
-        def run(*, target: str | None = None, **given: Any) -> Result:
+        def run(*, target: str | None = None, beside: Actor | None = None, **given: Any) -> Result:
             settings = [field.name for field in dataclasses.fields(pattern)]  # type: ignore[arg-type]
             if unknown := [each for each in given if each not in settings]:
                 raise UsageError(f"{name} takes no {unknown[0]!r}.", next_step=f"give {', '.join(settings)} or target")
-            return self.run(pattern.of(self.options.profile, self.options.load, given), target)
+            return self.run(pattern.of(self.options.profile, self.options.load, given), target, beside=beside)
 
         run.__name__, run.__doc__ = name, pattern.__doc__
         return run
@@ -205,8 +198,7 @@ class Harness:
         """
         from harness.schedules import Plan, explore
 
-        words = ["harness", "explore"] + (["--crash"] if crash else [])
-        words += self._given(timeout=Options().timeout)  # it has none
+        words = ["explore"] + (["--crash"] if crash else [])
         plan = Plan(
             calls,
             search,
@@ -218,7 +210,7 @@ class Harness:
             replay,
             times,
             tuple(variants) or None,
-            command=shlex.join(words),
+            command=self.command(*words, timeout=Options().timeout),  # it has none
         )
         with self.template.lent() as database:
             exploration = explore(database.dsn, self.contract, plan, self.invariants)
@@ -242,20 +234,21 @@ class Harness:
         """The patterns of the options' profile."""
         return patterns.of_profile(self.options.profile, self.options.load)
 
-    def run(self, pattern: Pattern, target: str | None = None) -> Result:
+    def run(self, pattern: Pattern, target: str | None = None, *, beside: Actor | None = None) -> Result:
         """Run one pattern on a fresh database through `sql` or `http`, judge it, and keep its record.
 
-        Without a `target` it goes through `self.target`. Raises HarnessError when the run cannot be made, and
-        KeyboardInterrupt after keeping what there was.
+        Without a `target` it goes through `self.target`; `beside` is played on a thread while it is fired. Raises
+        HarnessError when the run cannot be made, and KeyboardInterrupt after keeping what there was.
         """
         name = target or self.target
         with self.template.lent() as database, database.connect() as connection:
             self.check_connections(pattern, connection, name)
             with closing(self._door(name, database)) as door:
                 if not self._checked:
-                    invariants.check(self.invariants, connection)
+                    state.check(self.invariants, connection)
                     self._checked = True
-                return self._fire(pattern, database, connection, door)
+                load = Load(pattern, self.contract, (door,), self.options.timeout, self._progress, beside)
+                return conduct(load, self.keys(connection), lambda fired: self._result(fired, database))
 
     def keep(self, run: RunRecord) -> RunRecord:
         """Keep the record of a run, with the test that made it and the place of the function in each finding."""
@@ -339,118 +332,43 @@ class Harness:
                 next_step="give fewer --clients, put a pool between with --pool-size, or raise max_connections",
             )
 
-    @without_collections()
-    def _fire(self, pattern: Pattern, database: Database, connection: Connection, target: Target) -> Result:
-        """`connection` is closed before the load."""
-        progress = self._progress
-        crew = Crew(
-            self.contract,
-            lambda client: target,  # noqa: ARG005
-            pattern.clients,
-            timeout=self.options.timeout,
-            overlap=pattern.overlap,
-            progress=None if progress is None else lambda calls: progress(pattern.name, calls, share_over()),
-        )
-        seconds = pattern.seconds
-
-        def share_over() -> float | None:
-            return None if seconds is None else min((clock() - crew.started) / 1e9 / seconds, 1.0)
-
-        notes: list[str] = []
-        unknown: list[Hashable] = []
-        try:
-            try:
-                crew.open(self.new_keys(connection, pattern.clients))
-                wanted = self._calibrated(pattern, crew, connection)
-                unknown = [self.contract.unknown_key() for _ in range(pattern.unknown_keys)]
-                keys = Keys(self.new_keys(connection, wanted), unknown)
-                connection.close()
-                crew.fire(pattern, keys)
-                if isinstance(pattern, Burst) and seconds is not None and not crew.lost:
-                    took = (clock() - crew.started) / 1e9
-                    if took < 0.9 * seconds:
-                        notes.append(f"all {wanted} fresh keys were used up after {took:.1f} s")
-            finally:
-                crew.close()
+    def _result(self, fired: Fired, database: Database) -> Result:
+        """Judge the run and keep its record; of one that was interrupted without another word to the database."""
+        (door,) = fired.load.doors
+        asked, lost = None, None
+        if not fired.interrupted:
             self.template.tidy()
-            return self._keep(pattern, target, crew, unknown, notes, database)
-        except KeyboardInterrupt:
-            # What was seen until then is kept, and marked.
-            with uninterrupted():
-                self._keep(pattern, target, crew, unknown, notes, None)
-            raise
-
-    def _calibrated(self, pattern: Pattern, crew: Crew, connection: Connection) -> int:
-        """How many fresh keys the pattern needs, after a short burst where that depends on the calls' rate."""
-        wanted = pattern.fresh_keys(None)
-        if wanted is not None:
-            return wanted
-        probe = Burst(pattern.clients, calls=CALIBRATION_CALLS, phase=WARM_UP)
-        keys = Keys(self.new_keys(connection, pattern.clients * CALIBRATION_CALLS))
-        calls = sum(map(len, crew.fire(probe, keys)))
-        wanted = pattern.fresh_keys(calls / ((clock() - crew.started) / 1e9))
-        assert wanted is not None
-        return wanted
-
-    def _keep(
-        self,
-        pattern: Pattern,
-        target: Target,
-        crew: Crew,
-        unknown: Sequence[Hashable],
-        notes: Sequence[str],
-        database: Database | None,
-    ) -> Result:
-        """Judge the run and keep its record; without a database, as one that was interrupted."""
-        history = crew.history(unknown)
-        contract = self.contract
-        expected = pattern.expected(contract)
-        lost = _lost(database, target, self.options.timeout) if database is not None and crew.lost else None
-        asked = None
-        if database is not None:
-            asked = invariants.ask(self.invariants, history.operations(), lost.again if lost else database.connect)
-        metrics = measure(history, contract, expected, LATE)
-        overlapped = overlap.measure(history.operations(), crew.spans(), contract.capacity)
-        findings = [*thresholds.judge(metrics, contract, expected), *judge_history(history, contract)]
-        if overlapped is not None:
-            findings.append(overlap.judge(overlapped))
-        if asked is not None:
-            findings += asked()
-        at_once = {} if overlapped is None else {r.phase: r.at_once for r in overlapped.rounds}
-        told_round = charts.telling_round(findings, at_once)
-        replay = self._replay(pattern, target.name)
-        told = target.details()
-        more = [] if database is None else list(target.notes())
-        record = self.keep(
-            RunRecord(
-                kind=pattern.name,
-                target=target.name,
-                plan=pattern.plan_values() | {"pool_size": self.options.pool_size, "timeout": self.options.timeout},
-                metrics=metrics,
-                overlap=overlapped,
-                findings=tuple(f if f.truth is Truth.HELD else dataclasses.replace(f, replay=replay) for f in findings),
-                notes=(*notes, *more, *_notes(crew, history, metrics, lost=lost)),
-                server_lost=lost is not None,
-                interrupted=database is None,
-                repeat=replay,
-                details={target.name: told} if told else {},
-                charts=charts.measure(
-                    history.operations(),
-                    metrics.durations,
-                    () if told_round is None else charts.bars(history, told_round, target.span),
-                ),
-            )
+            lost = what_was_lost(fired, database.dsn)
+            connect = lost.again if lost else database.connect
+            asked = state.ask(self.invariants, fired.history.operations(), connect)
+        judged = judge(fired, asked, self.invariants)
+        details = door.details()
+        told = Told(
+            repeat=self.command(
+                "run", *fired.load.pattern.words(), http=door.name == "http", pool_size=self.options.pool_size
+            ),
+            plan={"pool_size": self.options.pool_size, "timeout": self.options.timeout},
+            notes=() if fired.interrupted else tuple(door.notes()),
+            lost=lost,
+            details={door.name: details} if details else {},
         )
-        return Result(record, history)
+        return Result(self.keep(record_of(fired, judged, told)), fired.history)
+
+    def keys(self, connection: Connection) -> KeySource:
+        """Fresh keys by the seed's function, on a connection that is closed before the load."""
+
+        def make(count: int) -> list[Hashable]:
+            return self.new_keys(connection, count)
+
+        return KeySource(make, make, connection.close)
 
     def new_keys(self, connection: Connection, count: int) -> list[Hashable]:
         """Fresh keys, made by the seed's function. Raises HarnessError when it is not there or makes too few."""
         return new_keys(connection, self.contract.new_keys, count)
 
-    def _replay(self, pattern: Pattern, target: str) -> str:
-        """The command that runs this pattern again, with every option that is not a default."""
-        given = self._given(http=target == "http", pool_size=self.options.pool_size)
-        return shlex.join(["harness", "run", *pattern.words(), *given])
+    def command(self, *words: str, **of_a_load: Any) -> str:
+        """The command with these words, and every option of this harness that is not a default."""
+        return shlex.join(["harness", *words, *self._given(**of_a_load)])
 
     def _given(self, **of_a_load: Any) -> list[str]:
         """The options that are not a default, as words of a command; those that belong to a load as they are given."""
@@ -490,40 +408,3 @@ def open_harness(options: Options, progress: Progress | None = None) -> Iterator
             stack.enter_context(SupabaseRoles(server))
         stack.enter_context(template)
         yield Harness(options, contract, server, template, progress)
-
-
-@dataclass(frozen=True, slots=True)
-class _Lost:
-    """What a run needs and lost: it need not be asked again."""
-
-    what: str
-    error: HarnessError
-
-    def again(self) -> NoReturn:
-        raise self.error
-
-
-def _lost(database: Database, target: Target, timeout: float) -> _Lost | None:
-    try:
-        connect(database.dsn, seconds=min(timeout, CONNECT_TIMEOUT)).close()
-    except HarnessError as error:
-        return _Lost("the server", error)
-    if isinstance(postgrest := getattr(target, "postgrest", None), PostgREST) and not postgrest.answers():
-        return _Lost("PostgREST", HarnessError("PostgREST answers no more.", tried=postgrest.how))
-    return None
-
-
-def _notes(crew: Crew, history: History, metrics: Metrics, *, lost: _Lost | None) -> Iterator[str]:
-    doubts = [o.outcome.code for o in history.operations() if o.outcome.effect is Effect.IN_DOUBT]
-    given_up = doubts.count(INTERRUPTED)
-    doubtful = len(doubts) - given_up
-    if lost is not None:
-        yield f"{lost.what} was lost during the run; nothing after that could be judged"
-    if doubtful:
-        yield f"{doubtful} calls are in doubt: their connection died before the answer"
-    if given_up:
-        yield f"{given_up} calls are in doubt: they were given up when the run was ended"
-    if crew.timeouts:
-        yield f"{crew.timeouts} calls outlasted {crew.timeout:g} s and were cancelled"
-    if metrics.late:
-        yield f"{metrics.late} calls could not start within {LATE * 1000:g} ms of their due time; it counts as latency"

@@ -16,6 +16,7 @@ import math
 import os
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,21 +24,21 @@ from typing import Any
 from uuid import UUID
 
 import harness
+from harness.conduct import Fired, KeySource, Load, Told, conduct, judge, record_of
+from harness.contracts import invariants
 from harness.contracts.contract import Contract, Effect, KeyHistory, Operation, Variant
+from harness.contracts.invariants import Violations
 from harness.environment.description import ServerDescription
 from harness.environment.postgrest import Token
 from harness.errors import UsageError
 from harness.history import History
 from harness.load.burst import Burst
-from harness.load.crew import Crew
-from harness.load.pattern import LATE, Keys, Pattern
+from harness.load.pattern import Pattern
 from harness.load.race import Race
 from harness.records import Record, RunRecord
 from harness.targets.http import HttpTarget
-from harness.verdict import invariants, thresholds
 from harness.verdict.findings import Finding, Location, Truth
-from harness.verdict.judge import judge_history
-from harness.verdict.metrics import measure
+from harness.verdict.metrics import Metrics
 
 _SCANNER = "p_scanned_by"
 
@@ -115,13 +116,14 @@ def run_staging(
     target = HttpTarget(staging.url, staging.token, contract, apikey=True)
     target.probe()
     runs: list[RunRecord] = []
-    if staging.tickets:
-        crowd = min(clients, len(staging.tickets))
-        burst = Burst(crowd, calls=math.ceil(len(staging.tickets) / crowd), pause=pause)
-        runs.append(_run(burst, target, contract, staging.tickets, timeout))
-    if staging.race_ticket is not None and not any(run.interrupted for run in runs):
-        race = Race(max(clients, 2), 1, mixed=False)
-        runs.append(_run(race, target, contract, [staging.race_ticket], timeout))
+    with suppress(KeyboardInterrupt):  # the record says so: tickets are used up by now, and which must not be lost
+        if staging.tickets:
+            crowd = min(clients, len(staging.tickets))
+            burst = Burst(crowd, calls=math.ceil(len(staging.tickets) / crowd), pause=pause)
+            _run(burst, target, contract, staging.tickets, timeout, runs.append)
+        if staging.race_ticket is not None:
+            race = Race(max(clients, 2), 1, mixed=False)
+            _run(race, target, contract, [staging.race_ticket], timeout, runs.append)
     return Record(
         harness_version=harness.__version__,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -139,43 +141,37 @@ def run_staging(
 
 
 def _run(
-    pattern: Pattern, target: HttpTarget, contract: Contract, tickets: Sequence[Hashable], timeout: float
-) -> RunRecord:
-    crew = Crew(contract, lambda _: target, pattern.clients, timeout=timeout, overlap=pattern.overlap)
-    interrupted = False
-    try:
-        # No warm-up calls here: they could not be rolled back.
-        crew.open([contract.unknown_key() for _ in range(pattern.clients)])
-        crew.fire(pattern, Keys(tickets))
-    except KeyboardInterrupt:
-        # Tickets are used up by now: which ones must not be lost.
-        interrupted = True
-    finally:
-        crew.close()
-    history = _Fresh(crew.history(()), contract)
-    expected = pattern.expected(contract)
-    metrics = measure(history, contract, expected, LATE)
-    measured = thresholds.judge(metrics, contract, expected)
-    if not metrics.calls:
-        measured = [dataclasses.replace(f, truth=Truth.UNDECIDED, observed="no ticket was fresh") for f in measured]
-    findings = [*measured, *judge_history(history, contract)]
-    if isinstance(pattern, Race):
-        findings.append(_not_timed(history))
-    findings += [
-        Finding(f"invariant.{i.name}", i.claim, Truth.UNDECIDED, "needs the database, and only its API is in reach")
-        for i in invariants.load((contract.invariants,))
-    ]
-    return RunRecord(
-        kind=pattern.name,
-        target=target.name,
-        plan=pattern.plan_values() | {"timeout": timeout},
-        metrics=metrics,
-        overlap=None,
-        findings=tuple(dataclasses.replace(f, location=Location(function=contract.function.name)) for f in findings),
-        notes=tuple(_notes(history)),
-        interrupted=interrupted,
-        details={"http": target.details()},
-    )
+    pattern: Pattern,
+    target: HttpTarget,
+    contract: Contract,
+    tickets: Sequence[Hashable],
+    timeout: float,
+    keep: Callable[[RunRecord], object],
+) -> None:
+    # No fresh keys to warm up with: those calls could not be rolled back.
+    keys = KeySource(lambda _: tickets, lambda count: [contract.unknown_key() for _ in range(count)])
+    queries = invariants.load((contract.invariants,))
+    unseen = [Violations(unanswered="only its API is in reach")] * len(queries)
+
+    def kept(fired: Fired) -> None:
+        history = _Fresh(fired.history, contract)
+        fired = dataclasses.replace(fired, history=history)
+        judged = judge(fired, lambda: unseen, queries)
+        findings = [_measured(f, judged.metrics) for f in judged.findings]
+        if isinstance(pattern, Race):
+            findings.append(_not_timed(history))
+        where = Location(function=contract.function.name)
+        located = tuple(dataclasses.replace(f, location=where) for f in findings)
+        told = Told(plan={"timeout": timeout}, notes=tuple(_notes(history)), details={"http": target.details()})
+        keep(record_of(fired, dataclasses.replace(judged, findings=located), told))
+
+    conduct(Load(pattern, contract, (target,), timeout), keys, kept)
+
+
+def _measured(finding: Finding, metrics: Metrics) -> Finding:
+    if metrics.calls or not finding.id.startswith("threshold."):
+        return finding
+    return dataclasses.replace(finding, truth=Truth.UNDECIDED, observed="no ticket was fresh")
 
 
 class _Fresh(History):

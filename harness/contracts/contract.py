@@ -273,7 +273,7 @@ class Contract:
     model: Model
     claims: tuple[Claim, ...]
     invariants: Path
-    """File of queries, each of which returns the rows that violate it (see `harness.verdict.invariants`)."""
+    """File of queries, each of which returns the rows that violate it (see `harness.contracts.invariants`)."""
     thresholds: Mapping[str, tuple[str, ...]]
     """Metric name -> expressions in k6's notation."""
     metrics: Mapping[str, frozenset[str]]

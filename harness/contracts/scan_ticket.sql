@@ -1,5 +1,5 @@
 -- What must be true of tickets and scan_logs after any run of scan_ticket_atomic. Each query returns the rows that
--- violate it. harness.operations holds the run's calls (see harness/verdict/operations.sql).
+-- violate it. harness.operations holds the run's calls (see harness/targets/operations.sql).
 
 -- name: one_log_per_accepted
 -- claim: Every accepted call left exactly one successful scan_logs row for its ticket.

@@ -22,17 +22,19 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from harness.conduct import Fired, KeySource, Load, calibrate, conduct, repeated_by, what_was_lost
 from harness.contracts.contract import Contract, Effect, Operation
 from harness.environment.database import Database
 from harness.environment.postgrest import PostgREST
 from harness.errors import HarnessError, UsageError
-from harness.history import WARM_UP, History
-from harness.load.burst import CALIBRATION_CALLS, KEYS_MARGIN, Burst
+from harness.history import History
+from harness.load.burst import KEYS_MARGIN, Burst
 from harness.load.crew import Crew
 from harness.load.pattern import Keys, Pattern
 from harness.load.race import Race
 from harness.records import RunRecord
 from harness.run import Harness
+from harness.targets import state
 from harness.targets.http import PARTS, HttpOptions, HttpTarget, ServerClock, open_http
 from harness.targets.sql import SqlTarget
 from harness.targets.target import Target
@@ -99,7 +101,7 @@ class Anatomy:
     postgrest_cpu_us: float | None
 
 
-def compare(
+def overhead(
     harness: Harness,
     options: HttpOptions,
     *,
@@ -123,17 +125,18 @@ def compare(
             f"{clients} clients cannot race by SQL and by HTTP at once.", next_step="give 4 clients or more"
         )
     plan = {"clients": clients, "pairs": pairs, "seconds": seconds, "rounds": rounds}
+    repeat = harness.command("overhead", *(f"--{name}={value:g}" for name, value in plan.items()))
     with harness.template.lent() as database:
         bench = _Bench(harness, database, options)
         blocks, anatomy, histories = bench.bursts(Burst(clients, duration=seconds), pairs)
         races = bench.races(Race(clients, rounds))
         merged = History([log for h in (*histories, *(r.history for r in races)) for log in h.logs], histories[0].zero)
-        asked = invariants.ask(harness.invariants, merged.operations(), database.connect)
+        asked = state.ask(harness.invariants, merged.operations(), database.connect)
         findings = [
             *judge_history(merged, harness.contract),
             *(_renamed(r.overlapped, r.name) for r in races),
             _equivalent(histories, races, harness.contract),
-            *asked(),
+            *(invariants.judge(query, found) for query, found in zip(harness.invariants, asked(), strict=True)),
         ]
     added = added_latency(blocks)
     record = RunRecord(
@@ -142,8 +145,10 @@ def compare(
         plan=plan,
         metrics=None,
         overlap=None,
-        findings=tuple(findings),
+        findings=repeated_by(repeat, findings),
         notes=tuple(_notes(added, blocks, anatomy)),
+        server_lost=any(race.lost for race in races),
+        repeat=repeat,
         details={
             "added": [asdict(each) for each in added],
             "rates": {name: _rate(blocks, name) for name in (SQL, HTTP)},
@@ -189,6 +194,7 @@ class _Raced:
     name: str
     history: History
     overlapped: Finding
+    lost: bool = False
 
 
 class _Bench:
@@ -209,11 +215,12 @@ class _Bench:
         with closing(self._sql()) as sql, closing(self._http()) as http:
             postgrest = http.postgrest
             assert postgrest is not None
-            crews = {door.name: self._crew(plan, door) for door in (sql, http)}
+            crews = {door.name: self._load(plan, door).crew() for door in (sql, http)}
+            source = KeySource(self._new_keys, self._new_keys)
             try:
                 for crew in crews.values():
-                    crew.open(self._new_keys(plan.clients))
-                rates = {name: self._calibrate(crew, plan.clients) for name, crew in crews.items()}
+                    crew.open(source.warm_up(plan.clients))
+                rates = {name: calibrate(crew, source) for name, crew in crews.items()}
                 keys = {name: self._keys(rate, plan, pairs) for name, rate in rates.items()}
                 http.evidence()  # what the calibration left is not of the blocks
                 for name in _order(pairs):
@@ -237,17 +244,13 @@ class _Bench:
         with closing(self._sql()) as sql, closing(self._http()) as http:
             doors: tuple[Target, Target] = (sql, http)
             for name, first, second in ((SQL, 0, 0), (HTTP, 1, 1), ("mixed", 0, 1)):
-                crew = self._crew(plan, doors[first], doors[second])
-                try:
-                    crew.open(self._new_keys(plan.clients))
-                    keys = Keys(self._new_keys(plan.fresh_keys(None)))
-                    crew.fire(plan, keys)
-                finally:
-                    crew.close()
-                history = crew.history(())
-                measured = overlap.measure(history.operations(), crew.spans(), harness.contract.capacity)
+                load = self._load(plan, doors[first], doors[second])
+                with self._database.connect() as connection:
+                    fired = conduct(load, harness.keys(connection), _whole)
+                measured = overlap.measure(fired.history.operations(), fired.spans, harness.contract.capacity)
                 assert measured is not None
-                found.append(_Raced(name, history, overlap.judge(measured)))
+                lost = what_was_lost(fired, self._database.dsn) is not None
+                found.append(_Raced(name, fired.history, overlap.judge(measured), lost))
         return found
 
     def _new_keys(self, count: int) -> list[Hashable]:
@@ -260,23 +263,8 @@ class _Bench:
     def _http(self) -> HttpTarget:
         return open_http(self._harness.server, self._database, self._harness.contract, self._options)
 
-    def _crew(self, plan: Pattern, *doors: Target) -> Crew:
-        """Clients take the doors in turn."""
-        return Crew(
-            self._harness.contract,
-            lambda client: doors[client % len(doors)],
-            plan.clients,
-            timeout=self._harness.options.timeout,
-            overlap=plan.overlap,
-        )
-
-    def _calibrate(self, crew: Crew, clients: int) -> float:
-        """The rate, in calls per second, of a short burst that no figure is taken from."""
-        probe = Burst(clients, calls=CALIBRATION_CALLS, phase=WARM_UP)
-        keys = Keys(self._new_keys(clients * CALIBRATION_CALLS))
-        started = time.perf_counter()
-        crew.fire(probe, keys)
-        return clients * CALIBRATION_CALLS / (time.perf_counter() - started)
+    def _load(self, plan: Pattern, *doors: Target) -> Load:
+        return Load(plan, self._harness.contract, doors, self._harness.options.timeout)
 
     def _keys(self, rate: float, plan: Burst, blocks: int) -> Iterator[Keys]:
         """Fresh keys for each block, all made before the first: making them is work that a block would feel."""
@@ -312,6 +300,10 @@ def _gone(postgrest: PostgREST) -> HarnessError:
         tried=f"calls by SQL and through {postgrest.describe()}, whose process {postgrest.pid} was started here",
         next_step="see what ended the server or PostgREST, and run it again",
     )
+
+
+def _whole(fired: Fired) -> Fired:
+    return fired
 
 
 def _order(pairs: int) -> list[str]:

@@ -7,18 +7,14 @@ effect, and the calls that did get through must be as right as ever; the databas
 from __future__ import annotations
 
 from contextlib import closing
-from dataclasses import asdict
 
+from harness.conduct import Fired, Load, Told, conduct, judge, record_of, what_was_lost
 from harness.errors import UsageError
-from harness.load.crew import Crew
-from harness.load.pattern import LATE, Keys
 from harness.load.race import Race
 from harness.records import RunRecord
 from harness.run import Harness
+from harness.targets import state
 from harness.targets.http import HttpOptions, open_http
-from harness.verdict import invariants, overlap
-from harness.verdict.judge import judge_history
-from harness.verdict.metrics import measure
 
 EXHAUSTED = "PGRST003"
 
@@ -34,41 +30,36 @@ def overload(harness: Harness, options: HttpOptions, *, clients: int = 50, round
             next_step="give more clients, or a smaller pool",
         )
     race, contract = Race(clients, rounds), harness.contract
+    plan = {"clients": clients, "rounds": rounds, "pool_timeout": options.pool_timeout}
+    repeat = harness.command("overload", *(f"--{name.replace('_', '-')}={value:g}" for name, value in plan.items()))
+
     with (
         harness.template.lent() as database,
+        database.connect() as connection,
         closing(open_http(harness.server, database, contract, options)) as target,
     ):
-        crew = Crew(contract, lambda _: target, clients, timeout=harness.options.timeout, overlap=race.overlap)
-        try:
-            with database.connect() as connection:
-                crew.open(harness.new_keys(connection, clients))
-                keys = Keys(harness.new_keys(connection, race.fresh_keys(None)))
-            crew.fire(race, keys)
-        finally:
-            crew.close()
-        history = crew.history(())
-        metrics = measure(history, contract, race.expected(contract), LATE)
-        measured = overlap.measure(history.operations(), crew.spans(), contract.capacity)
-        asked = invariants.ask(harness.invariants, history.operations(), database.connect)
-        findings = [
-            *judge_history(history, contract),
-            *([] if measured is None else [overlap.judge(measured)]),
-            *asked(),
-        ]
-        details = target.details()
-    turned_away = sum(o.outcome.code == EXHAUSTED for o in history.operations())
-    note = (
-        f"{clients} clients on a pool of {options.pool}: {len(history) - turned_away} calls got through, {turned_away} "
-        f"were turned away with 504 {EXHAUSTED} after waiting {options.pool_timeout:g} s for a connection"
-    )
-    record = RunRecord(
-        kind="overload",
-        target=target.name,
-        plan=asdict(race) | {"pool": options.pool, "pool_timeout": options.pool_timeout},
-        metrics=metrics,
-        overlap=measured,
-        findings=tuple(findings),
-        notes=(note,),
-        details={"http": details, "turned_away": turned_away},
-    )
-    return harness.keep(record)
+
+        def keep(fired: Fired) -> RunRecord:
+            asked, lost = None, None
+            if not fired.interrupted:
+                lost = what_was_lost(fired, database.dsn)
+                again = lost.again if lost else database.connect
+                asked = state.ask(harness.invariants, fired.history.operations(), again)
+            judged = judge(fired, asked, harness.invariants, with_thresholds=False)
+            turned_away = sum(o.outcome.code == EXHAUSTED for o in fired.history.operations())
+            note = (
+                f"{clients} clients on a pool of {options.pool}: {len(fired.history) - turned_away} calls got through, "
+                f"{turned_away} were turned away with 504 {EXHAUSTED} after waiting {options.pool_timeout:g} s for a "
+                "connection"
+            )
+            told = Told(
+                repeat,
+                {"pool": options.pool, "pool_timeout": options.pool_timeout},
+                (note,),
+                lost,
+                {"http": target.details(), "turned_away": turned_away},
+            )
+            return harness.keep(record_of(fired, judged, told, kind="overload"))
+
+        load = Load(race, contract, (target,), harness.options.timeout)
+        return conduct(load, harness.keys(connection), keep)

@@ -218,6 +218,11 @@ class Crew:
         in_doubt = any(at is not None and log.outcomes[at].effect is Effect.IN_DOUBT for log, at in last)
         return in_doubt or any(client.lost for client in self.clients)
 
+    @property
+    def calls(self) -> int:
+        """How many calls have been answered so far."""
+        return sum(map(len, self.logs))
+
     def spans(self) -> list[tuple[int, Hashable, Span]]:
         """(phase, key, span) of every call whose time on the server is known."""
         targets = {client.target.name: client.target for client in self.clients}
@@ -315,7 +320,7 @@ class Crew:
             elif over > _GRACE * 1e9:
                 client.opened.abort()
         if self._progress is not None:
-            self._progress(sum(map(len, self.logs)))
+            self._progress(self.calls)
 
     def _give_up(self, threads: Sequence[Done]) -> None:
         in_flight = self._in_flight()

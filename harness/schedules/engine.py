@@ -17,6 +17,7 @@ from string import ascii_uppercase
 from typing import Any
 
 from harness.contracts.contract import Contract, Operation, readable
+from harness.contracts.invariants import Invariant
 from harness.errors import HarnessError, UsageError
 from harness.schedules import judging
 from harness.schedules.carried import Carried, Setting
@@ -31,7 +32,6 @@ from harness.schedules.trace import Choice, Kind, read_replay
 from harness.targets.codec import Reader
 from harness.targets.keys import new_keys
 from harness.targets.sql import Route, SqlTarget
-from harness.verdict.invariants import Invariant
 
 __all__ = ["MOST_CALLS", "SEARCHES", "Plan", "explore"]
 

@@ -9,10 +9,11 @@ from typing import Any
 import psycopg
 
 from harness.contracts.contract import Contract
+from harness.contracts.invariants import Invariant
 from harness.schedules.carried import Carried, CarriedHistory
-from harness.verdict import invariants as queries
+from harness.targets import state
 from harness.verdict.findings import Finding, Truth
-from harness.verdict.invariants import Invariant
+from harness.verdict.invariants import judge as verdict_of
 from harness.verdict.judge import judge_history
 
 Connect = Callable[[], psycopg.Connection[Any]]
@@ -97,7 +98,8 @@ def _counted(finding: Finding, schedules: int, broken: int | None) -> Finding:
 def _ask(invariants: Sequence[Invariant], carried: Sequence[Carried], connect: Connect) -> list[Finding]:
     with connect() as connection:
         connection.execute("DROP TABLE IF EXISTS harness.operations")
-    return queries.ask(invariants, CarriedHistory(carried).operations(), connect)()
+    asked = state.ask(invariants, CarriedHistory(carried).operations(), connect)()
+    return [verdict_of(invariant, found) for invariant, found in zip(invariants, asked, strict=True)]
 
 
 def _first_violating(invariant: Invariant, carried: Sequence[Carried], connect: Connect) -> Carried:

@@ -1,3 +1,6 @@
+-- name: analyze_operations
+ANALYZE harness.operations (key, label);
+
 -- name: call
 -- The call as an application makes it; overlap.sql is the same between two readings of the server's clock.
 SELECT {columns} FROM {call} AS g {names};

@@ -151,15 +151,16 @@ def test_a_wrong_token_is_an_environment_that_failed(
     assert token not in done.stdout + done.stderr
 
 
-def test_compare_says_what_http_adds(server: EmbeddedServer, sandbox: Sandbox, binary: Path) -> None:
-    """The comparison alone is a command of its own; as few pairs as an interval needs."""
+def test_overhead_says_what_http_adds(server: EmbeddedServer, sandbox: Sandbox, binary: Path) -> None:
+    """The comparison alone is a command of its own; its old name tells the new one."""
     words = ("--pairs", "5", "--seconds", "0.2", "--clients", "4", "--rounds", "24")
-    done = sandbox.run("harness", "compare", "--server", server.dsn, "--postgrest", binary, *words)
+    done = sandbox.run("harness", "overhead", "--server", server.dsn, "--postgrest", binary, *words)
     assert done.returncode in (ExitStatus.HELD, ExitStatus.UNDECIDED), done.stdout + done.stderr
     assert "HTTP adds" in done.stdout
     done = sandbox.run("harness", "compare", "--server", server.dsn, "--postgrest", binary, "--pairs", "2")
     assert done.returncode == ExitStatus.USAGE
     assert "2 pairs of blocks are too few" in done.stderr
+    assert "compare is now called overhead" in done.stderr
 
 
 def test_overload_counts_every_call(server: EmbeddedServer, sandbox: Sandbox, binary: Path) -> None:

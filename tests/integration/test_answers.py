@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -15,6 +13,8 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from harness.conduct import Actor
+from harness.contracts import invariants
 from harness.contracts.contract import Effect, Operation, Outcome
 from harness.contracts.scan_ticket import SCAN_TICKET
 from harness.environment.database import Database
@@ -25,8 +25,8 @@ from harness.load.crew import Crew
 from harness.load.pattern import Keys
 from harness.load.patterns import Arrivals, Burst
 from harness.run import Result
+from harness.targets import state
 from harness.targets.sql import SqlTarget
-from harness.verdict import invariants
 from harness.verdict.findings import Truth
 from tests.conftest import MakeHarness
 
@@ -201,34 +201,16 @@ def test_a_call_that_ignores_its_cancellation_is_cut_off(
         assert backends.fetchone() == (0,)
 
 
-@contextmanager
-def meanwhile(act: Callable[[], object], when: Callable[[], bool]) -> Iterator[None]:
-    """Do `act` once `when` is true, on another thread."""
-    done = threading.Event()
+def once_answered(calls: int, act: Callable[[], object]) -> Actor:
+    """Somebody who does `act` when so many calls were answered."""
 
-    def wait() -> None:
-        while not done.is_set():
-            if when():
-                act()
+    def play(crew: Crew) -> None:
+        while crew.calls < calls:
+            if crew.stopped.wait(0.005):
                 return
-            done.wait(0.01)
+        act()
 
-    thread = threading.Thread(target=wait)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()
-
-
-class Seen:
-    """Is told how many calls were made, as a progress bar is."""
-
-    calls = 0
-
-    def __call__(self, pattern: str, calls: int, *more: object) -> None:
-        self.calls = calls
+    return play
 
 
 @pytest.mark.parametrize(
@@ -241,18 +223,16 @@ def test_a_server_that_is_killed_leaves_calls_in_doubt(
     """Calls in flight are in doubt, nothing afterwards is judged held, and the status is that of the environment."""
     with EmbeddedServer() as own:
         harness = make_harness(on=own, pool_size=pool, timeout=1.0)
-        seen = Seen()
-        harness._progress = seen
+        kill = once_answered(50, own._process.kill if own._process else lambda: None)
         runs: dict[str, Callable[[], object]] = {
             # With a pause that spares the calibration: the n-th answer is one of the run itself.
-            "burst": lambda: harness.burst(clients=4, duration=5, pause=0.01),
-            "race": lambda: harness.race(clients=4, rounds=3000),
-            "arrivals": lambda: harness.arrivals(clients=4, rate=500, duration=5),
-            "rescan": lambda: harness.rescan(clients=4, calls=1500),
+            "burst": lambda: harness.burst(clients=4, duration=5, pause=0.01, beside=kill),
+            "race": lambda: harness.race(clients=4, rounds=3000, beside=kill),
+            "arrivals": lambda: harness.arrivals(clients=4, rate=500, duration=5, beside=kill),
+            "rescan": lambda: harness.rescan(clients=4, calls=1500, beside=kill),
         }
         began = time.monotonic()
-        with meanwhile(own._process.kill if own._process else lambda: None, lambda: seen.calls > 50):
-            runs[pattern]()
+        runs[pattern]()
         took = time.monotonic() - began
     (made,) = harness.runs
     assert made.server_lost
@@ -270,8 +250,6 @@ def test_a_server_that_is_killed_leaves_calls_in_doubt(
 def test_one_backend_that_is_terminated_leaves_one_client_out(make_harness: MakeHarness) -> None:
     """Its call is in doubt and the other clients go on; what its call did is found in the database, and agrees."""
     harness = make_harness()
-    seen = Seen()
-    harness._progress = seen
 
     def terminate() -> None:
         with connect(harness.server.dsn) as connection:
@@ -280,8 +258,7 @@ def test_one_backend_that_is_terminated_leaves_one_client_out(make_harness: Make
                 " AND datname LIKE 'harness%' AND pid <> pg_backend_pid() LIMIT 1"
             )
 
-    with meanwhile(terminate, lambda: seen.calls > 50):
-        result = harness.burst(clients=4, duration=1.5, pause=0.01)
+    result = harness.burst(clients=4, duration=1.5, pause=0.01, beside=once_answered(50, terminate))
     operations = result.history.operations()
     (doubtful,) = [o for o in operations if o.outcome.label == "in_doubt"]
     assert doubtful.outcome.code in ("57P01", "connection_lost")
@@ -345,8 +322,6 @@ def test_a_held_transaction_whose_backend_was_terminated_has_an_unknown_end(
 def test_a_race_goes_on_without_a_client_whose_backend_was_terminated(make_harness: MakeHarness) -> None:
     """Nobody waits for it: the rounds that are left are run by the others."""
     harness = make_harness()
-    seen = Seen()
-    harness._progress = seen
 
     def terminate() -> None:
         with connect(harness.server.dsn) as connection:
@@ -355,8 +330,7 @@ def test_a_race_goes_on_without_a_client_whose_backend_was_terminated(make_harne
                 " AND datname LIKE 'harness%' AND pid <> pg_backend_pid() LIMIT 1"
             )
 
-    with meanwhile(terminate, lambda: seen.calls > 50):
-        result = harness.race(clients=4, rounds=600)
+    result = harness.race(clients=4, rounds=600, beside=once_answered(50, terminate))
     lost = {o.client for o in result.history.operations() if o.outcome.label == "in_doubt"}
     assert len(lost) <= 1
     assert max(o.phase for o in result.history.operations()) == 600
@@ -401,5 +375,5 @@ def test_an_invariant_reads_every_value_as_it_was_answered(database: Database, t
     ).format(wanted, json.dumps({"asked": odd}), odd=odd)
     path = tmp_path / "same.sql"
     path.write_text(query.as_string() + ";\nSELECT 'none was there' WHERE NOT EXISTS (SELECT FROM harness.operations);")
-    findings = invariants.ask(invariants.load((path,)), [operation], database.connect)()
-    assert [f.truth for f in findings] == [Truth.HELD, Truth.HELD], findings
+    asked = state.ask(invariants.load((path,)), [operation], database.connect)()
+    assert [found.count for found in asked] == [0, 0], asked

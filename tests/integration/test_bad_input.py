@@ -417,7 +417,7 @@ def test_an_invariant_that_does_not_end_is_undecided(
     folder: Callable[..., Path], harness_run: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The others are asked all the same, and nobody waits for ever."""
-    monkeypatch.setattr("harness.verdict.invariants._TIME_LIMIT", 0.2)
+    monkeypatch.setattr("harness.targets.state.TIME_LIMIT", 0.2)
     path = folder("-- name: endless\nSELECT pg_sleep(600);\n\n-- name: quick\nSELECT 1 WHERE false;\n")
     said = harness_run("--invariants", path, *QUICK, status=ExitStatus.UNDECIDED)
     assert "no answer within 0.2 s" in said

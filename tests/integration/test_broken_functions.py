@@ -100,7 +100,7 @@ def test_every_variant_is_in_the_table() -> None:
 
 def test_every_invariant_of_the_contract_can_fail() -> None:
     """Each query is broken by at least one variant."""
-    from harness.verdict import invariants
+    from harness.contracts import invariants
 
     names = {f"invariant.{i.name}" for i in invariants.load([SCAN_TICKET.invariants])}
     assert names <= {name for _, _, broken, _ in BROKEN for name in broken}

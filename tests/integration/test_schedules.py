@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from harness import contracts
+from harness.contracts import invariants
 from harness.contracts.contract import Contract
 from harness.environment.database import Database, Template
 from harness.environment.embedded import EmbeddedServer
 from harness.schedules import Exploration, Plan, explore
-from harness.verdict import invariants
 from harness.verdict.findings import Truth
 from tests.inventory import INVENTORY
 

@@ -13,11 +13,11 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 from harness import contracts
+from harness.contracts import invariants
 from harness.contracts.contract import Contract
 from harness.environment.database import Database
 from harness.errors import HarnessError, UsageError
 from harness.schedules import Exploration, Plan, explore
-from harness.verdict import invariants
 from harness.verdict.findings import Truth
 
 FUNCTIONS = Path(__file__).parent / "functions"

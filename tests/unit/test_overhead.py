@@ -11,7 +11,7 @@ from harness.contracts.contract import Operation
 from harness.contracts.scan_ticket import SCAN_TICKET
 from harness.errors import UsageError
 from harness.experiments import overhead as experiment
-from harness.experiments.overhead import HTTP, SQL, Block, added_latency, compare, interval
+from harness.experiments.overhead import HTTP, SQL, Block, added_latency, interval, overhead
 from harness.history import History
 from harness.verdict.findings import Finding, Truth
 from tests.histories import call, history
@@ -104,4 +104,4 @@ def test_doors_are_equivalent_by_classes_and_winners(
 def test_a_comparison_too_small_to_say_anything_is_refused(plan: dict[str, int]) -> None:
     """Too few pairs or clients are refused before anything is started."""
     with pytest.raises(UsageError):
-        compare(None, None, **plan)  # type: ignore[arg-type]
+        overhead(None, None, **plan)  # type: ignore[arg-type]

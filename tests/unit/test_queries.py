@@ -45,6 +45,8 @@ def test_a_query_has_the_name_and_the_headings_of_the_comment_above_it() -> None
 )
 def test_each_of_the_harness_s_own_queries_has_a_name_of_its_own(package: str, file: str) -> None:
     """One without would be lost, and of two with the same name the first."""
-    found = list(queries.read(Script(Path(file), resources.files(package).joinpath(file).read_text())))
+    text = resources.files(package).joinpath(file).read_text()
+    found = list(queries.read(Script(Path(file), text)))
+    assert len(found) == text.count("-- name: ")
     assert [query.name for query in found] == list(queries.own(package, file))
     assert all(query.name for query in found)

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from harness.contracts import invariants
 from harness.environment import migrations
 from harness.errors import HarnessError
 from harness.sqltext.scripts import Script
-from harness.verdict import invariants
 
 
 def split(text: str) -> list[tuple[int, str]]:

@@ -13,7 +13,7 @@ from harness.environment.database import Database
 from harness.environment.embedded import EmbeddedServer
 from harness.environment.postgrest import SupabaseRoles, find_binary
 from harness.errors import HarnessError
-from harness.experiments.overhead import compare
+from harness.experiments.overhead import overhead
 from harness.records import dumps, loads
 from harness.targets.http import HttpOptions, open_http
 from harness.verdict.findings import Truth
@@ -33,7 +33,7 @@ def _roles(server: EmbeddedServer) -> Iterator[None]:
 def test_a_comparison_says_what_http_adds_and_where_the_time_goes(make_harness: MakeHarness) -> None:
     """One run gives both doors' latencies with an interval, their throughput, the time's parts, and the verdict."""
     harness = make_harness()
-    record = compare(harness, HttpOptions(), clients=4, pairs=5, seconds=0.15, rounds=24)
+    record = overhead(harness, HttpOptions(), clients=4, pairs=5, seconds=0.15, rounds=24)
     details = record.details
     assert [each["share"] for each in details["added"]] == [0.5, 0.95, 0.99]
     median = details["added"][0]
@@ -70,6 +70,6 @@ def test_a_function_that_is_broken_is_found_broken_by_the_comparison(make_harnes
         " $$ SELECT true, false, clock_timestamp(), p_scanned_by, NULL::text $$;"
     )
     harness = make_harness(tmp_path / "0003_broken.sql")
-    record = compare(harness, HttpOptions(), clients=4, pairs=5, seconds=0.1, rounds=12)
+    record = overhead(harness, HttpOptions(), clients=4, pairs=5, seconds=0.1, rounds=12)
     broken = {f.id for f in record.findings if f.truth is Truth.BROKEN}
     assert {"at_most_one_accepted", "http_outcomes_equivalent"} <= broken

@@ -1,0 +1,306 @@
+"""The one conductor: plan -> crew -> history -> findings -> run record.
+
+Whoever makes a load goes through here: runs, staging, the paired comparison, the overload. They differ in what they
+vary (the doors, where keys come from, what is asked afterwards), and not in how they run.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any, NoReturn, TypeVar
+
+from harness.contracts.contract import Contract, Effect
+from harness.contracts.invariants import Invariant, Violations
+from harness.environment.own import CONNECT_TIMEOUT
+from harness.environment.postgrest import PostgREST
+from harness.environment.servers import connect
+from harness.errors import HarnessError
+from harness.history import WARM_UP, History
+from harness.load.burst import CALIBRATION_CALLS, Burst
+from harness.load.crew import INTERRUPTED, Crew, Done, without_collections
+from harness.load.firing import clock
+from harness.load.pattern import LATE, Keys, Pattern
+from harness.records import RunRecord
+from harness.signals import uninterrupted
+from harness.targets.target import Span, Target
+from harness.verdict import charts, invariants, overlap, thresholds
+from harness.verdict.findings import Finding, Truth
+from harness.verdict.judge import judge_history
+from harness.verdict.metrics import Metrics, measure
+
+T = TypeVar("T")
+
+Progress = Callable[[str, int, float | None], None]
+"""Told, about ten times a second: the pattern's name, the calls made so far, and the share of its time that is over
+(None: its end depends on its calls)."""
+
+_ACTOR_PATIENCE = 10.0
+"""Seconds that an actor may go on after the load."""
+
+Actor = Callable[[Crew], None]
+"""Somebody beside the load, on a thread of its own from its start to its end: it kills a server at the n-th answer, or
+changes the schema under traffic. It looks at `crew.stopped`, and at `crew.calls` for how many were answered."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeySource:
+    """Where a load's keys come from."""
+
+    fresh: Callable[[int], Sequence[Hashable]]
+    """So many keys that no call has used; fewer where there are no more."""
+    warm_up: Callable[[int], Sequence[Hashable]]
+    """So many keys to warm connections with, one each."""
+    close: Callable[[], object] = lambda: None
+    """No more are wanted: the load begins."""
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What is to be fired: a plan, at a function, through doors that the clients take in turn."""
+
+    pattern: Pattern
+    contract: Contract
+    doors: Sequence[Target]
+    timeout: float
+    """Seconds for one call."""
+    progress: Progress | None = None
+    beside: Actor | None = None
+
+    def crew(self) -> Crew:
+        """Its clients, not yet connected."""
+        doors, progress, seconds = self.doors, self.progress, self.pattern.seconds
+
+        def tell(calls: int) -> None:
+            assert progress is not None
+            over = None if seconds is None else min((clock() - crew.started) / 1e9 / seconds, 1.0)
+            progress(self.pattern.name, calls, over)
+
+        crew = Crew(
+            self.contract,
+            lambda client: doors[client % len(doors)],
+            self.pattern.clients,
+            timeout=self.timeout,
+            overlap=self.pattern.overlap,
+            progress=None if progress is None else tell,
+        )
+        return crew
+
+
+@dataclass(frozen=True, slots=True)
+class Fired:
+    """What a load left; of one that was interrupted, until then."""
+
+    load: Load
+    history: History
+    spans: Sequence[tuple[int, Hashable, Span]]
+    lost: bool = False
+    """Whether a client's connection was lost."""
+    timeouts: int = 0
+    """Calls that outlasted the timeout and were cancelled."""
+    notes: tuple[str, ...] = ()
+    interrupted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What a history comes to."""
+
+    metrics: Metrics
+    overlap: overlap.Overlap | None
+    findings: tuple[Finding, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """What a run needs and lost: it need not be asked again."""
+
+    what: str
+    error: HarnessError
+
+    def again(self) -> NoReturn:
+        """In place of a connection. Raises what was said when it was last asked."""
+        raise self.error
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What a record says beyond the load and its findings."""
+
+    repeat: str = ""
+    plan: Mapping[str, Any] = field(default_factory=dict)
+    """Beyond the pattern's own."""
+    notes: tuple[str, ...] = ()
+    lost: Lost | None = None
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+@without_collections()
+def conduct(load: Load, keys: KeySource, keep: Callable[[Fired], T]) -> T:
+    """Connect, warm, calibrate where that is needed, fire, and give what came of it to `keep`.
+
+    Ctrl-C, also one while it is kept, has it kept as interrupted, then raised again. Raises HarnessError when the load
+    cannot be made.
+    """
+    crew = load.crew()
+    unknown: list[Hashable] = []
+    notes: list[str] = []
+
+    def fired(*, interrupted: bool) -> Fired:
+        history = crew.history(unknown)
+        return Fired(load, history, crew.spans(), crew.lost, crew.timeouts, tuple(notes), interrupted)
+
+    try:
+        try:
+            crew.open(keys.warm_up(load.pattern.clients))
+            wanted = _fresh_keys(load.pattern, crew, keys)
+            unknown += [load.contract.unknown_key() for _ in range(load.pattern.unknown_keys)]
+            fresh = keys.fresh(wanted)
+            keys.close()
+            with _beside(load.beside, crew):
+                crew.fire(load.pattern, Keys(fresh, unknown))
+            notes += _used_up(load.pattern, crew, wanted)
+        finally:
+            crew.close()
+        return keep(fired(interrupted=False))
+    except KeyboardInterrupt:
+        # What was seen until then is kept, and marked.
+        with uninterrupted():
+            keep(fired(interrupted=True))
+        raise
+
+
+def calibrate(crew: Crew, keys: KeySource) -> float:
+    """The rate, in calls per second, of a short burst that no figure is taken from."""
+    clients = len(crew.clients)
+    probe = Burst(clients, calls=CALIBRATION_CALLS, phase=WARM_UP)
+    calls = sum(map(len, crew.fire(probe, Keys(keys.fresh(clients * CALIBRATION_CALLS)))))
+    return calls / ((clock() - crew.started) / 1e9)
+
+
+def judge(
+    fired: Fired,
+    asked: Callable[[], Sequence[Violations]] | None = None,
+    queries: Sequence[Invariant] = (),
+    *,
+    with_thresholds: bool = True,
+) -> Judged:
+    """The findings on a load: thresholds, the contract's claims, overlap, invariants.
+
+    `asked` gives the database's answers to `queries`; it is called last, so that the server works meanwhile.
+    """
+    contract, history = fired.load.contract, fired.history
+    expected = fired.load.pattern.expected(contract)
+    metrics = measure(history, contract, expected, LATE)
+    overlapped = overlap.measure(history.operations(), fired.spans, contract.capacity)
+    findings = thresholds.judge(metrics, contract, expected) if with_thresholds else []
+    findings += judge_history(history, contract)
+    if overlapped is not None:
+        findings.append(overlap.judge(overlapped))
+    if asked is not None:
+        findings += [invariants.judge(query, found) for query, found in zip(queries, asked(), strict=True)]
+    return Judged(metrics, overlapped, tuple(findings))
+
+
+def record_of(fired: Fired, judged: Judged, told: Told, *, kind: str = "") -> RunRecord:
+    """The record of one load; what is not held carries the command that repeats it."""
+    load, history, metrics = fired.load, fired.history, judged.metrics
+    findings = repeated_by(told.repeat, judged.findings)
+    rounds = () if judged.overlap is None else judged.overlap.rounds
+    telling = charts.telling_round(findings, {each.phase: each.at_once for each in rounds})
+    bars = () if telling is None else charts.bars(history, telling, load.doors[0].span)
+    return RunRecord(
+        kind=kind or load.pattern.name,
+        target=" and ".join(dict.fromkeys(door.name for door in load.doors)),
+        plan=load.pattern.plan_values() | dict(told.plan),
+        metrics=metrics,
+        overlap=judged.overlap,
+        findings=findings,
+        notes=(*fired.notes, *told.notes, *_notes(fired, metrics, lost=told.lost)),
+        server_lost=told.lost is not None,
+        interrupted=fired.interrupted,
+        repeat=told.repeat,
+        details=told.details,
+        charts=charts.measure(history.operations(), metrics.durations, bars),
+    )
+
+
+def repeated_by(command: str, findings: Sequence[Finding]) -> tuple[Finding, ...]:
+    """The findings; those that are not held, and have none of their own, with the command that repeats them."""
+    return tuple(f if f.truth is Truth.HELD or f.replay else replace(f, replay=command) for f in findings)
+
+
+def what_was_lost(fired: Fired, dsn: str) -> Lost | None:
+    """What the load needs and does not answer any more, where one of its clients lost its connection."""
+    if not fired.lost:
+        return None
+    try:
+        connect(dsn, seconds=min(fired.load.timeout, CONNECT_TIMEOUT)).close()
+    except HarnessError as error:
+        return Lost("the server", error)
+    for door in fired.load.doors:
+        if isinstance(postgrest := getattr(door, "postgrest", None), PostgREST) and not postgrest.answers():
+            return Lost("PostgREST", HarnessError("PostgREST answers no more.", tried=postgrest.how))
+    return None
+
+
+def _fresh_keys(pattern: Pattern, crew: Crew, keys: KeySource) -> int:
+    """How many fresh keys the pattern needs, after a short burst where that depends on the calls' rate."""
+    wanted = pattern.fresh_keys(None)
+    if wanted is None:
+        wanted = pattern.fresh_keys(calibrate(crew, keys))
+    assert wanted is not None
+    return wanted
+
+
+def _used_up(pattern: Pattern, crew: Crew, wanted: int) -> Iterator[str]:
+    if isinstance(pattern, Burst) and pattern.seconds is not None and not crew.lost:
+        took = (clock() - crew.started) / 1e9
+        if took < 0.9 * pattern.seconds:
+            yield f"all {wanted} fresh keys were used up after {took:.1f} s"
+
+
+@contextmanager
+def _beside(actor: Actor | None, crew: Crew) -> Iterator[None]:
+    """Let the actor play while the load is fired; an error of its own is raised when it is over."""
+    if actor is None:
+        yield
+        return
+    errors: list[BaseException] = []
+    ended = Done()
+
+    def play() -> None:
+        try:
+            actor(crew)
+        except BaseException as error:
+            errors.append(error)
+        finally:
+            ended.set()
+
+    threading.Thread(target=play, name="actor", daemon=True).start()
+    try:
+        yield
+    finally:
+        crew.stopped.set()
+        if not ended.wait(_ACTOR_PATIENCE):
+            errors.append(HarnessError(f"What ran beside the load did not end within {_ACTOR_PATIENCE:g} s of it."))
+    if errors:
+        raise errors[0]
+
+
+def _notes(fired: Fired, metrics: Metrics, *, lost: Lost | None) -> Iterator[str]:
+    doubts = [o.outcome.code for o in fired.history.operations() if o.outcome.effect is Effect.IN_DOUBT]
+    given_up = doubts.count(INTERRUPTED)
+    doubtful = len(doubts) - given_up
+    if lost is not None:
+        yield f"{lost.what} was lost during the run; nothing after that could be judged"
+    if doubtful:
+        yield f"{doubtful} calls are in doubt: their connection died before the answer"
+    if given_up:
+        yield f"{given_up} calls are in doubt: they were given up when the run was ended"
+    if fired.timeouts:
+        yield f"{fired.timeouts} calls outlasted {fired.load.timeout:g} s and were cancelled"
+    if metrics.late:
+        yield f"{metrics.late} calls could not start within {LATE * 1000:g} ms of their due time; it counts as latency"
