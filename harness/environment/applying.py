@@ -63,6 +63,7 @@ BEYOND: tuple[tuple[str, str], ...] = (
 Such a statement is tried with the rights that there are, and only where they do not suffice made by the superuser."""
 
 _BEYOND = tuple((what, re.compile(begins, re.IGNORECASE | re.DOTALL)) for what, begins in BEYOND)
+_TO_STDOUT = re.compile(r"COPY\b.*\bTO\s+STDOUT\b", re.IGNORECASE | re.DOTALL)
 _PLAIN = re.compile(r"(INSERT|UPDATE|DELETE|COPY)\b", re.IGNORECASE)
 _ENDS = re.compile(r"(COMMIT|END|ROLLBACK|ABORT)\b(?!\s+(WORK\s+|TRANSACTION\s+)?TO\b)(?!\s+PREPARED)", re.IGNORECASE)
 _BEGINS = re.compile(r"(BEGIN|START\s+TRANSACTION)\b", re.IGNORECASE)
@@ -303,15 +304,12 @@ class Applier:
                 for at in range(0, len(statement.data), _PIECE):
                     copy.write(statement.data[at : at + _PIECE])
             return
-        try:
-            cursor = connection.execute(text.encode(), prepare=False)
-        except psycopg.ProgrammingError:
-            if connection.info.transaction_status != TransactionStatus.ACTIVE:
-                raise
-            with connection.cursor() as reader, reader.copy(text.encode()) as copy:  # COPY ... TO STDOUT
+        if _TO_STDOUT.match(text):
+            with connection.cursor() as reader, reader.copy(text.encode()) as copy:
                 for _ in copy:
                     pass
             return
+        cursor = connection.execute(text.encode(), prepare=False)
         if statement.then and cursor.description:
             self._then(statement, cursor, variables)
 

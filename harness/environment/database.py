@@ -207,7 +207,7 @@ class Template:
             try:
                 connection.execute(command)
                 for statement in self._kept_settings:
-                    connection.execute(statement.replace("{}", names[0].as_string(connection)).encode())
+                    connection.execute(statement.replace("{}", names[0].as_string(connection), 1).encode())
             except psycopg.Error as error:
                 raise HarnessError(
                     "No scratch database can be created on the server.",

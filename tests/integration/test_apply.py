@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import sys
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -193,3 +196,159 @@ def test_migrations_run_without_the_rights_of_a_superuser(apply: Apply) -> None:
         ask(database, "SELECT string_agg(DISTINCT tableowner, ',') FROM pg_tables WHERE schemaname = 'public'")
         == "postgres"
     )
+
+
+# -- clones, and what a migration does to its database
+
+
+def test_a_clone_has_what_its_template_has(apply: Apply) -> None:
+    """Settings of the database and of roles in it, privileges, the connection limit; and large objects."""
+    applied, database = apply(
+        {
+            "1.sql": 'ALTER DATABASE somewhere SET search_path TO "$user", books, public;\n'
+            "ALTER DATABASE somewhere SET default_transaction_isolation = serializable;\n"
+            "ALTER DATABASE somewhere SET \"app.greeting\" = 'it''s {} %s';\n"
+            "ALTER DATABASE somewhere SET search_path_of.mine = '';\n"
+            "ALTER DATABASE somewhere CONNECTION LIMIT 77;\n"
+            "REVOKE CONNECT ON DATABASE somewhere FROM PUBLIC;\nGRANT CONNECT ON DATABASE somewhere TO anon;\n"
+            "ALTER ROLE anon IN DATABASE somewhere SET statement_timeout = '4s';\n"
+            "COMMENT ON DATABASE somewhere IS 'ours';\n"
+            "SELECT lo_from_bytea(4711, 'large');\n"
+        },
+        platform="supabase",
+    )
+    assert applied.whole
+    assert ask(database, "SHOW search_path") == '"$user", books, public'
+    assert ask(database, "SHOW default_transaction_isolation") == "serializable"
+    assert ask(database, "SELECT current_setting('app.greeting')") == "it's {} %s"
+    assert ask(database, "SELECT convert_from(lo_get(4711), 'UTF8')") == "large"
+    of_ours = " FROM pg_database d WHERE datname = current_database()"
+    assert ask(database, f"SELECT datconnlimit{of_ours}") == 77
+    assert ask(database, f"SELECT has_database_privilege('anon', d.oid, 'CONNECT'){of_ours}") is True
+    assert ask(database, f"SELECT has_database_privilege('service_role', d.oid, 'CONNECT'){of_ours}") is False
+    settings = (
+        "SELECT array_to_string(setconfig, ',') FROM pg_db_role_setting s JOIN pg_database d ON d.oid = setdatabase"
+    )
+    assert (
+        ask(database, f"{settings} WHERE setrole = 'anon'::regrole AND datname = current_database()")
+        == "statement_timeout=4s"
+    )
+
+
+def test_default_privileges_are_open_or_closed(apply: Apply) -> None:
+    """As projects have them until now, or as new ones do; the roles are cut off early in both."""
+    table = {"1.sql": "CREATE TABLE things (id int); CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 1';"}
+    for mode, allowed in (("open", True), ("closed", False)):
+        _, database = apply(table, platform="supabase", default_privileges=mode)
+        assert ask(database, "SELECT has_table_privilege('anon', 'things', 'INSERT')") is allowed
+        assert ask(database, "SELECT has_function_privilege('authenticated', 'f()', 'EXECUTE')") is allowed
+        assert ask(database, "SELECT has_table_privilege('postgres', 'things', 'INSERT')") is True
+    timeouts = "SELECT string_agg(rolname || array_to_string(rolconfig, ''), ' ' ORDER BY rolname) FROM pg_roles"
+    found = ask(database, f"{timeouts} WHERE rolname IN ('anon', 'authenticated')")
+    assert found == "anonstatement_timeout=3s authenticatedstatement_timeout=8s"
+
+
+def test_stand_ins_keep_what_they_promise(apply: Apply) -> None:
+    """Digests as others compute them; what crypt wrote crypt accepts; a value of a stand-in names itself."""
+    applied, database = apply({"1.sql": "CREATE EXTENSION pgjwt WITH SCHEMA extensions;"}, platform="supabase")
+    assert {each.name for each in applied.stand_ins} >= {"pgcrypto", "uuid-ossp", "pgjwt"}
+    dns = uuid.NAMESPACE_DNS
+    for query, answer in {
+        "SELECT encode(digest('abc', 'sha1'), 'hex')": hashlib.sha1(b"abc").hexdigest(),
+        "SELECT encode(digest(repeat('a', 119), 'sha1'), 'hex')": hashlib.sha1(b"a" * 119).hexdigest(),
+        "SELECT encode(digest('abc', 'md5'), 'hex')": hashlib.md5(b"abc").hexdigest(),
+        "SELECT encode(digest('abc', 'sha512'), 'hex')": hashlib.sha512(b"abc").hexdigest(),
+        "SELECT encode(hmac('text', 'key', 'sha1'), 'hex')": hmac.new(b"key", b"text", "sha1").hexdigest(),
+        "SELECT encode(hmac('text', repeat('k', 200), 'sha512'), 'hex')":
+            hmac.new(b"k" * 200, b"text", "sha512").hexdigest(),
+        "SELECT uuid_generate_v5(uuid_ns_dns(), 'example.com')": uuid.uuid5(dns, "example.com"),
+        "SELECT uuid_generate_v3(uuid_ns_dns(), 'example.com')": uuid.uuid3(dns, "example.com"),
+        "SELECT hash = crypt('pw', hash) FROM (SELECT crypt('pw', gen_salt('bf')) AS hash) AS h": True,
+        "SELECT hash = crypt('other', hash) FROM (SELECT crypt('pw', gen_salt('bf')) AS hash) AS h": False,
+        "SELECT crypt('pw', gen_salt('bf', 8)) LIKE 'stand-in$%'": True,
+        "SELECT pgp_sym_decrypt(pgp_sym_encrypt('héllo', 'k'), 'k')": "héllo",
+        "SELECT length(gen_random_bytes(100))": 100,
+        "SELECT valid FROM verify(sign('{\"a\": 1}', 'secret'), 'secret')": True,
+        "SELECT valid FROM verify(sign('{\"a\": 1}', 'secret'), 'other')": False,
+        "SELECT 'stand-in' = convert_from(substring(encrypt('x', 'k', 'aes') FROM 1 FOR 8), 'UTF8')": True,
+    }.items():  # fmt: skip
+        assert ask(database, query) == answer, query
+
+
+def test_an_extension_that_nobody_has_is_refused_by_name(apply: Apply) -> None:
+    """And left out where going on was asked for."""
+    files = {"1.sql": "CREATE EXTENSION IF NOT EXISTS plv8;\nCREATE TABLE t ();"}
+    with pytest.raises(HarnessError, match="the extension plv8 is not on this server") as raised:
+        apply(files)
+    assert "--postgres-image" in raised.value.next_step
+    applied, database = apply(files, keep_going=True)
+    assert len(applied.failures) == 1
+    assert ask(database, "SELECT count(*) FROM t") == 0
+
+
+def test_an_extension_that_the_dashboard_turned_on_is_taken_as_there(apply: Apply) -> None:
+    """Projects use what no migration creates; it is supplied, and said."""
+    files = {
+        "1.sql": "SELECT cron.schedule('j', '* * * * *', 'SELECT 1');\n"
+        "CREATE TABLE t (v vector(3), g geography(point, 4326), e citext);\n"
+        "CREATE INDEX ON t USING gin (e gin_trgm_ops);\n"
+    }
+    with pytest.raises(HarnessError, match='schema "cron" does not exist'):
+        apply(files, platform="none")
+    applied, _ = apply(files, platform="supabase")
+    said = " ".join(applied.notes)
+    assert all(
+        f"{name} is created by no file" in said for name in ("pg_cron", "vector", "postgis", "citext", "pg_trgm")
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "says", "next_step"),
+    [
+        ("SELECT 1;\nSELECT pg_sleep(600);", r"1\.sql:2: the file was not done after 0.3 s", "--apply-timeout"),
+        ("SELECT 1;\nALTER SYSTEM SET work_mem = '1GB'", r"1\.sql:2: ALTER SYSTEM changes the whole", "take it out"),
+        ("COPY t FROM stdin;\n1\n\\.\n", r"1\.sql:1: relation \"t\" does not exist", "before this one"),
+        ("SELECT pg_terminate_backend(pg_backend_pid());", r"1\.sql:1: the connection was lost", "server's log"),
+    ],
+)  # fmt: skip
+def test_a_file_that_cannot_end_well_is_refused_with_cause_and_next_step(
+    text: str, says: str, next_step: str, apply: Apply
+) -> None:
+    """One that waits forever, one that means the whole server, rows for no table, one that ends its own session."""
+    with pytest.raises(HarnessError, match=says) as raised:
+        apply({"1.sql": text}, limit=0.3)
+    assert next_step in raised.value.next_step
+
+
+def test_what_a_file_does_to_its_session_is_gone_with_it(apply: Apply) -> None:
+    """A timeout, a search_path, a role, an empty file, a schema of the platform dropped: the next one starts anew."""
+    applied, database = apply(
+        {
+            "1.sql": "SET statement_timeout = '1ms'; SET search_path = nowhere; SET SESSION AUTHORIZATION anon;",
+            "2.sql": "",
+            "3.sql": "-- nothing but words\n",
+            "4.sql": "DROP SCHEMA auth CASCADE; CREATE TABLE t (id uuid DEFAULT auth.uid());",
+            "5.sql": "RESET SESSION AUTHORIZATION; CREATE TABLE u ();",
+        },
+        platform="supabase",
+    )
+    assert applied.applied == 5
+    assert (
+        ask(database, "SELECT string_agg(tablename, ' ' ORDER BY tablename) FROM pg_tables WHERE schemaname = 'public'")
+        == "t u"
+    )
+    assert any("DROP SCHEMA auth is left out" in note for note in applied.notes)
+
+
+def test_statements_of_psql_run_as_there(apply: Apply) -> None:
+    """\\gset keeps an answer, \\gexec runs one, a variable goes into a statement, rows for COPY come from a file."""
+    applied, database = apply(
+        {
+            "1.sql": "CREATE TABLE t (a int, b text);\nSELECT 3 AS n, 'x' AS word \\gset my_\n"
+            "SELECT format('INSERT INTO t VALUES (%s, %L)', i, :'my_word') FROM generate_series(1, :my_n) i \\gexec\n"
+            "\\copy t from 'rows.csv' with (format csv)\nCOPY t TO stdout;\nSELECT 1;\n",
+            "rows.csv": '7,"a;b"\n',
+        }
+    )
+    assert applied.whole
+    assert ask(database, "SELECT string_agg(a || b, ' ' ORDER BY a) FROM t") == "1x 2x 3x 7a;b"
