@@ -8,7 +8,7 @@ from typing import Any
 
 from harness.contracts.contract import Operation
 from harness.history import History
-from harness.schedules.trace import Event, Kind, replay_text, switches
+from harness.schedules.trace import Choice, Event, Kind, replay_text, switches
 from harness.sqltext.access import Access
 
 _NONE = Access()
@@ -20,11 +20,18 @@ class Setting:
 
     variant: int
     keys: int
+    used: int = 0
+    """How many calls each key has had beforehand, one after the other."""
 
     def prefix(self) -> str:
-        """What a replay text says of it before a colon; nothing for the first variant on one key."""
+        """What a replay text says of it before a colon; nothing for the first variant on one fresh key."""
         text = (f"v{self.variant + 1}" if self.variant else "") + (f"k{self.keys}" if self.keys > 1 else "")
+        text += f"u{self.used}" if self.used else ""
         return text and f"{text}:"
+
+    def named(self, variant: str) -> str:
+        """The case in words, of which `variant` is the variant's name."""
+        return f"{variant}, {self.used} uses before" if self.used else variant
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +46,21 @@ class Carried:
     calls: int
     events: tuple[Event, ...]
     operations: tuple[Operation, ...]
+    before: tuple[Operation, ...] = ()
+    """The calls that the keys have had beforehand."""
 
     @property
     def replay(self) -> str:
         return self.setting.prefix() + replay_text([event.choice for event in self.events])
+
+    @property
+    def choices(self) -> tuple[Choice, ...]:
+        return tuple(event.choice for event in self.events)
+
+    @property
+    def serial(self) -> bool:
+        """Whether the calls came one after the other."""
+        return switches(self.events) == len({event.choice.call for event in self.events}) - 1
 
     @property
     def died(self) -> frozenset[int]:
@@ -79,7 +97,9 @@ class CarriedHistory(History):
 
     def __init__(self, carried: Iterable[Carried]) -> None:
         super().__init__(())
-        found = (o for schedule in carried for o in sorted(schedule.operations, key=lambda o: o.called))
+        found = (
+            o for schedule in carried for o in sorted((*schedule.before, *schedule.operations), key=lambda o: o.called)
+        )
         self._operations = tuple(operation._replace(number=number) for number, operation in enumerate(found))
 
     def __len__(self) -> int:

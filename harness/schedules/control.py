@@ -171,8 +171,8 @@ class Answer:
 
     results: Mapping[int, pq.abc.PGresult | None]
     """By statement; without those that it did not come to."""
-    began: int
-    ended: int
+    began: float
+    ended: float
     """The positions of the choices that began and ended it; the first choice is 1."""
     died: bool = False
     used_up: bool = False
@@ -236,6 +236,10 @@ class Controller:
         """What each step was taken to touch when it was last carried out."""
         self.exceeding: dict[Hashable, Access] = {}
         """Steps that touched what their text does not say, with what that was."""
+        self._executed: dict[Hashable, Access] = {}
+        """What the texts touch that some steps have executed."""
+        self.blocks: set[int] = set()
+        """Steps that executed a DO block."""
         self.unmeasured: set[Hashable] = set()
         """Steps whose text was not read in full, and which could not be measured, once at least."""
         self.stale = False
@@ -383,7 +387,8 @@ class Controller:
     def _go_through(self, call: _Call, number: int) -> None:
         """Let a session go on from its turnstile."""
         step = self._rewritten.steps[number]
-        self._begin_step(call, number, step.access | call.written.ending() if step.ends else step.access)
+        text = step.access | self._executed.get(number, NOTHING)
+        self._begin_step(call, number, text | call.written.ending() if step.ends else text)
         self._release(call)
 
     def _measured(self, call: _Call, raw: str) -> None:
@@ -647,11 +652,22 @@ class Controller:
                     return
                 self._measured(call, raw)
                 call.mode, call.at, call.leaving = _Mode.PARKED, int(step), False
+            case [b"harness", b"text", *_]:
+                text = (notice.error_field(DiagnosticField.MESSAGE_PRIMARY) or b"").removeprefix(b"harness text ")
+                self._executes(call, text.decode())
             case [b"harness", b"caught", code]:
                 call.caught.append(code.decode())
                 call.mode, call.leaving = _Mode.RUNNING, False
             case [b"process", _, b"still", b"waiting", *_, lock, b"after", _, b"ms"] if self._gates not in lock:
                 call.told_waiting = True
+
+    def _executes(self, call: _Call, text: str) -> None:
+        """A text that was put together is about to be carried out by the step that a session does."""
+        access, block = self._rewritten.read(text)
+        known = self._executed[call.key] = self._executed.get(call.key, NOTHING) | access
+        call.text |= known
+        if block and isinstance(call.key, int):
+            self.blocks.add(call.key)
 
     def _touched_nothing(self, before: Reading, raw: str) -> bool:
         after = measure.read(raw)

@@ -27,7 +27,7 @@ from harness.schedules.plan import MOST_CALLS, SEARCHES, Plan
 from harness.schedules.program import Program, Query, call
 from harness.schedules.result import Case, Exploration, Schedule
 from harness.schedules.search import Run, Search, scheduler_for
-from harness.schedules.sessions import NOT_COVERED, Opened, exceeding, own_findings
+from harness.schedules.sessions import NOT_COVERED, Opened, exceeding, own_findings, unsplit
 from harness.schedules.trace import Choice, Kind, read_replay
 from harness.targets.codec import Reader
 from harness.targets.keys import new_keys
@@ -67,20 +67,22 @@ def _settings(plan: Plan, contract: Contract) -> tuple[Setting, ...]:
             next_step=f"give one of: {'; '.join(names)}",
         )
     wanted = [at for at, name in enumerate(names) if plan.variants is None or name in plan.variants]
-    return tuple(Setting(at, keys) for at in wanted for keys in plan.keys if keys <= plan.calls)
+    # On a fresh key, and on one that has been used up to its last use.
+    uses = (0, contract.capacity - 1) if contract.capacity > 1 else (0,)
+    return tuple(Setting(at, keys, used) for at in wanted for keys in plan.keys if keys <= plan.calls for used in uses)
 
 
 def _of_replay(plan: Plan, contract: Contract) -> tuple[Plan, tuple[Setting, ...], tuple[Choice, ...]]:
     """The one case and the choices that a replay text names."""
     assert plan.replay is not None
     prefix, colon, text = plan.replay.rpartition(":")
-    match = re.fullmatch(r"(?:v(\d+))?(?:k([12]))?", prefix)
+    match = re.fullmatch(r"(?:v(\d+))?(?:k([12]))?(?:u(\d+))?", prefix)
     choices = read_replay(text)
     variant = int(match[1] or 1) - 1 if match and (prefix or not colon) else -1
     if match is None or not 0 <= variant < len(contract.variants):
         raise UsageError(
             f"{plan.replay!r} names no case of the contract {contract.name}.",
-            tried="reading v and the number of a variant, k and the number of keys, then a colon",
+            tried="reading v and a variant's number, k and the number of keys, u and their uses before, then a colon",
             next_step=f"copy the text after --replay from a report; there are {len(contract.variants)} variants",
         )
     crash = any(choice.kind is Kind.DIE for choice in choices)
@@ -93,7 +95,7 @@ def _of_replay(plan: Plan, contract: Contract) -> tuple[Plan, tuple[Setting, ...
         )
     return (
         replace(plan, calls=calls, crash=crash, search="exhaustive"),
-        (Setting(variant, int(match[2] or 1)),),
+        (Setting(variant, int(match[2] or 1), int(match[3] or 0)),),
         choices,
     )
 
@@ -108,6 +110,10 @@ class _Explorer:
         self._choices = choices
         self._target = SqlTarget(dsn, contract)
         self._fresh: list[Hashable] = []
+        self._keys: list[Hashable] = []
+        """Of the schedule that was carried out last."""
+        self._before: tuple[Operation, ...] = ()
+        """The calls that they had before it."""
         self._carried: list[Carried] = []
         called = [self._target.calls(variant, plan.calls) for variant in range(len(contract.variants))]
         self._routes = list({route.plain: route for routes in called for route in routes}.values())
@@ -133,13 +139,25 @@ class _Explorer:
 
     def explored(self, settings: Sequence[Setting], invariants: Sequence[Invariant]) -> Exploration:
         deadline = time.monotonic() + self._plan.seconds
-        found = [self._case(setting, deadline) for setting in settings]
+        found = []
+        for at, setting in enumerate(settings):
+            # What one case leaves of its share of the time, those after it have.
+            share = (deadline - time.monotonic()) / (len(settings) - at)
+            found.append(self._case(setting, time.monotonic() + share))
         searches = [search for search, _ in found]
+        by_setting = dict(zip(settings, searches, strict=True))
+
+        def again(carried: Carried, choices: Sequence[Choice]) -> Carried | None:
+            races = any(event.races for event in carried.events)
+            run = by_setting[carried.setting].again(choices, races=races)
+            return None if run is None else self._as_carried(carried.setting, run, probing=True).trimmed()
+
         cases = tuple(case for _, case in found)
-        findings, broken = judging.judge(self._carried, self._contract, invariants, self._opened.connect)
+        findings, broken = judging.judge(self._carried, self._contract, invariants, self._opened.connect, again)
         what = f"{self._plan.calls} calls"
         replay = bool(self._choices)
-        findings += own_findings(searches, self._plan, self._rewritten, what, replay=replay)
+        undecided = unsplit(self._rewritten, self._opened.controller)
+        findings += own_findings(searches, self._plan, undecided, what, replay=replay)
         schedules = {name: self._narrated(carried) for name, carried in broken.items()}
         return Exploration(
             function=self._contract.function.name,
@@ -161,14 +179,13 @@ class _Explorer:
         return narrate(carried, self._contract, self._rewritten, labels, self._connection)
 
     def _case(self, setting: Setting, deadline: float) -> tuple[Search, Case]:
-        keys: list[Hashable] = []
-
         def programs() -> Sequence[Program]:
-            keys[:] = [self._key() for _ in range(min(setting.keys, self._plan.calls))]
-            return self._programs(setting, keys)
+            self._keys = [self._key() for _ in range(min(setting.keys, self._plan.calls))]
+            self._before = self._used(setting)
+            return self._programs(setting, self._keys)
 
         def alike(one: Run, other: Run) -> bool:
-            return self._as_carried(setting, one, keys).ended_like(self._as_carried(setting, other, keys))
+            return self._as_carried(setting, one).ended_like(self._as_carried(setting, other))
 
         # Only where every statement has a snapshot of its own is it known which steps commute.
         reduction = self._isolation() == "read committed"
@@ -178,10 +195,10 @@ class _Explorer:
         )
         outcomes: Counter[str] = Counter()
         for run in search.schedules():
-            carried = self._as_carried(setting, run, keys, probing=True)
+            carried = self._as_carried(setting, run, probing=True)
             self._carried.append(carried.trimmed())
             outcomes[", ".join(o.outcome.label for o in carried.operations[: self._plan.calls])] += 1
-        name = self._contract.variants[setting.variant].name
+        name = setting.named(self._contract.variants[setting.variant].name)
         return search, Case(name, setting.keys, search.runs, search.before_reduction, search.exhausted, dict(outcomes))
 
     def _programs(self, setting: Setting, keys: Sequence[Hashable]) -> list[Program]:
@@ -210,8 +227,9 @@ class _Explorer:
         given = sorted({level.isolation for level in levels if level is not None and level.isolation})
         return ", ".join(given) or self._opened.controller.isolation
 
-    def _as_carried(self, setting: Setting, run: Run, keys: Sequence[Hashable], *, probing: bool = False) -> Carried:
+    def _as_carried(self, setting: Setting, run: Run, *, probing: bool = False) -> Carried:
         """A run with what its calls were asked and returned; after a death, what one more call on each key returns."""
+        keys = self._keys
         variant = self._contract.variants[setting.variant]
         arguments = [dict(variant.arguments(number)) for number in range(self._plan.calls)]
         answers = list(run.answers)
@@ -224,9 +242,24 @@ class _Explorer:
         owners = [keys[number % len(keys)] for number in range(self._plan.calls)] + list(keys)
         routes = self._target.calls(setting.variant, len(arguments))
         operations = self._operations(answers, owners, arguments, routes)
-        return Carried(setting, self._plan.calls, run.events, tuple(operations))
+        return Carried(setting, self._plan.calls, run.events, tuple(operations), self._before)
 
-    def _probe(self, route: Route, arguments: Mapping[str, Any], key: Hashable, position: int) -> Answer:
+    def _used(self, setting: Setting) -> tuple[Operation, ...]:
+        """Call each key as often as the case wants it used beforehand, one call after the other."""
+        if not setting.used:
+            return ()
+        variant = self._contract.variants[setting.variant]
+        arguments = [dict(variant.arguments(number)) for number in range(setting.used * len(self._keys))]
+        owners = [self._keys[number % len(self._keys)] for number in range(len(arguments))]
+        # All of them come before the first position, which is 1.
+        at = [number / (len(arguments) + 1) for number in range(len(arguments))]
+        routes = self._target.calls(setting.variant, len(arguments))
+        answers = [self._probe(*one) for one in zip(routes, arguments, owners, at, strict=True)]
+        clients = range(self._plan.calls + len(self._keys), self._plan.calls + len(self._keys) + len(arguments))
+        found = self._operations(answers, owners, arguments, routes)
+        return tuple(o._replace(client=client) for o, client in zip(found, clients, strict=True))
+
+    def _probe(self, route: Route, arguments: Mapping[str, Any], key: Hashable, position: float) -> Answer:
         """One more call, on the controller's side, after all others have ended."""
         codec = route.codec
         parameters, formats = codec.encode(arguments)
@@ -259,9 +292,9 @@ class _Explorer:
                 client=number,
                 key=keys[number],
                 arguments=arguments[number],
-                due=answer.began * _POSITION,
-                called=answer.began * _POSITION,
-                returned=answer.ended * _POSITION,
+                due=int(answer.began * _POSITION),
+                called=int(answer.began * _POSITION),
+                returned=int(answer.ended * _POSITION),
                 outcome=outcome,
                 answer=evidence,
                 phase=len(self._carried),

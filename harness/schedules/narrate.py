@@ -36,7 +36,7 @@ def narrate(
 
     return Schedule(
         replay=carried.replay,
-        variant=variant.name,
+        variant=carried.setting.named(variant.name),
         keys=carried.setting.keys,
         moves=moves(carried.events, rewritten, [labels] * carried.calls, returned),
         calls=tuple(_called(operation) for operation in carried.operations),

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
+from functools import cache, partial
 from typing import Any
 
 import psycopg
@@ -39,6 +40,8 @@ class Step:
     """It is inside a block with an EXCEPTION clause."""
     ends: bool = False
     """It ends the transaction, in a procedure."""
+    tells: bool = False
+    """What it executes is told when it runs; `access` is without that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +63,8 @@ class Rewritten:
     """What a step may have touched without leaving a trace that is measured."""
     commits_inside: frozenset[str]
     """Names of the procedures that end a transaction."""
+    read: Callable[[str], tuple[Access, bool]]
+    """What a text that is executed touches without the steps of functions, and whether it has a DO block."""
     originals: tuple[str, ...]
     """The statements that put the functions back as they were."""
 
@@ -252,7 +257,7 @@ def rewrite(connection: psycopg.Connection[Any], texts: Sequence[str], space: in
     catalogue = _Catalogue(json.loads(_one(connection, queries.text("harness.schedules", "catalogue.sql"))))
     given = [access_by_text.of_statement(text) for text in texts]
     reached = catalogue.reached(given)
-    if any(t.unread or t.everything for t in (*given, *(f.touched for f in reached))):
+    if any(t.unread or t.everything or t.dynamic for t in (*given, *(f.touched for f in reached))):
         # Which functions a text calls that is put together when it runs is not known: each may be one.
         reached += [f for f in catalogue.functions.values() if f not in reached and f.oid not in catalogue.extensions]
     _refuse(reached)
@@ -295,7 +300,7 @@ def rewrite(connection: psycopg.Connection[Any], texts: Sequence[str], space: in
         connection.execute(definition.encode())
     remarks += _remarks(reached)
     written = {w.table for t in (*given, *(f.touched for f in reached)) for w in catalogue.written(t)}
-    if any(t.unread or t.everything for t in (*given, *(f.touched for f in reached))):
+    if any(t.unread or t.everything or t.dynamic for t in (*given, *(f.touched for f in reached))):
         written |= {relation.name for relation in catalogue.relations.values()}
     return Rewritten(
         _steps(catalogue, founds, given, split),
@@ -306,8 +311,14 @@ def rewrite(connection: psycopg.Connection[Any], texts: Sequence[str], space: in
         catalogue.relations,
         frozenset({ADVISORY_LOCKS, NOTIFICATIONS, SEQUENCES}) | catalogue.sequences,
         frozenset(f.name for f, found in founds if found.ends),
+        cache(partial(_read, catalogue, frozenset(split))),
         tuple(originals),
     )
+
+
+def _read(catalogue: _Catalogue, split: Set[int], text: str) -> tuple[Access, bool]:
+    touched = access_by_text.of_statement(text)
+    return catalogue.within(touched, split), touched.block
 
 
 def undo(connection: psycopg.Connection[Any], rewritten: Rewritten) -> None:
@@ -338,10 +349,23 @@ def _steps(
         for (function, found), access in zip(founds, own, strict=True):
             for called in catalogue.reached([found.touched]):
                 around[called.oid] |= access | around[function.oid]
+            if found.tells:
+                # Any function may be called by a text that is put together; what is around it then is not known here.
+                for any_function in catalogue.functions:
+                    around[any_function] |= Access(unread=True)
         if dict(around) == before:
             break
     return tuple(
-        Step(number, function.label, found.line, found.text, access | around[function.oid], found.guarded, found.ends)
+        Step(
+            number,
+            function.label,
+            found.line,
+            found.text,
+            access | around[function.oid],
+            found.guarded,
+            found.ends,
+            found.tells,
+        )
         for number, ((function, found), access) in enumerate(zip(founds, own, strict=True))
     )
 

@@ -147,12 +147,17 @@ class Search:
                 self.unsteady.append(f"{self.label}(a beginning that two schedules share)")
         self.exhausted = scheduler.exhausted and not cut and not self.controller.stale
 
-    def again(self, run: Run) -> Run | None:
-        """The same choices once more; None where they cannot be made any more."""
-        choices = [event.choice for event in run.events]
-        for _ in range(_RACE_ATTEMPTS if any(event.races for event in run.events) else 1):
+    def again(self, choices: Sequence[Choice], *, races: bool = False) -> Run | None:
+        """Carry out some choices, once more for each attempt; None where they cannot be made.
+
+        `races`: in it the server decides which of two calls comes first, so that it takes some attempts.
+        """
+        for _ in range(_RACE_ATTEMPTS if races else 1):
+            replay = Replay(choices)
             try:
-                return self._carry_out(Replay(choices).choose)[0]
+                run = self._carry_out(replay.choose)[0]
+                if len(run.events) == len(choices):
+                    return run
             except (UsageError, ScheduleTimeoutError):
                 self.controller.reset()  # it departed in the middle, or hangs
         return None
@@ -161,7 +166,7 @@ class Search:
         """Carry a schedule out once more; note when it does not end the same."""
         self.repeated += 1
         for _ in range(_RACE_ATTEMPTS if any(event.races for event in run.events) else 1):
-            again = self.again(run)
+            again = self.again([event.choice for event in run.events])
             if again is not None and self.alike(again, run):
                 return
         self.unsteady.append(run.replay)

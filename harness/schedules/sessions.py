@@ -157,8 +157,20 @@ class Opened:
             self.connection.close()
 
 
+def unsplit(rewritten: Rewritten, controller: Controller) -> tuple[str, ...]:
+    """What is one step and should be several, by its text or as it was seen."""
+    blocks = [rewritten.steps[number] for number in sorted(controller.blocks)]
+    return (
+        *rewritten.unsplit,
+        *(
+            f"{step.function} line {step.line}: {step.text[:80]}: executes a DO block, which is one step"
+            for step in blocks
+        ),
+    )
+
+
 def own_findings(
-    searches: Sequence[Search], plan: Plan, rewritten: Rewritten, what: str, *, replay: bool
+    searches: Sequence[Search], plan: Plan, unsplit: Sequence[str], what: str, *, replay: bool
 ) -> list[Finding]:
     """What an exploration can say of itself."""
     findings = []
@@ -173,9 +185,9 @@ def own_findings(
             observed += f"; no end within {plan.schedule_seconds:g} s: {timeouts[0]}"
         if not tried:
             observed = f"not exhausted: {observed}"
-        elif rewritten.unsplit:
+        elif unsplit:
             tried = False
-            observed = f"not everything could be split into steps: {'; '.join(rewritten.unsplit[:5])}; {observed}"
+            observed = f"not everything could be split into steps: {'; '.join(unsplit[:5])}; {observed}"
             remedy = "Race it under load, which reaches what happens within a step, or write it so that it splits."
         findings.append(
             Finding(
@@ -272,14 +284,15 @@ class _Explorer:
                 known.append(run.trimmed())
                 known.sort(key=lambda each: each.length)
                 del known[_KEPT:]
-        findings = own_findings([search], plan, rewritten, "the sessions", replay=bool(self._choices))
+        undecided = unsplit(rewritten, controller)
+        findings = own_findings([search], plan, undecided, "the sessions", replay=bool(self._choices))
         broken = {name: self._confirmed(name, runs, search) for name, runs in red.items()}
         return SessionsExplored(
             sessions=tuple(session.name for session in self._sessions),
             schedules=search.runs,
             before_reduction=search.before_reduction,
             exhausted=search.exhausted,
-            undecided=rewritten.unsplit,
+            undecided=undecided,
             findings=tuple(findings),
             broken={name: self._schedule(run) for name, run in broken.items()},
             replayed=self._schedule(last) if self._choices and last is not None else None,
@@ -313,7 +326,8 @@ class _Explorer:
     def _confirmed(self, name: str, runs: Sequence[Run], search: Search) -> Run:
         """The shortest of some schedules that is called the same again when it is repeated."""
         for run in runs:
-            again = search.again(run)
+            races = any(event.races for event in run.events)
+            again = search.again([event.choice for event in run.events], races=races)
             if again is not None and name in self._judge(told(again)):
                 return run
         return runs[0]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from itertools import pairwise
@@ -56,6 +56,17 @@ def read_replay(text: str) -> tuple[Choice, ...]:
 def top(unit: int) -> int:
     """The position before a unit of a session's program; steps inside functions have the numbers from 0."""
     return -1 - unit
+
+
+def moved(choices: Sequence[Choice]) -> Iterator[tuple[Choice, ...]]:
+    """The same choices with one of them moved over some of other calls', so that each call's own stay in order."""
+    for at, choice in enumerate(choices):
+        for step in (-1, 1):
+            to = at + step
+            while 0 <= to < len(choices) and choices[to].call != choice.call:
+                without = [*choices[:at], *choices[at + 1 :]]
+                yield (*without[:to], choice, *without[to:])
+                to += step
 
 
 class Happening(NamedTuple):

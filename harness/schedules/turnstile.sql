@@ -67,6 +67,16 @@ BEGIN
 END;
 $$;
 
+-- Tells a text that is about to be executed, and gives it back as it is.
+CREATE FUNCTION harness_schedules.dynamic(command text) RETURNS text
+LANGUAGE plpgsql
+AS $$
+BEGIN
+    RAISE INFO 'harness text %', command;
+    RETURN command;
+END;
+$$;
+
 -- Reports that a handler was entered, and does not wait.
 CREATE FUNCTION harness_schedules.caught(code text) RETURNS boolean
 LANGUAGE plpgsql

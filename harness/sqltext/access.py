@@ -130,7 +130,11 @@ class Touched:
     """Functions called, by their bare names."""
     everything: bool = False
     unread: bool = False
-    """Some of it could not be read, or is put together when it runs."""
+    """Some of it could not be read."""
+    dynamic: bool = False
+    """Some of it is put together when it runs."""
+    block: bool = False
+    """It has a DO block: several statements that are one step."""
 
     def __ior__(self, other: Touched) -> Touched:
         self.reads |= other.reads
@@ -138,11 +142,13 @@ class Touched:
         self.calls |= other.calls
         self.everything |= other.everything
         self.unread |= other.unread
+        self.dynamic |= other.dynamic
+        self.block |= other.block
         return self
 
     def matters(self, functions: Set[str]) -> bool:
         """Whether data can be touched, where `functions` are those that may touch data themselves."""
-        if self.everything or self.unread or self.reads or self.written:
+        if self.everything or self.unread or self.dynamic or self.reads or self.written:
             return True
         return not self.calls.isdisjoint(functions)
 
@@ -237,6 +243,7 @@ def _walk(node: Any, touched: Touched, local: frozenset[str]) -> None:
             pass
         case ast.DoStmt() | ast.ExecuteStmt():
             touched.unread = True
+            touched.block |= isinstance(node, ast.DoStmt)
         case _ if type(node).__name__.endswith("Stmt"):
             # Data definition, LOCK, TRUNCATE, COPY ...: they may take any lock on anything.
             touched.everything = True

@@ -51,6 +51,8 @@ class Found:
     """It is inside a block with an EXCEPTION clause, whose locks go when a statement fails."""
     ends: bool = False
     """It ends the transaction: COMMIT or ROLLBACK in a procedure."""
+    tells: bool = False
+    """What it executes is put together when it runs, and is then told to the controller."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +186,8 @@ class _Place:
     guarded: bool
     touched: Touched
     """By its head."""
+    dynamic: tuple[int, int] | None = None
+    """Where the expression is whose value is executed."""
     parts: tuple[Touched, ...] = ()
     """By each of the expressions of its head that are evaluated one after the other, where there are several."""
     conditions: tuple[tuple[int, int], ...] = ()
@@ -299,7 +303,7 @@ class _Walk:
             simple = _Simple(self.body, inside, self.cursors)
             touched = simple.touched()
             ends = first.word in ("commit", "rollback")
-            self._place("simple", start, first, last.start, guarded, touched, simple.parts, ends=ends)
+            self._place("simple", start, first, last.start, guarded, touched, simple, ends=ends)
 
     def _place(
         self,
@@ -309,13 +313,14 @@ class _Walk:
         head_end: int,
         guarded: bool,
         touched: Touched,
-        parts: Sequence[Touched] = (),
+        simple: _Simple | None = None,
         *,
         ends: bool = False,
     ) -> None:
         head = (first.start, head_end)
         line = self._line(first.start)
-        self.places.append(_Place(kind, start, line, head, guarded, touched, tuple(parts), ends=ends))
+        parts, dynamic = (simple.parts, simple.dynamic) if simple else ([], None)
+        self.places.append(_Place(kind, start, line, head, guarded, touched, dynamic, tuple(parts), ends=ends))
 
     def _block(self, start: int, guarded: bool) -> None:
         if self._word() == "declare":
@@ -445,7 +450,7 @@ class _Walk:
             touched = simple.of_for()
         elif word == "foreach":
             touched = simple.of_foreach()
-        self._place(word, start, first, head_end, guarded, touched, simple.parts)
+        self._place(word, start, first, head_end, guarded, touched, simple)
         self._statements("end", guarded=guarded)
         self._expect("end")
         self._expect("loop")
@@ -463,6 +468,7 @@ class _Simple:
         self.tokens = tokens
         self.cursors = cursors
         self.parts: list[Touched] = []
+        self.dynamic: tuple[int, int] | None = None
 
     def touched(self) -> Touched:
         word, rest = self.tokens[0].word, self.tokens[1:]
@@ -531,14 +537,17 @@ class _Simple:
     def _dynamic(self, rest: Sequence[_Token]) -> Touched:
         """EXECUTE of a constant text is as good as the text; of anything else, nothing is known."""
         query, *others = self._pieces(rest, "into", "using")
+        if not query:
+            return Touched(unread=True)
         total = Touched()
         if len(query) == 1:
             total |= _of_constant(self._text(query))
             self.parts.append(_of_constant(self._text(query)))
         else:
             total |= self._expression(query)
-            total.unread = True
-            self.parts.append(Touched(unread=True))
+            total.dynamic = True
+            self.parts.append(Touched(dynamic=True))
+            self.dynamic = (query[0].start, query[-1].end)
         for piece in others:
             total |= self._expression(piece[1:] if piece and piece[0].word == "strict" else piece)
         return total
@@ -698,9 +707,11 @@ class _Plpgsql:
     def _insert(self, position: int, text: str, replaced: int = 0) -> None:
         self.insertions.append((position, text, replaced))
 
-    def _step(self, line: int, text: str, touched: Touched, guarded: bool, ends: bool = False) -> str:
+    def _step(
+        self, line: int, text: str, touched: Touched, guarded: bool, ends: bool = False, tells: bool = False
+    ) -> str:
         """Add a step and give its turnstile."""
-        self.steps.append(Found(line, _collapsed(text), touched, guarded, ends))
+        self.steps.append(Found(line, _collapsed(text), touched, guarded, ends, tells))
         return _turnstile(self.first + len(self.steps) - 1)
 
     def _declaration(self, declaration: _Declaration) -> None:
@@ -712,10 +723,18 @@ class _Plpgsql:
     def _statement(self, place: _Place) -> None:
         touched = place.touched
         head = self.body[place.head[0] : place.head[1]]
+        if place.dynamic is not None:
+            # Whatever its type is, EXECUTE takes its text.
+            self._insert(place.dynamic[0], f"{TURNSTILE_SCHEMA}.dynamic((")
+            self._insert(place.dynamic[1], ")::pg_catalog.text)")
+        if touched.block:
+            self.unsplit.append(f"line {place.line}: {_collapsed(head)[:80]}: a DO block is one step")
         if touched.everything or touched.unread:
             self.remarks.append(f"line {place.line}: {_collapsed(head)[:80]}: what it touches is not known beforehand")
         if touched.matters(self.functions) or place.ends:
-            turnstile = self._step(place.line, head, touched, place.guarded, place.ends)
+            turnstile = self._step(
+                place.line, head, touched, place.guarded, place.ends, tells=place.dynamic is not None
+            )
             if place.kind == "while":
                 self._while(place, turnstile)
             else:

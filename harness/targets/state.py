@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from typing import Any
 from uuid import UUID
 
 import psycopg
+from psycopg import sql
 from psycopg.errors import error_from_result
 from psycopg.pq import ExecStatus
 from psycopg.rows import dict_row
@@ -101,6 +103,14 @@ def ask(
 
     threading.Thread(target=answer, name="invariants", daemon=True).start()
     return answers.result
+
+
+def violating(invariant: Invariant, operations: Sequence[Operation], connect: Connect) -> Counter[str]:
+    """Every row that violates an invariant, as JSON, with how often it is there. Raises HarnessError as `ask` does."""
+    with _loaded(operations, connect) as connection, _explained(invariant):
+        query = sql.SQL("SELECT to_jsonb(violating)::text FROM ({}\n) AS violating")
+        rows = connection.execute(query.format(sql.SQL(invariant.query.rstrip().rstrip(";"))), prepare=False)
+        return Counter(str(row[0]) for row in rows)
 
 
 def _loaded(operations: Sequence[Operation], connect: Connect) -> psycopg.Connection[Any]:

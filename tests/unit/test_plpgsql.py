@@ -106,12 +106,13 @@ def test_steps_in_a_block_with_a_handler_are_guarded() -> None:
     assert [step.guarded for step in done.steps] == [False, True, False]
 
 
-def test_dynamic_sql_is_named() -> None:
-    """EXECUTE of a text that is put together is a step that touches anything, and the report says so."""
-    done = put("BEGIN EXECUTE 'DELETE FROM ' || 't'; EXECUTE 'DELETE FROM t'; END")
-    assert [step.touched.unread for step in done.steps] == [True, False]
-    assert len(done.remarks) == 1
-    assert "not known beforehand" in done.remarks[0]
+def test_dynamic_sql_tells_its_text() -> None:
+    """EXECUTE of a text that is put together tells that text when it runs; of a constant, it is known beforehand."""
+    done = put("BEGIN EXECUTE 'DELETE FROM ' || 't' USING 1; EXECUTE 'DELETE FROM t'; END")
+    assert [step.touched.dynamic for step in done.steps] == [True, False]
+    assert [step.tells for step in done.steps] == [True, False]
+    assert "EXECUTE harness_schedules.dynamic(('DELETE FROM ' || 't')::pg_catalog.text) USING 1;" in done.body
+    assert done.steps[1].touched.reads == {"t"}
 
 
 @pytest.mark.parametrize(
