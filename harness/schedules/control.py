@@ -33,7 +33,7 @@ from psycopg.pq import ConnStatus, DiagnosticField, ExecStatus, TransactionStatu
 
 from harness.errors import HarnessError, UsageError
 from harness.schedules import measure
-from harness.schedules.measure import Reading
+from harness.schedules.measure import Keeps, Reading
 from harness.schedules.program import NOTHING, ROLLBACK_QUERY, Does, Program, Query, StatementAnswer, Unit
 from harness.schedules.rewrite import Rewritten
 from harness.schedules.trace import Choice, Event, Happening, Kind, top
@@ -124,8 +124,10 @@ class _Call:
     """The step that it does, or that it is parked before."""
     due: deque[_Due] = field(default_factory=deque)
     rolling_back: bool = False
+    keeps: set[Keeps] = field(default_factory=set)
+    """What its backend may have kept of the last schedule."""
     forgetting: bool = False
-    """What its backend kept of the last schedule is taken away."""
+    """What it kept is taken away."""
     going: bool = False
     """It was chosen, and has done nothing but units that touch nothing."""
     entering: bool = False
@@ -280,8 +282,9 @@ class Controller:
             call.died = call.used_up = call.open = call.going = call.entering = call.rolling_back = False
             call.began = call.ended = 0
             call.impatient = self._statement_timeout or self._lock_timeout
-            if program.reset:
-                self._forget(call)
+            if forgotten := [query for kind, query in program.reset.items() if kind in call.keeps]:
+                call.forgetting = True
+                self._send(call, [(query, _Due.NOTHING) for query in forgotten], ended=True)
         self._settle()
         events: list[Event] = []
         complete = True
@@ -395,6 +398,8 @@ class Controller:
         """The step that a session does has come to its end, or to another step inside of it."""
         reading = measure.read(raw)
         found = measure.between(call.reading, reading, self._rewritten.relations)
+        if reading.locks != call.reading.locks:
+            call.keeps |= measure.kept(reading, self._rewritten.relations)
         call.reading = reading
         if call.open:
             call.open = False
@@ -511,6 +516,7 @@ class Controller:
         call.entering = False
         if call.forgetting:
             call.forgetting, call.mode = False, _Mode.READY
+            call.keeps.clear()
         elif call.rolling_back:
             call.rolling_back = False
             self._transaction_ended(call)
@@ -522,6 +528,7 @@ class Controller:
             if call.open:
                 self._touch(call, self._unmeasured(call))
             if unit.does is Does.ALONE:
+                call.keeps |= set(Keeps)
                 call.touched |= call.written.ending()
             if (
                 unit.statement is not None
@@ -546,6 +553,7 @@ class Controller:
         program = call.program
         code = (result.error_field(DiagnosticField.SQLSTATE) or b"").decode()
         call.came.append(Happening(call.number, "fails", code))
+        call.keeps |= set(Keeps)  # what it kept cannot be measured any more
         if call.open:
             self._touch(call, self._unmeasured(call))
         call.touched |= call.written.ending()
@@ -632,10 +640,6 @@ class Controller:
             pgconn.send_query_prepared(_FLUSH, [])
             call.due.append(_Due.NOTHING)
         pgconn.pipeline_sync()
-
-    def _forget(self, call: _Call) -> None:
-        call.forgetting = True
-        self._send(call, [(query, _Due.NOTHING) for query in call.program.reset], ended=True)
 
     def _noticed(self, call: _Call, notice: pq.abc.PGresult) -> None:
         words = (notice.error_field(DiagnosticField.MESSAGE_PRIMARY) or b"").split()

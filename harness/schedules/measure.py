@@ -11,11 +11,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import Enum
 
 from harness.sqltext.access import ADVISORY_LOCKS, Access
 
 _WEAK = frozenset({"AccessShareLock", "RowShareLock", "RowExclusiveLock"})
 _OF_ROWS = frozenset({"RowShareLock", "RowExclusiveLock"})
+
+
+class Keeps(Enum):
+    """What a backend keeps when its transaction is over."""
+
+    LOCKS = "advisory locks"
+    SEQUENCES = "cached values of sequences"
+    TABLES = "temporary tables"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +58,21 @@ def read(raw: str) -> Reading:
         relation, scans, written = item.split(":")
         counters[relation] = (int(scans), int(written))
     return Reading(counters, frozenset(held.split()))
+
+
+def kept(reading: Reading, relations: Mapping[str, Relation]) -> set[Keeps]:
+    """What the backend may keep beyond its transaction."""
+    found = set()
+    for lock in reading.locks:
+        oid = lock.partition(":")[0]
+        relation = relations.get(oid)
+        if oid == "advisory":
+            found.add(Keeps.LOCKS)
+        elif relation is None:
+            found.add(Keeps.TABLES)
+        elif relation.kind == "S":
+            found.add(Keeps.SEQUENCES)
+    return found
 
 
 def between(before: Reading, after: Reading, relations: Mapping[str, Relation]) -> Access:

@@ -7,7 +7,7 @@ COMMIT. Where something may be deferred, what is due at the commit is a step bef
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence, Set
+from collections.abc import Callable, Hashable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
@@ -16,6 +16,7 @@ from pglast import ast, parse_sql, split
 from pglast.enums import TransactionStmtKind
 from pglast.parser import ParseError
 
+from harness.schedules.measure import Keeps
 from harness.sqltext.access import Access
 
 NOTHING = Access()
@@ -114,8 +115,8 @@ class Program:
     retry_session: bool = False
     retries: int = 0
     stop_on_error: bool = False
-    reset: tuple[Query, ...] = ()
-    """What is sent before each schedule, to forget what the session's backend kept of the last."""
+    reset: Mapping[Keeps, Query] = field(default_factory=dict)
+    """What is sent before a schedule, where the session's backend may have kept something of the last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +163,11 @@ COMMIT_QUERY, ROLLBACK_QUERY = Query("COMMIT"), Query("ROLLBACK")
 CHECK_QUERY = Query("SET CONSTRAINTS ALL IMMEDIATE")
 CHECK_LABEL = "what is deferred to the commit"
 
-_FORGET = (Query("SELECT pg_catalog.pg_advisory_unlock_all()"), Query("DISCARD SEQUENCES"), Query("DISCARD TEMP"))
+_FORGET = {
+    Keeps.LOCKS: Query("SELECT pg_catalog.pg_advisory_unlock_all()"),
+    Keeps.SEQUENCES: Query("DISCARD SEQUENCES"),
+    Keeps.TABLES: Query("DISCARD TEMP"),
+}
 
 Touches = Callable[[str], Access]
 """What a statement's text touches, by itself and in all that it reaches and that is no step of its own."""
@@ -184,7 +189,6 @@ def call(
     label: str,
     access: Access,
     check: Access | None,
-    reset: Sequence[Query] = (),
     begin: Sequence[Query] = (Query("BEGIN"),),
 ) -> Program:
     """The units of one statement that commits by itself, as a contract's calls are; `begin` goes before it."""
@@ -192,7 +196,8 @@ def call(
     if check is not None:
         units.append(Unit(Does.CHECKS, CHECK_QUERY, "check", CHECK_LABEL, check, 0, own=True))
     units.append(Unit(Does.COMMITS, COMMIT_QUERY, "commit", "commit", NOTHING, 0, own=True))
-    return Program(tuple(units), reset=tuple(reset))
+    # Keys are fresh for each schedule, so what a sequence gave before makes no difference.
+    return Program(tuple(units), reset={kind: _FORGET[kind] for kind in (Keeps.LOCKS, Keeps.TABLES)})
 
 
 def sent(text: str) -> tuple[Query, ...]:

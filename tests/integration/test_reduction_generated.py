@@ -14,7 +14,7 @@ CASES = 200
 SMALL = (1, 1, 2)
 """Statements of a function: more are drawn by `python -m tests.generated`."""
 
-MOST = 30
+MOST = 20
 """Schedules of a case, unreduced; those with more are left to the longer run."""
 
 
