@@ -268,8 +268,19 @@ def _schedule(found: Schedule, run: RunRecord, finding: Finding, name: str) -> l
                 hidden=True,
             ),
             tag("p", "", class_="now", role="status"),
-            _scroll(svg.lanes(found, names, f"{name}-lanes", turn[0] if turn else None), "The schedule as a picture"),
-            [_rows_at(move) for move in found.moves if move.rows],
+            tag(
+                "div",
+                _scroll(
+                    svg.lanes(found, names, f"{name}-lanes", turn[0] if turn else None), "The schedule as a picture"
+                ),
+                tag(
+                    "div",
+                    _rows(found),
+                    _serial_orders(run.details.get("serial_orders") or {}, finding.id),
+                    class_="beside",
+                ),
+                class_="stage",
+            ),
             tag("h3", "Step by step"),
             steps,
             class_="schedule",
@@ -280,7 +291,6 @@ def _schedule(found: Schedule, run: RunRecord, finding: Finding, name: str) -> l
         if answers
         else None,
         [_state(left, f"What is left in {table}") for table, left in found.state.items()],
-        _serial_orders(run.details.get("serial_orders") or {}, finding.id),
     ]
 
 
@@ -297,15 +307,45 @@ def _story(found: Schedule, run: RunRecord, names: Sequence[str], turn: tuple[in
     return parts
 
 
-def _rows_at(move: Move) -> Markup:
-    made = [_state(left, f"{table} after step {move.number}, as committed") for table, left in move.rows.items()]
+def _rows(found: Schedule) -> list[Child]:
+    """After each step that changed them, the rows that everybody can see."""
+    shown = [move for move in found.moves if move.rows]
+    if not shown:
+        return []
+    # There is little room beside the picture: columns that differ between rows or steps come first.
+    seen: dict[str, dict[str, set[str]]] = {}
+    for move in shown:
+        for table, left in move.rows.items():
+            for row in left:
+                for column, value in row.items():
+                    seen.setdefault(table, {}).setdefault(column, set()).add(_value(value))
+    order = {table: sorted(columns, key=lambda name: len(columns[name]) < 2) for table, columns in seen.items()}
+    return [tag("h3", "The rows, as everybody else sees them"), [_rows_at(move, order) for move in shown]]
+
+
+def _rows_at(move: Move, order: Mapping[str, Sequence[str]]) -> Markup:
+    made = [
+        join(
+            [
+                tag("p", tag("code", table), f" after step {move.number}"),
+                _state_table(left, f"{table} after step {move.number}", order.get(table, ())),
+            ]
+        )
+        if left
+        else tag("p", tag("code", table), f" after step {move.number}: no row")
+        for table, left in move.rows.items()
+    ]
     return tag("div", made, class_="rows", data_rows=str(move.number))
 
 
 def _state(left: Sequence[Mapping[str, Any]], title: str) -> Markup:
-    columns = list(dict.fromkeys(name for row in left for name in row))
+    return join([tag("h3", title), _state_table(left, title)])
+
+
+def _state_table(left: Sequence[Mapping[str, Any]], title: str, order: Sequence[str] = ()) -> Markup:
+    columns = list(order) or list(dict.fromkeys(name for row in left for name in row))
     body = [tuple(_value(row.get(name)) for name in columns) for row in left]
-    return join([tag("h3", title), _table(title, columns, body, data=True)])
+    return _table(title, columns, body, data=True)
 
 
 def _value(value: Any) -> str:

@@ -194,6 +194,12 @@ def turning_point(found: Schedule, names: Sequence[str]) -> tuple[int, str] | No
         ends = move.text.lower().startswith("commit")
         waiting = {waiter for waiter, _ in waits(move)}
         if ends:
+            for other, number in commits.items():
+                if other != move.call and read.get(move.call, number) < number:
+                    return move.number, (
+                        f"{names[move.call]} commits what rests on step {read[move.call]}, before {names[other]} "
+                        f"committed at step {number}"
+                    )
             commits[move.call] = move.number
             read.pop(move.call, None)
         # Those that go on in this step: the one that makes it, and those that it wakes.

@@ -29,6 +29,7 @@ from harness.schedules.result import Case, Exploration, Schedule
 from harness.schedules.search import Run, Search, scheduler_for
 from harness.schedules.sessions import NOT_COVERED, Opened, exceeding, own_findings, unsplit
 from harness.schedules.trace import Choice, Kind, read_replay
+from harness.schedules.watch import Rows, read, renamed, watched, with_rows, written
 from harness.targets.codec import Reader
 from harness.targets.keys import new_keys
 from harness.targets.sql import Route, SqlTarget
@@ -176,7 +177,21 @@ class _Explorer:
 
     def _narrated(self, carried: Carried) -> Schedule:
         labels = [unit.label for unit in self._programs(carried.setting, [None])[0].units]
-        return narrate(carried, self._contract, self._rewritten, labels, self._connection)
+        schedule = narrate(carried, self._contract, self._rewritten, labels, self._connection)
+        rows = self._rows(carried)
+        return schedule if rows is None else replace(schedule, moves=with_rows(schedule.moves, rows))
+
+    def _rows(self, carried: Carried) -> tuple[Rows, ...] | None:
+        """The rows that everybody sees after each step, from a repetition on fresh keys that are called by the old."""
+        keys = [self._key() for _ in range(min(carried.setting.keys, self._plan.calls))]
+        names = {str(keys[n % len(keys)]): str(o.key) for n, o in enumerate(carried.operations[: self._plan.calls])}
+        tables = written(self._rewritten)
+        return watched(
+            self._opened.controller,
+            self._programs(carried.setting, keys),
+            [event.choice for event in carried.events],
+            lambda: renamed(read(self._connection, tables, list(names)), names),
+        )
 
     def _case(self, setting: Setting, deadline: float) -> tuple[Search, Case]:
         def programs() -> Sequence[Program]:

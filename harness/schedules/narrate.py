@@ -6,16 +6,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import psycopg
-from psycopg import sql
 
 from harness.contracts.contract import Contract, Operation
 from harness.schedules.carried import Carried
 from harness.schedules.result import Called, Move, Schedule
 from harness.schedules.rewrite import Rewritten
 from harness.schedules.trace import Choice, Event, Happening, Kind, top
-
-_ROWS = 5
-"""Rows shown of each table."""
+from harness.schedules.watch import Rows, read, written
 
 
 def narrate(
@@ -112,22 +109,6 @@ def _called(operation: Operation) -> Called:
     )
 
 
-def _state(
-    carried: Carried, rewritten: Rewritten, connection: psycopg.Connection[Any]
-) -> dict[str, tuple[dict[str, Any], ...]]:
+def _state(carried: Carried, rewritten: Rewritten, connection: psycopg.Connection[Any]) -> Rows:
     """The rows left, of the tables that the steps write to, in which one of the schedule's keys is found."""
-    keys = sorted({str(operation.key) for operation in carried.operations})
-    state = {}
-    tables = {relation.name for relation in rewritten.relations.values() if relation.kind in "rpm"}
-    for table in sorted(tables.intersection(*[set().union(*(step.access.writes for step in rewritten.steps))])):
-        found = connection.execute("SELECT to_regclass(%s)::text", [table]).fetchone()
-        if found is None or found[0] is None:
-            continue
-        query = sql.SQL(
-            "SELECT to_jsonb(r) FROM {} AS r"
-            " WHERE EXISTS (SELECT FROM jsonb_each_text(to_jsonb(r)) AS c WHERE c.value = ANY (%s)) LIMIT {}"
-        ).format(sql.SQL(found[0]), sql.Literal(_ROWS))
-        rows = connection.execute(query, [keys]).fetchall()
-        if rows:
-            state[table] = tuple(row[0] for row in rows)
-    return state
+    return read(connection, written(rewritten), sorted({str(operation.key) for operation in carried.operations}))

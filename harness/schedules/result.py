@@ -27,8 +27,9 @@ class Move:
     """The statement, or start, commit, dies, its wait runs out."""
     results: tuple[str, ...]
     """What came of it, one short text each: `waits for A`, `caught 55P03`, `returns accepted`."""
-    rows: Mapping[str, tuple[Mapping[str, Any], ...]] = field(default_factory=dict)
-    """Rows that name one of the schedule's keys, by table, as they were committed after it."""
+    rows: Mapping[str, tuple[Mapping[str, Any], ...]] = field(default_factory=dict, compare=False)
+    """By table, the first rows that everybody sees after it (of calls: those that name their keys), where it changed
+    them. They are those of a repetition, so that generated values and times differ from what the calls were told."""
 
 
 @dataclass(frozen=True, slots=True)

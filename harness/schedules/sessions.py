@@ -28,6 +28,7 @@ from harness.schedules.result import Schedule
 from harness.schedules.rewrite import Rewritten, rewrite, undo
 from harness.schedules.search import Run, Search, scheduler_for
 from harness.schedules.trace import Choice, read_replay
+from harness.schedules.watch import read, watched, with_rows, written
 from harness.verdict.findings import Finding, Truth, truth_of
 
 
@@ -335,7 +336,13 @@ class _Explorer:
     def _schedule(self, run: Run) -> Schedule:
         labels = [[unit.label for unit in program.units] for program in self._programs]
         names = [session.name for session in self._sessions]
-        return Schedule(run.replay, "", 1, moves(run.events, self._opened.rewritten, labels), (), {}, tuple(names))
+        made = moves(run.events, self._opened.rewritten, labels)
+        tables = written(self._opened.rewritten)
+        choices = [event.choice for event in run.events]
+        connection = self._opened.connection
+        rows = watched(self._opened.controller, self._ready(), choices, lambda: read(connection, tables, None))
+        made = made if rows is None else with_rows(made, rows)
+        return Schedule(run.replay, "", 1, made, (), {}, tuple(names))
 
 
 _KEPT = 20

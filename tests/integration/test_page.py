@@ -79,7 +79,7 @@ def test_a_barrier_would_be_found(browser: Chromium, tmp_path: Path) -> None:
     """A page without a language, with a picture that says nothing and grey letters on grey."""
     path = tmp_path / "bad.html"
     path.write_text(
-        "<!DOCTYPE html><title>x</title><p style='color:#999;background:#aaa'>y<svg role=img width=9 height=9></svg>"
+        "<!DOCTYPE html><title>x</title><p style='color:#999;background:#aaa'>grey<svg role=img width=9 height=9></svg>"
     )
     found = barriers(browser.open(path))
     for rule in ("html-has-lang", "color-contrast", "svg-img-alt"):

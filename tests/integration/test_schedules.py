@@ -212,3 +212,16 @@ def test_a_contract_of_another_shape_is_explored(server: EmbeddedServer) -> None
             truths.append(finding(found, "linearizable"))
             assert found.exhausted
     assert truths == [Truth.HELD, Truth.BROKEN]
+
+
+def test_a_step_has_the_rows_that_everybody_sees_after_it(tried: Explore) -> None:
+    """Before the first commit the ticket is unused and no scan is logged; then one, then two."""
+    found = tried(broken("check_then_act"))
+    schedule = found.broken["at_most_one_accepted"]
+    seen = {move.number: move.rows for move in schedule.moves if move.rows}
+    commits = [move.number for move in schedule.moves if move.text == "commit"]
+    assert sorted(seen) == [1, *commits]
+    assert [row["is_used"] for row in seen[1]["public.tickets"]] == [False]
+    assert "public.scan_logs" not in seen[1]
+    assert [len(seen[number]["public.scan_logs"]) for number in commits] == [1, 2]
+    assert {row["id"] for rows in seen.values() for row in rows["public.tickets"]} == {schedule.calls[0].key}

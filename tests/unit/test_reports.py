@@ -105,6 +105,11 @@ def test_a_page_of_huge_texts_is_cut() -> None:
     [
         (schedule().moves, 7, "call A goes on with what it found at step 2, before call B committed at step 7"),
         ((move(1, 0, "start"), move(2, 0, "X", 1), move(3, 0, "commit"), move(4, 1, "X", 1)), None, None),
+        # Two that each read what the other then changes (write skew): nothing waits, nothing is run after the commit.
+        (
+            (move(1, 0, "X", 1), move(2, 1, "X", 1), move(3, 1, "commit"), move(4, 0, "commit")),
+            4, "call A commits what rests on step 1, before call B committed at step 3",
+        ),
         # A call that waits has found nothing yet.
         (
             (
@@ -118,7 +123,7 @@ def test_a_page_of_huge_texts_is_cut() -> None:
             2, "call B fails with error 40P01 and is rolled back",
         ),
     ],
-    ids=["stale", "serial", "waited", "deadlock"],
+    ids=["stale", "serial", "skew", "waited", "deadlock"],
 )  # fmt: skip
 def test_where_a_schedule_goes_wrong(moves: Any, wrong: int | None, why: str | None) -> None:
     """At the step at which a call goes on with what another's commit has made untrue, if any."""
