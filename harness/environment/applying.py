@@ -91,7 +91,9 @@ _CREATE_ROLE = re.compile(r"CREATE\s+(ROLE|USER|GROUP)\b(?!\s+MAPPING)", re.IGNO
 _SETS_ROLE = re.compile(rf"(ALTER\s+(?:ROLE|USER)\s+{_NAME})(\s+(?:SET|RESET)\b.*)", re.IGNORECASE | re.DOTALL)
 _SETTING = re.compile(r"SET\s+(SESSION\s+|LOCAL\s+)?[\w.\"]+\s*(=|TO\b)", re.IGNORECASE)
 _MISSING_ROLE = re.compile(r'role "(.*)" does not exist')
-_MISSING_SCHEMA = re.compile(r'schema "(.*)" does not exist')
+_MISSING_SCHEMA = re.compile(r'schema "([^"]*)" does not exist|relation "([^".]*)\.[^"]*" does not exist')
+_UNSET = re.compile(r'syntax error at or near ":"')
+_MISSING_CLASS = re.compile(r'has no default operator class for access method "(gist|gin)"')
 _MISSING_NAME = re.compile(
     r'(?:type|operator class) "?([\w.]+)"? does not exist|function ([\w".]+)\(.*\) does not exist'
 )
@@ -106,6 +108,9 @@ _QUOTED = re.compile(r'"([^"]+)"|function ([\w.]+)\(')
 _PLATFORM_SCHEMA = re.compile(
     r'(?<![\w."])"?(?P<schema>' + "|".join(sorted(platforms.SCHEMAS | {"public"})) + r')"?(?:\s*\.|\s|$)', re.IGNORECASE
 )
+_OF_EXTENSION = re.compile(r'\b"?(?:' + "|".join(platforms.IN_SCHEMA) + r')"?\s*\.', re.IGNORECASE)
+_HEAD = 400
+"""Characters of a statement in which what it is about is looked for."""
 _PIECE = 1 << 18
 """Bytes of COPY data that are sent at once."""
 _SHOWN = 1200
@@ -145,7 +150,7 @@ class Applied:
 
     files: int
     applied: int
-    """Files in which no statement failed."""
+    """Migration files in which no statement failed."""
     platform: str
     """Which, and by what it was recognised."""
     role: str
@@ -155,10 +160,19 @@ class Applied:
     stand_ins: tuple[platforms.StandIn, ...] = ()
     notes: tuple[str, ...] = ()
     failures: tuple[Failure, ...] = ()
+    seeds: tuple[int, int] = (0, 0)
+    """How many seed files were applied, of how many; `files` and `applied` are the migrations'."""
+
+    @property
+    def causes(self) -> tuple[tuple[str, int, int], ...]:
+        """Each message, how many statements failed with it and in how many files; the most frequent first."""
+        messages = Counter(failure.message for failure in self.failures)
+        files = {message: len({f.path for f in self.failures if f.message == message}) for message in messages}
+        return tuple((message, count, files[message]) for message, count in messages.most_common())
 
     @property
     def whole(self) -> bool:
-        return not self.failures and self.applied == self.files
+        return not self.failures and self.applied == self.files and self.seeds[0] == self.seeds[1]
 
 
 @dataclass(slots=True)
@@ -273,7 +287,8 @@ class Applier:
         if text is None:
             return
         # Only where something can be supplied: rows by the thousand need no savepoint each.
-        guarded = (self.keep_going or not _PLAIN.match(text)) and not _CONTROL.match(text) and self._in_transaction
+        plain = _PLAIN.match(text) and not _OF_EXTENSION.search(text, 0, _HEAD)
+        guarded = (self.keep_going or not plain) and not _CONTROL.match(text) and self._in_transaction
         try:
             if guarded:
                 self.connection.execute("SAVEPOINT harness")
@@ -439,8 +454,8 @@ class Applier:
         if self.beyond and isinstance(error, psycopg.errors.InvalidGrantOperation):
             self.notes["left out: privileges granted back to whom the object belongs to"] += 1
             return True
-        if extension := _EXTENSION.match(text):
-            return self._stand_in(error, text, _unquoted(extension[1]), again)
+        if created := _EXTENSION.match(text):
+            return self._stand_in(error, text, _unquoted(created[1]), again)
         if (touched := _TOUCHES_EXTENSION.match(text)) and _unquoted(touched[1]) in platforms.stand_ins():
             self.notes[f"ALTER, DROP and COMMENT on the stand-in for {_unquoted(touched[1])} are left out"] += 1
             return True
@@ -449,12 +464,14 @@ class Applier:
         if isinstance(error, psycopg.errors.UndefinedObject) and _SETTING.match(text) and "configuration" in message:
             self.notes[f"left out, this server has no such setting: {text}"] += 1
             return True
-        if self.beyond and (schema := _MISSING_SCHEMA.search(message)) and schema[1] in platforms.IN_SCHEMA:
-            return self._turn_on(platforms.IN_SCHEMA[schema[1]], again)
-        if self.beyond and (named := _MISSING_NAME.search(message)):
-            schema_named, _, name = (named[1] or named[2]).replace('"', "").lower().rpartition(".")
-            if name in platforms.OF_NAME:
-                return self._turn_on(platforms.OF_NAME[name], again, schema_named)
+        schema = _MISSING_SCHEMA.search(message)
+        if self.beyond and schema and (schema[1] or schema[2]) in platforms.IN_SCHEMA:
+            return self._turn_on(platforms.IN_SCHEMA[schema[1] or schema[2]], again)
+        if self.beyond and (lacking := _MISSING_CLASS.search(message)):
+            return self._turn_on(f"btree_{lacking[1]}", again)
+        if self.beyond and (named := _MISSING_NAME.search(message)) and (extension := _extension_of(named)):
+            into = (named[1] or named[2]).replace('"', "").lower().rpartition(".")[0]
+            return self._turn_on(extension, again, into)
         if self.beyond and self.role and isinstance(error, psycopg.errors.InsufficientPrivilege):
             for what, begins in _BEYOND:
                 if begins.match(text):
@@ -515,7 +532,8 @@ class Applier:
     def _turn_on(self, extension: str, again: Callable[[], bool], schema: str = "") -> bool:
         """An extension that no file creates: projects turn it on in the dashboard."""
         stand_in = platforms.stand_ins().get(extension)
-        if extension in self.stood_in:
+        there = self.connection.execute(_SQL["extension"], [extension]).fetchone() is not None
+        if there or extension in self.stood_in:
             return False
         with self._as_admin():
             real = platforms.create_extension(
@@ -570,6 +588,10 @@ class Applier:
             if isinstance(error, (psycopg.errors.FeatureNotSupported, psycopg.errors.UndefinedFile)):
                 message = f"the extension {_unquoted(found[1])} is not on this server, and there is no stand-in for it"
                 next_step = "use a server that has it (--postgres-image, or a DSN), or --keep-going to go on without it"
+        elif error.sqlstate == "42601" and _UNSET.search(message):
+            next_step = "is it a variable of psql? nothing sets it: \\set it in the file, or in one that includes it"
+        elif (named := _MISSING_NAME.search(message)) and (missing := _extension_of(named)):
+            next_step = f"CREATE EXTENSION {missing} in a file before this one (a dump of one schema leaves it out)"
         elif error.sqlstate in ("42P01", "42703", "3F000", "42883", "42704"):
             next_step = "see that what it names is created by a file before this one"
         return Failure(statement.path, line, message, error.sqlstate, statement.text, next_step, self._follows(message))
@@ -581,6 +603,11 @@ class Applier:
             if names & made:
                 return f"{earlier.path.name}:{earlier.line}"
         return ""
+
+
+def _extension_of(named: re.Match[str]) -> str | None:
+    """The extension that a missing type, operator class or function is of, where that is known."""
+    return platforms.OF_NAME.get((named[1] or named[2]).replace('"', "").lower().rpartition(".")[2])
 
 
 def _unquoted(name: str) -> str:

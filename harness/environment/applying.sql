@@ -1,3 +1,6 @@
+-- name: extension
+SELECT FROM pg_extension WHERE extname = %s;
+
 -- name: hand_over
 -- What a DO block made while the superuser ran it belongs to whom the migrations run as, as if he had made it.
 DO $$

@@ -274,12 +274,12 @@ class Template:
                 limit=self._plan.limit,
                 stood_in=set(stood_in),
             )
-            whole = 0
+            whole = [0, 0]
             try:
                 for number, script in enumerate((*self.migrations, *self.seeds)):
                     # The seed is the harness's own: it runs as who is connected.
                     applier.role = role if number < len(self.migrations) else None
-                    whole += applier.apply(script)
+                    whole[number >= len(self.migrations)] += applier.apply(script)
             except HarnessError as error:
                 if self._plan.raising:
                     raise
@@ -290,8 +290,9 @@ class Template:
                 if self._roles is not None and not self._ours:
                     self._roles.made(applier.roles_made)
             return Applied(
-                files=len(self.migrations) + len(self.seeds) + len(self._unreadable),
-                applied=whole,
+                files=len(self.migrations) + len(self._unreadable),
+                applied=whole[0],
+                seeds=(whole[1], len(self.seeds)),
                 platform=f"{self._platform[0]} ({self._platform[1]})",
                 role=role or self._me,
                 order=self._order,

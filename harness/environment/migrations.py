@@ -13,6 +13,10 @@ from harness.sqltext.scripts import Script
 _FLYWAY = re.compile(r"(?P<kind>[VRUB])(?P<version>[\d._]*?)__(?P<name>.+)\.sql", re.IGNORECASE)
 _NUMBERED = re.compile(r"(?P<number>\d+)(?P<rest>.*)\.sql", re.DOTALL)
 _SUPABASE = re.compile(r"\d+_.*\.sql", re.DOTALL)
+_SYSTEM = re.compile(
+    r"[._-](?P<system>postgres(?:ql)?|pgsql|cockroach(?:db)?|mysql|mariadb|sqlite3?|mssql|oracle)(?=[._-])"
+)
+"""The database system that a file is for, where there is one for each (pop, fizz)."""
 _UP = re.compile(r"(?P<name>.*)[._-]up\.sql", re.IGNORECASE | re.DOTALL)
 _DOWN = re.compile(r"(?P<name>.*)[._-](down|undo|rollback)\.sql", re.IGNORECASE | re.DOTALL)
 
@@ -79,6 +83,8 @@ def _ordered(folder: Path, what: str, option: str) -> tuple[list[Path], str]:
     downs = [file for file in files if _DOWN.fullmatch(file.name)]
     left_out = {file: "a down part" for file in downs if len(downs) < len(files)}
     files = [file for file in files if file not in left_out]
+    files, of_others = _of_postgres(files)
+    left_out |= of_others
     for recognise in (_flyway, _supabase, _numbers):
         found = recognise(files, folder)
         if found is not None:
@@ -98,19 +104,37 @@ def _ordered(folder: Path, what: str, option: str) -> tuple[list[Path], str]:
     return kept, said
 
 
+def _of_postgres(files: Sequence[Path]) -> tuple[list[Path], dict[Path, str]]:
+    """Of files for several database systems those for PostgreSQL, and those without a system where there is no such."""
+    systems = {file: match["system"] for file in files if (match := _SYSTEM.search(file.name))}
+    own = {file for file, system in systems.items() if system in ("postgres", "postgresql", "pgsql")}
+    if not own or len(own) == len(systems):
+        return list(files), {}
+    replaced = {_SYSTEM.sub("", file.name) for file in own}
+    kept = [file for file in files if file in own or (file not in systems and file.name not in replaced)]
+    return kept, {file: "for another database system" for file in files if file not in kept}
+
+
 def _one_folder_a_migration(folders: Sequence[Path], what: str, option: str) -> tuple[list[Path], str]:
     """As Prisma has them: a folder with a migration.sql for each."""
     files = []
     for folder in folders:
         inside = [file for file in sorted(folder.glob("*.sql")) if not _DOWN.fullmatch(file.name)]
         inside = [file for file in inside if file.stem.lower() not in ("down", "undo", "rollback")]
-        if len(inside) > 1:
+        if len(inside) > 1 and not all(each.name[:1].isdigit() for each in folders):
             raise HarnessError(
                 f"The {what} folder {folder.parent} holds folders with several .sql files each.",
                 tried=f"{folder} holds {', '.join(file.name for file in inside[:3])}",
                 next_step=f"name the folder whose files are the {what} with {option}; it may be given more than once",
             )
         files += inside
+    if len(files) > len(folders):
+        names = {file.name for file in files}
+        if len(names) == len(files) and all(name[:1].isdigit() for name in names):
+            return sorted(
+                files, key=lambda file: file.name
+            ), "numbered files in several folders, in the files' name order"
+        return files, "numbered folders, and the files of each in name order"
     return files, "one folder a migration (Prisma), in name order"
 
 

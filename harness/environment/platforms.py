@@ -56,6 +56,9 @@ OF_NAME = {
     "http_get": "http", "http": "http", "geography": "postgis", "geometry": "postgis", "sign": "pgjwt",
     "verify": "pgjwt", "vector_cosine_ops": "vector", "vector_l2_ops": "vector", "vector_ip_ops": "vector",
     "gin_hstore_ops": "hstore", "http_header": "http", "http_request": "http", "st_makepoint": "postgis",
+    "uuid_generate_v4": "uuid-ossp", "uuid_generate_v1": "uuid-ossp", "uuid_generate_v5": "uuid-ossp",
+    "gen_random_bytes": "pgcrypto", "digest": "pgcrypto", "hmac": "pgcrypto", "crypt": "pgcrypto",
+    "gen_salt": "pgcrypto",
     "st_setsrid": "postgis", "st_dwithin": "postgis", "st_distance": "postgis", "st_point": "postgis",
 }  # fmt: skip
 """The extension that a type, function or operator class is of."""

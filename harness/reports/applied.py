@@ -6,6 +6,12 @@ from collections.abc import Iterator
 
 from harness.environment.applying import Applied
 
+_WHOLE = 40
+"""Failures that are shown with their statement."""
+
+_CAUSES = 12
+"""Causes that are summed up."""
+
 
 def printable(text: str) -> str:
     """The text with what a terminal would obey made visible."""
@@ -21,6 +27,20 @@ def lines(applied: Applied) -> Iterator[str]:
         yield f"stand-in: {each.name}: {each.says}"
     for note in applied.notes:
         yield f"note: {printable(note)}"
-    for failure in applied.failures:
+    for failure in applied.failures[:_WHOLE]:
         yield printable(f"failed: {failure.error}")
-    yield f"applied {applied.applied} of {applied.files} files"
+    for failure in applied.failures[_WHOLE:]:
+        yield printable(f"failed: {failure.path}:{failure.line}: {failure.message}")
+    if len(applied.failures) > 1:
+        yield "causes:"
+        for message, statements, files in applied.causes[:_CAUSES]:
+            yield printable(f"  {pluralize(statements, 'statement')} in {pluralize(files, 'file')}: {message}")
+        if (more := len(applied.causes) - _CAUSES) > 0:
+            yield f"  and {more} more"
+    seeds = f" and {applied.seeds[0]} of {applied.seeds[1]} seed files" if applied.seeds[1] else ""
+    yield f"applied {applied.applied} of {applied.files} files{seeds}"
+
+
+def pluralize(count: int, word: str) -> str:
+    """`1 file`, `2 files`."""
+    return f"{count} {word}{'' if count == 1 else 's'}"

@@ -380,12 +380,14 @@ class _Reader:
             )
 
     def _include(self, name: str, *, relative: bool, at: int) -> Iterator[Statement]:
-        beside = self.script.path.parent / name
-        path = beside if relative or not Path(name).is_file() else Path(name)
+        folder = self.script.path.resolve().parent
+        # psql looks in the folder that it was started in, the project's most likely.
+        places = [folder] if relative else [Path(), folder, *folder.parents]
+        path = next((place / name for place in places if (place / name).is_file()), folder / name)
         if path.resolve() in self.including:
             raise self._error(f"{path} includes itself.", "take the \\i out", at)
         if not path.is_file():
-            raise self._error(f"There is no file {path} to include.", "mend the path behind \\i or \\ir", at)
+            raise self._error(f"There is no file {name} to include.", "mend the path behind \\i or \\ir", at)
         included = Script.read(path)
         yield from _Reader(included, self.variables, self.including).statements()
         self.script.notes.extend(included.notes)
