@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -118,11 +119,15 @@ class Checks:
         self.environment = server.describe()
         self.runs: list[RunRecord] = []
         self.test = ""
+        self._named: dict[str, Path] = {}
 
     def check(
         self, scenario: Scenario, *, by: Sequence[str] = WAYS, isolation: str = "", replay: str = ""
     ) -> RunRecord:
         """Check one scenario on a database of its own. Raises UsageError for one that cannot be run."""
+        other = self._named.setdefault(scenario.name, scenario.path)
+        if other != scenario.path:  # two files of one name: each finding must be known by its own
+            scenario = replace(scenario, title=f"{scenario.path.parent.name}/{scenario.name}")
         check = _Check(scenario, self.options, self.template, by, isolation, replay)
         try:
             run = check.checked()
@@ -326,6 +331,13 @@ class _Check:
 
     def _reach(self, connection: psycopg.Connection[Any]) -> Reach:
         texts = []
+        for session, lengths in zip(self.sessions, self.lengths, strict=True):
+            if session.retry is not None and session.retry.session and len(lengths) > 1:
+                raise UsageError(
+                    f"{self.scenario.path}:{session.line}: `retry session:` would run what is committed once more: "
+                    f"the session {session.name} has {len(lengths)} transactions.",
+                    next_step="write `retry:`, which runs one transaction again, or make it one transaction",
+                )
         for session in self.sessions:
             for statement in session.statements:
                 text = reader.substituted(statement.text, session.variables)
@@ -349,6 +361,8 @@ class _Check:
             return self._checked()
 
     def _checked(self) -> RunRecord:
+        for place in self._violated({}):
+            self.serial_violations.setdefault(place, ())
         self._alone()
         ways = self._ways()
         if "explore" in ways:
@@ -364,6 +378,9 @@ class _Check:
             return ()
         if "explore" in ways and len(self.sessions) > MOST_EXPLORED:
             self._note(f"with {len(self.sessions)} sessions there are too many orders to try each: race alone was made")
+            ways = tuple(way for way in ways if way != "explore") or ("race",)
+        if "explore" in ways and any("pg_terminate_backend" in text for text in self.reach.texts):
+            self._note("a session that ends a backend is raced, and not explored")
             ways = tuple(way for way in ways if way != "explore") or ("race",)
         if "explore" in ways and isinstance(self.baseline, Cloned):
             self._note("orders are not explored where each needs a clone of the database: race alone was made")
@@ -811,7 +828,7 @@ class _Check:
         for ignored in self.scenario.ignored:
             self._note(f"not compared: {ignored.name}, because {ignored.because}")
         checked = Checked(
-            name=self.scenario.name,
+            name=self.scenario.title,
             scenario=self.scenario.claim,
             file=str(self.scenario.path),
             sessions=tuple(session.name for session in self.sessions),
@@ -841,7 +858,7 @@ class _Check:
                 "check": checked,
                 "sessions": [session.name for session in self.sessions],
                 "serial_orders": serial_orders(told),
-                "exploration": {"broken": {f"{self.scenario.name}.{name}": each for name, each in broken.items()}},
+                "exploration": {"broken": {f"{self.scenario.title}.{name}": each for name, each in broken.items()}},
             },
         )
 

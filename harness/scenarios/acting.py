@@ -286,10 +286,15 @@ class Driver:
             got[place] = []
             self._send(place, actor, text)
         deadline = time.monotonic() + self._timeout
+        ended: list[Actor] = []
         while got:
             ready = poll.poll(50 if gate is None else 1)
             if gate is not None and not ready and gate([plays[place][0].pgconn.backend_pid for place in got]):
                 gate = None
+            if not ready and gate is None:
+                # A session's connection ends with it: what it still holds must not keep the others waiting.
+                while ended:
+                    ended.pop().end()
             for socket, _ in ready:
                 place = by_socket[socket]
                 actor, play = plays[place]
@@ -303,6 +308,7 @@ class Driver:
                 except StopIteration:
                     poll.unregister(socket)
                     del got[place]
+                    ended.append(actor)
                 else:
                     self._send(place, actor, text)
             if time.monotonic() > deadline:

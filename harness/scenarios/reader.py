@@ -198,6 +198,12 @@ class Scenario:
     ignored: tuple[Ignored, ...] = ()
     allowed: tuple[Allowed, ...] = ()
     judge: str = ""
+    title: str = ""
+    """What reports call it: its name, unless another file has that too."""
+
+    def __post_init__(self) -> None:
+        if not self.title:
+            object.__setattr__(self, "title", self.name)
 
     @property
     def name(self) -> str:

@@ -99,7 +99,7 @@ def findings_of(told: Told) -> tuple[Finding, ...]:
     ]
     if "race" in told.ways:
         found.append(_met(told))
-    return tuple(_allowed(told, replace(each, id=f"{told.scenario.name}.{each.id}")) for each in found)
+    return tuple(_allowed(told, replace(each, id=f"{told.scenario.title}.{each.id}")) for each in found)
 
 
 _EXPLORED = {"every_order_tried": "not split"}
@@ -401,7 +401,7 @@ def _condition(told: Told, place: int, condition: Condition) -> Finding:
     serial = told.serial_violations.get(place)
     if serial is not None:
         order = ", then ".join(map(told.unit, serial))
-        observed = f"broken without any concurrency: after {order}"
+        observed = f"broken without any concurrency: after {order or 'the setup'}"
         remedy = "Mend the SQL, or the query."
         return replace(held, truth=Truth.BROKEN, observed=observed, remedy=remedy, replay=told.repeat)
     bad = [result for result in told.results if place in result.violated]
@@ -442,7 +442,7 @@ def serial_orders(told: Told) -> dict[str, list[dict[str, str]]]:
     if worst is None:
         return {}
     return {
-        f"{told.scenario.name}.one_after_another": [
+        f"{told.scenario.title}.one_after_another": [
             {"order": ", ".join(map(told.unit, each.order)), "differs": _difference(told, each)}
             for each in worst.judgement.nearest
         ]

@@ -10,6 +10,7 @@ import pytest
 from harness.check import Checks
 from harness.environment.database import Template
 from harness.environment.embedded import EmbeddedServer
+from harness.errors import UsageError
 from harness.options import Options
 from harness.records import RunRecord
 from harness.scenarios import reader
@@ -19,10 +20,15 @@ Check = Callable[..., RunRecord]
 
 
 @pytest.fixture(scope="module")
-def checks(server: EmbeddedServer) -> Iterator[Checks]:
-    """Checks on a database without migrations: a scenario's setup makes what it needs."""
+def bare(server: EmbeddedServer) -> Iterator[Template]:
+    """No migrations: a scenario's setup makes what it needs."""
     with Template(server, [], []) as template:
-        yield Checks(Options(timeout=5.0), server, template)
+        yield template
+
+
+@pytest.fixture
+def checks(server: EmbeddedServer, bare: Template) -> Checks:
+    return Checks(Options(timeout=5.0), server, bare)
 
 
 @pytest.fixture
@@ -231,3 +237,107 @@ def test_what_happens_together_is_called_what_it_is(case: str, check: Check) -> 
     assert found.truth is truth, (found, run.notes)
     if anomaly:
         assert found.anomaly == anomaly, found
+
+
+ODD = {
+    "temporary tables": "-- session: s x 2\nCREATE TEMP TABLE x AS SELECT 1;\nUPDATE c SET n = n + 1 WHERE id = 1;\n",
+    "a cursor that is held": (
+        "-- session: s\nBEGIN;\nDECLARE k CURSOR WITH HOLD FOR SELECT id FROM c;\nCOMMIT;\nFETCH 1 FROM k;\n"
+        "-- session: t\nUPDATE c SET n = n + 1 WHERE id = 1;\n"
+    ),
+    "LISTEN and NOTIFY": (
+        "-- session: a\nLISTEN ch;\nUPDATE c SET n = n + 1 WHERE id = 1;\n"
+        "-- session: b\nUPDATE c SET n = n + 1 WHERE id = 1;\nNOTIFY ch;\n"
+    ),
+    "VACUUM": "-- session: a\nVACUUM c;\n-- session: b\nUPDATE c SET n = n + 1 WHERE id = 1;\n",
+    "a session that ends its own backend": (
+        "-- session: a\nSELECT pg_terminate_backend(pg_backend_pid());\n-- session: b\nUPDATE c SET n = 1;\n"
+    ),
+    "an answer of a megabyte": (
+        "-- session: a\nSELECT repeat('x', 1000000) AS x;\n-- session: b\nUPDATE c SET n = n + 1 WHERE id = 1;\n"
+    ),
+    "a lock that the end of a session lets go of": (
+        "-- session: s x 2\nSELECT pg_advisory_lock(1);\nUPDATE c SET n = n + 1 WHERE id = 1;\n"
+    ),
+    "variables": (
+        "-- session: s x 2\nSELECT id AS it FROM c WHERE id = :number \\gset\n"
+        "UPDATE c SET n = n + 1 WHERE id = :it RETURNING :'session' AS who;\n"
+    ),
+}
+
+
+@pytest.mark.parametrize("case", ODD)
+def test_what_is_odd_is_supported(case: str, check: Check) -> None:
+    """Each runs, is judged, and leaves nothing to the next try."""
+    run = check(COUNTER + ODD[case], by=("race",))
+    assert finding(run).truth is Truth.HELD, run.findings
+    assert not [note for note in run.notes if "fails already" in note and "backend" not in case]
+
+
+REFUSED = {
+    "wrong SQL": ("-- session: a\nSELECT nope FROM c;\n", ":6: the session a fails already when it is alone", "42703"),
+    "COPY": ("-- session: a\nCOPY c FROM STDIN;\n\\.\n", ":6: COPY from or to the client", ""),
+    "a prepared transaction": ("-- session: a\nBEGIN;\nPREPARE TRANSACTION 'x';\n", ":7: A prepared transaction", ""),
+    "a setup that does not commit": ("BEGIN;\n-- session: a\nSELECT 1;\n", ":5: the setup begins a transaction", ""),
+    "a setup that fails": ("SELECT nope();\n-- session: a\nSELECT 1;\n", ":5: the setup fails", "42883"),
+    "a condition that fails": (
+        "-- session: a\nSELECT 1;\n-- never: x\nSELECT 1/0;\n",
+        ":8: the query of `never:`",
+        "22012",
+    ),
+    "busy that cannot be asked": (
+        "-- session: a x 2\nSELECT n FROM c;\n-- busy: when n = nope()\n",
+        ":7: the condition of `busy:` cannot be evaluated",
+        "42883",
+    ),
+    "a session that is retried after a commit": (
+        "-- retry session: 40001 up to 2\n-- session: a\nSELECT 1;\nSELECT 2;\n",
+        ":6: `retry session:` would run what is committed once more",
+        "",
+    ),
+    "a session that does not end alone": (
+        "-- session: a\nSELECT pg_sleep(9);\n",
+        ":5: the session a does not end when the sessions run one after another",
+        "",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_cannot_be_judged_is_refused(case: str, check: Check, checks: Checks) -> None:
+    """File, line, what is wrong and what the server said; nothing is left behind."""
+    text, what, code = REFUSED[case]
+    checks.options = Options(timeout=1.0)
+    with pytest.raises(UsageError) as error:
+        check(COUNTER + text)
+    assert what in error.value.what
+    assert code in str(error.value)
+
+
+def test_what_never_holds_is_broken_without_any_concurrency(check: Check) -> None:
+    """A query that finds something after one session alone, or after the setup, says so."""
+    run = check(COUNTER + "-- session: a x 2\nUPDATE c SET n = 5;\n-- never: five\nSELECT * FROM c WHERE n = 5;\n")
+    assert "without any concurrency: after a-1" in finding(run, "never_1").observed
+    run = check(COUNTER + "-- session: a x 2\nUPDATE c SET n = 5;\n-- never: none\nSELECT * FROM c WHERE n = 0;\n")
+    assert "without any concurrency: after the setup" in finding(run, "never_1").observed
+
+
+def test_a_session_that_hangs_is_a_finding(check: Check, checks: Checks) -> None:
+    """Two that try for each other's lock for ever end one after another, and not together."""
+    checks.options = Options(timeout=0.5)
+    wait = "DO $$ BEGIN WHILE NOT pg_try_advisory_lock({}) LOOP PERFORM pg_sleep(0.01); END LOOP; END $$;\n"
+    one = "-- session: {}\nSELECT pg_advisory_lock({});\nSELECT pg_sleep(0.05);\n"
+    text = one.format("a", 1) + wait.format(2) + one.format("b", 2) + wait.format(1)
+    found = finding(check(COUNTER + text, by=("race",)))
+    assert (found.truth, found.anomaly) == (Truth.BROKEN, "hang")
+
+
+def test_two_files_of_one_name_are_told_apart(checks: Checks, tmp_path: Path) -> None:
+    """The second one's findings have the folder's name."""
+    names = []
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+        path = tmp_path / folder / "same.race.sql"
+        path.write_text("-- scenario: same\n-- session: a\nSELECT 1;\n-- session: b\nSELECT 1;\n")
+        names.append(checks.check(reader.read(path), by=("race",)).findings[0].id)
+    assert names == ["same.one_after_another", "two/same.one_after_another"]
