@@ -304,6 +304,24 @@ def apply(*, keep_going: bool, **given: Any) -> None:
 
 
 @main.command()
+@click.option("--server", metavar="DSN", help="look there; default: on this machine")
+@click.option("--dry-run", is_flag=True, help="only say what would be removed")
+def clean(*, server: str | None, dry_run: bool) -> None:
+    """Remove what runs left that were killed: their databases and roles, or servers, folders and containers here.
+
+    Nothing of a run that goes on is touched, and nothing that the harness did not make.
+    """
+    with _guarded():
+        from harness.environment.cleaning import clean
+
+        removed = 0
+        for removed, leftover in enumerate(clean(server, dry_run=dry_run), 1):  # noqa: B007
+            click.echo(f"{'would remove' if dry_run else 'removed'}  {leftover}")
+        if not removed:
+            click.echo("nothing is left")
+
+
+@main.command()
 @click.argument("record", type=click.Path(path_type=Path))
 @partial(_options, without={option.name for option in OPTIONS} - {*OUTPUTS, "github_summary"} | {"record"})
 def report(record: Path, **given: Any) -> None:

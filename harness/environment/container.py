@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import gc
 import io
+import json
 import secrets
 import tarfile
 import time
 import warnings
-from typing import TYPE_CHECKING
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 
-from harness.environment import platforms
+from harness.environment import platforms, remains
+from harness.environment.leftovers import Leftover
 from harness.environment.own import CONNECT_TIMEOUT, Connection, own_dsn
 from harness.environment.servers import MAX_CONNECTIONS, Server
 from harness.errors import HarnessError
@@ -20,6 +23,7 @@ from harness.sqltext import queries
 
 if TYPE_CHECKING:
     from testcontainers.community.postgres import PostgresContainer
+    from testcontainers.core.container import DockerContainer
 
 
 _START_TIMEOUT = 60.0
@@ -57,6 +61,8 @@ class ContainerServer(Server):
                 tried=f"the Docker engine of this machine, image {self.image}",
                 next_step="start Docker, name an image it has with --postgres-image, or use --server embedded",
             )
+        for leftover in left():
+            remove(leftover)
         self._container = _container(self.image, self.token)
         try:
             self._container.start()
@@ -120,7 +126,60 @@ def _container(image: str, token: str) -> PostgresContainer:
     ).with_command(["postgres", "-c", f"max_connections={MAX_CONNECTIONS}", "-c", f"cluster_name={token}"])
     # Readiness is asked from outside: its own way, psql in the container once a second, finds it later.
     container._connect = lambda: None
+    keep_private(container)
     return container
+
+
+_LABEL = "pg-concurrency-harness.owner"
+
+
+def keep_private(container: DockerContainer) -> None:
+    """Say whose it is, and publish its ports on loopback only, where the engine is on this machine."""
+    container.with_kwargs(**container._kwargs, labels={_LABEL: json.dumps(remains.owner())})
+    if container.get_container_host_ip() in ("localhost", "127.0.0.1"):
+        ports: Any = dict.fromkeys(container.ports, ("127.0.0.1", None))
+        container.ports = ports
+
+
+def engine_answers() -> bool:
+    """Whether there is a Docker engine."""
+    try:
+        import docker
+
+        client = docker.from_env()
+    except Exception:  # docker-py is not there, or finds none: it raises many kinds
+        return False
+    client.close()
+    return True
+
+
+def left() -> list[Leftover]:
+    """Containers of runs that are dead; Testcontainers' own helper, where it runs, has removed them already."""
+    import docker
+
+    found = []
+    client = docker.from_env()
+    try:
+        for container in client.containers.list(all=True, filters={"label": _LABEL}):
+            with suppress(ValueError):
+                owner = json.loads(container.labels[_LABEL])
+                if isinstance(owner, dict) and remains.dead(owner):
+                    found.append(Leftover("container", str(container.id), str(owner["pid"])))
+    finally:
+        client.close()
+    return found
+
+
+def remove(leftover: Leftover) -> None:
+    """Remove such a container, with its volume."""
+    import docker
+
+    client = docker.from_env()
+    try:
+        with suppress(docker.errors.NotFound):
+            client.containers.get(leftover.name).remove(force=True, v=True)
+    finally:
+        client.close()
 
 
 def why_not(image: str) -> str | None:

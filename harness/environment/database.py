@@ -24,6 +24,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from harness.environment import migrations as files
 from harness.environment import platforms, setup
 from harness.environment.applying import Applied, Applier, Failure
+from harness.environment.leftovers import mark_database
 from harness.environment.own import Connection
 from harness.environment.roles import SupabaseRoles
 from harness.environment.servers import ExternalServer, Server, connect
@@ -206,6 +207,8 @@ class Template:
         with connect(self._server.dsn) as connection:
             try:
                 connection.execute(command)
+                if not self._ours:
+                    mark_database(connection, database.name)
                 for statement in self._kept_settings:
                     connection.execute(statement.replace("{}", names[0].as_string(connection), 1).encode())
             except psycopg.Error as error:

@@ -29,6 +29,7 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from harness.environment.database import Database
+from harness.environment.leftovers import mark_login
 from harness.environment.own import environment_for, said
 from harness.environment.remains import Guardian
 from harness.environment.roles import SupabaseRoles as SupabaseRoles
@@ -221,6 +222,7 @@ class PostgREST(ABC):
                 # A verifier instead of the password: statements end up in server logs.
                 verifier = pgconn.encrypt_password(self._password.encode(), self._login.encode(), b"scram-sha-256")
                 connection.execute(sql.SQL(_SQL["create_login"]).format(login, sql.Literal(verifier.decode())))
+                mark_login(connection, self._login)
                 schemas = sql.SQL(", ").join([sql.Identifier(_SCHEMA), sql.Identifier(_OWN_SCHEMA)])
                 connection.execute(
                     sql.SQL(queries.text("harness.environment", "supabase_grants.sql")).format(schemas=schemas)
@@ -363,7 +365,7 @@ class ContainerPostgREST(PostgREST):
     def _start(self) -> None:
         from testcontainers.core.container import DockerContainer
 
-        from harness.environment.container import why_not
+        from harness.environment.container import keep_private, why_not
 
         reason = why_not(self._image)
         if reason is not None:
@@ -379,6 +381,7 @@ class ContainerPostgREST(PostgREST):
             "PGRST_ADMIN_SERVER_PORT": "3001",
         }
         self._container = DockerContainer(self._image).with_exposed_ports(3000, 3001).with_kwargs(network=network)
+        keep_private(self._container)
         for name, value in settings.items():
             self._container.with_env(name, value)
         try:

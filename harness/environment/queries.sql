@@ -90,3 +90,22 @@ SELECT count(*) FROM pg_stat_activity
 
 -- name: role_bypasses
 SELECT rolsuper OR rolbypassrls FROM pg_roles WHERE rolname = current_user;
+
+-- name: mark_database
+COMMENT ON DATABASE {} IS {};
+
+-- name: mark_login
+COMMENT ON ROLE {} IS {};
+
+-- name: marked
+-- What runs of the harness have made and marked: kind, name, who made it.
+SELECT kind, name, comment
+  FROM (SELECT 1, 'database', datname::text, shobj_description(oid, 'pg_database') FROM pg_database
+        UNION ALL
+        SELECT 2, 'role', rolname::text, shobj_description(oid, 'pg_authid') FROM pg_roles
+       ) AS made (place, kind, name, comment)
+ WHERE starts_with(comment, %s)
+ ORDER BY place, name;
+
+-- name: drop_owned
+DROP OWNED BY {};

@@ -85,7 +85,8 @@ def left_in(*temporary: Path) -> Iterator[Path]:
     """Folders of servers there whose run is dead."""
     for folder in sorted(found for each in set(temporary) for found in each.glob("harness-pg-*")):
         with suppress(OSError, ValueError):
-            if dead(json.loads((folder / OWNER).read_text())):
+            found = json.loads((folder / OWNER).read_text())
+            if isinstance(found, dict) and dead(found):
                 yield folder
 
 

@@ -19,6 +19,7 @@ from typing import Any, Self
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+from harness.environment import leftovers
 from harness.environment.description import ServerDescription as ServerDescription
 from harness.environment.own import CONNECT_TIMEOUT, Connection, said
 from harness.environment.pulse import Pulse
@@ -146,6 +147,9 @@ class ExternalServer(Server):
                     next_step=f"use version {OLDEST} or newer",
                 )
             row = connection.execute(queries.own("harness.environment")["may_create_databases"]).fetchone()
+            left = sum(1 for _ in leftovers.on_server(connection))
+            if left:
+                self.why += f"; {left} left here by runs that were killed: see `harness clean --server`"
         if row is None or not row[1]:
             role = row[0] if row else "?"
             raise HarnessError(

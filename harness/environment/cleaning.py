@@ -1,0 +1,52 @@
+"""`harness clean`: what runs have left that were killed, on this machine or on somebody's server."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+
+from harness.environment import leftovers, remains
+from harness.environment.leftovers import Leftover
+from harness.environment.servers import connect
+from harness.errors import HarnessError
+
+
+def clean(server: str | None, *, dry_run: bool) -> Iterator[Leftover]:
+    """What dead runs have left, each given back when it has been removed, or with `dry_run` only named.
+
+    On the server of a DSN its databases and roles; with None what was booted on this machine. Raises HarnessError.
+    """
+    if server is None:
+        yield from _here(dry_run=dry_run)
+        return
+    with connect(server) as connection:
+        for leftover in list(leftovers.on_server(connection)):
+            if not dry_run:
+                try:
+                    leftovers.drop(connection, leftover)
+                except psycopg.Error as error:
+                    raise HarnessError(
+                        f"The {leftover.kind} {leftover.name} cannot be dropped.",
+                        tried=" ".join(str(error).split()),
+                        next_step="give the DSN of the role that made it, or of a superuser",
+                    ) from error
+            yield leftover
+
+
+def _here(*, dry_run: bool) -> Iterator[Leftover]:
+    for folder in remains.left_in(Path(tempfile.gettempdir()), Path("/tmp")):  # noqa: S108
+        owner = json.loads((folder / remains.OWNER).read_text())
+        if not dry_run:
+            remains.remove(folder)
+        yield Leftover("folder", str(folder), str(owner["pid"]))
+    from harness.environment import container
+
+    if container.engine_answers():
+        for leftover in container.left():
+            if not dry_run:
+                container.remove(leftover)
+            yield leftover
