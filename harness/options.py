@@ -148,6 +148,8 @@ def _option(name: str, kind: Kind, help: str, **how: bool) -> Option:
     [found] = [each for each in fields(Options) if each.name == name]
     default = found.default
     shown = " ".join(map(str, default)) if isinstance(default, tuple) else str(default)
+    if isinstance(default, float):
+        shown = f"{default:g}"
     return Option(name, kind, help, default="" if default in (None, (), False) else shown, **how)
 
 

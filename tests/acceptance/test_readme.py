@@ -11,6 +11,7 @@ import pytest
 
 from harness.environment.embedded import EmbeddedServer
 from harness.errors import ExitStatus
+from harness.load import patterns
 from harness.options import OPTIONS
 from tests.conftest import ROOT, Sandbox
 
@@ -40,7 +41,7 @@ def test_every_command_is_of_a_kind_that_is_tested_here() -> None:
     """A new command in the README needs a test."""
     assert {words[0] for words in COMMANDS} <= {"make", "pip", "pytest", "harness"}
     assert {words[0] for words in COMMANDS} >= {"make", "pytest", "harness"}
-    assert {words[1] for words in of("harness")} <= {"run", "explore", "overhead", "overload", "check"}
+    assert {words[1] for words in of("harness")} <= {"run", "explore", "overhead", "overload", "report", "check"}
 
 
 @pytest.mark.parametrize("words", of("make"), ids=" ".join)
@@ -112,13 +113,12 @@ def test_the_seed_that_is_shown_fits_the_contract(server: EmbeddedServer, sandbo
 
 def test_every_option_is_in_the_readme_with_its_default() -> None:
     """The table of options cannot fall behind the options."""
-    for option in OPTIONS:
+    for option in (*OPTIONS, *patterns.options()):
         assert f"`{option.flag}" in README, option.flag
     rows = dict(re.findall(r"^\| `(--[\w-]+)[^|]*\|[^|]*\| ([^|]*?) ?\|$", README, re.MULTILINE))
     for option in OPTIONS:
-        default = option.default
-        if isinstance(default, (str, float)) and option.flag in rows:
-            assert rows[option.flag] == (f"{default:g}" if isinstance(default, float) else default)
+        if option.default and option.flag in rows:
+            assert rows[option.flag] == option.default
 
 
 def test_every_exit_status_is_in_the_readme() -> None:
