@@ -14,6 +14,7 @@ from harness.load.crew import without_collections
 from harness.load.pattern import LATE
 from harness.targets.sql import SqlTarget
 from harness.verdict import thresholds
+from harness.verdict.findings import Finding
 from harness.verdict.judge import judge_history
 from harness.verdict.metrics import measure
 
@@ -43,19 +44,26 @@ def _copied(values: Sequence[bytes]) -> tuple[Any, ...]:
     return tuple(bytes(bytearray(value)) for value in values)
 
 
+def _judged(history: History, labels: frozenset[str]) -> list[Finding]:
+    metrics = measure(history, SCAN_TICKET, labels, LATE)
+    return [*thresholds.judge(metrics, SCAN_TICKET, labels), *judge_history(history, SCAN_TICKET)]
+
+
 def main() -> None:
     with opened() as found, found.template.clone() as database:
         target = SqlTarget(database.dsn, SCAN_TICKET)
         tracemalloc.start()
         history = _history(target)
         size = tracemalloc.get_traced_memory()[0]
-        tracemalloc.stop()
         labels = frozenset(SCAN_TICKET.labels)
+        _judged(history, labels)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        history = _history(target)
         with without_collections():
             started = time.perf_counter()
-            metrics = measure(history, SCAN_TICKET, labels, LATE)
-            findings = [*thresholds.judge(metrics, SCAN_TICKET, labels), *judge_history(history, SCAN_TICKET)]
+            findings = _judged(history, labels)
             seconds = time.perf_counter() - started
     assert all(f.truth.value == "held" for f in findings)
     print(f"{OPERATIONS} operations judged in {seconds:.2f} s (under 2)")
-    print(f"memory: {size / OPERATIONS:.0f} bytes per operation (under 200)")
+    print(f"memory: {size / OPERATIONS:.0f} bytes per operation kept (under 200), {peak / OPERATIONS:.0f} at the peak")

@@ -8,8 +8,8 @@ locked per call, and an operation costs well under 200 bytes. `History` puts the
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from itertools import chain, repeat
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice, repeat
 from operator import itemgetter
 from typing import Any
 
@@ -18,8 +18,8 @@ from harness.contracts.contract import Effect, KeyHistory, Operation, Outcome, U
 WARM_UP = -1
 """Phase of calls made before the start; they are judged like any other and left out of the metrics."""
 
-_CALLED = itemgetter(4)
-"""Where `called` stands in a row."""
+_NUMBER = itemgetter(0)
+"""Where `number` stands in an operation."""
 
 NEVER = 2**62
 """`returned` of a call whose answer never came."""
@@ -168,44 +168,10 @@ class History:
     def operations(self) -> tuple[Operation, ...]:
         """Every operation, decoded; worked out once."""
         if self._operations is None:
-            rows = sorted(chain.from_iterable(map(_rows, self.logs)), key=_CALLED)
-            zero, in_doubt, new = self.zero, Effect.IN_DOUBT, tuple.__new__
-            # One expression and the plain tuple's constructor: there may be a million of them.
-            self._operations = tuple(
-                [
-                    new(
-                        Operation,
-                        (
-                            number,
-                            client,
-                            key,
-                            arguments,
-                            due - zero,
-                            called - zero,
-                            NEVER if outcome.effect is in_doubt else (amended[0] if amended else returned) - zero,
-                            outcome,
-                            answer,
-                            phase,
-                            amended is not None,
-                            amended is not None and amended[1],
-                            target,
-                        ),
-                    )
-                    for number, (
-                        client,
-                        key,
-                        arguments,
-                        due,
-                        called,
-                        returned,
-                        outcome,
-                        answer,
-                        phase,
-                        amended,
-                        target,
-                    ) in enumerate(rows)
-                ]
-            )
+            numbers = iter(_in_order_of_calls(self.logs))
+            found = [o for log in self.logs for o in _operations(log, self.zero, islice(numbers, len(log)))]
+            found.sort(key=_NUMBER)
+            self._operations = tuple(found)
         return self._operations
 
     def by_key(self) -> Iterator[KeyHistory]:
@@ -217,25 +183,60 @@ class History:
             yield KeyHistory(key, key not in self.unknown_keys, operations)
 
 
-def _rows(log: Log) -> Iterator[tuple[Any, ...]]:
-    """The log's calls with keys, arguments and answers decoded, column by column."""
+def _in_order_of_calls(logs: Sequence[Log]) -> array[int]:
+    """For each call of the logs, one log after the other, its place among all of them."""
+    called = array("q")
+    for log in logs:
+        called.extend(log.called)
+    numbers = array("q", bytes(called.itemsize * len(called)))
+    for number, position in enumerate(sorted(range(len(called)), key=called.__getitem__)):
+        numbers[position] = number
+    return numbers
+
+
+def _operations(log: Log, zero: int, numbers: Iterable[int]) -> list[Operation]:
+    """The log's calls as they were written, with keys, arguments and answers decoded, column by column.
+
+    One expression and the plain tuple's constructor, nothing beside the values that are kept, and no value twice: there
+    may be a million of them.
+    """
     assert not log.due or len(log.due) == len(log), "a log is of one loop, closed or open"
-    amended = log.amended
+    amended, in_doubt, new, target = log.amended, Effect.IN_DOUBT, tuple.__new__, log.target
     outcomes, answers = _answered(log)
-    return zip(
-        log.clients,
-        map(log.decode_key, log.keys),
-        [log.arguments[client][variant] for client, variant in zip(log.clients, log.variants, strict=True)],
-        log.due or log.called,
-        log.called,
-        log.returned,
-        outcomes,
-        answers,
-        log.phases,
-        [amended.get(position) for position in range(len(log))] if amended else repeat(None),
-        repeat(log.target),
-        strict=False,
-    )
+    return [
+        new(
+            Operation,
+            (
+                number,
+                client,
+                key,
+                arguments,
+                (at := called - zero) if due == called else due - zero,
+                at if due == called else called - zero,
+                NEVER if outcome.effect is in_doubt else (held[0] if held else returned) - zero,
+                outcome,
+                answer,
+                phase,
+                held is not None,
+                held is not None and held[1],
+                target,
+            ),
+        )
+        for number, client, key, arguments, due, called, returned, outcome, answer, phase, held in zip(
+            numbers,
+            log.clients,
+            map(log.decode_key, log.keys),
+            [log.arguments[client][variant] for client, variant in zip(log.clients, log.variants, strict=True)],
+            log.due or log.called,
+            log.called,
+            log.returned,
+            outcomes,
+            answers,
+            log.phases,
+            [amended.get(position) for position in range(len(log))] if amended else repeat(None),
+            strict=False,
+        )
+    ]
 
 
 def _answered(log: Log) -> tuple[Sequence[Outcome], Sequence[dict[str, Any]]]:
@@ -245,7 +246,8 @@ def _answered(log: Log) -> tuple[Sequence[Outcome], Sequence[dict[str, Any]]]:
     columns = [log.decode_evidence(at, log.evidence[at :: log.stride]) for at in range(len(names))]
     if not columns:
         return log.outcomes, [{}] * len(log)
-    answers = [{} if row == nothing else dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
+    none: dict[str, Any] = {}  # one for all calls without an answer
+    answers = [none if row == nothing else dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
     if not any(type(value) is Unreadable for column in columns for value in column):
         return log.outcomes, answers
     calls = list(map(readable, log.outcomes, answers))
