@@ -256,12 +256,18 @@ def explore(random_seed: int, **given: Any) -> None:
     help="of sessions that do not say which",
 )
 @click.option("--replay", metavar="TEXT", help="carry out this schedule of one scenario, such as AABBA, and no other")
+@click.option("--changed-since", metavar="REF", help="only those that changes since this commit of git can matter to")
 @partial(
     _options,
     without=(_OF_A_LOAD - {"timeout"}) | {"contract", "invariants", "http", "postgrest", "postgrest_image", "db_pool"},
 )
 def check(
-    paths: tuple[Path, ...], by: tuple[str, ...], isolation: str | None, replay: str | None, **given: Any
+    paths: tuple[Path, ...],
+    by: tuple[str, ...],
+    isolation: str | None,
+    replay: str | None,
+    changed_since: str | None,
+    **given: Any,
 ) -> None:
     """Check scenario files: what several people run together must be explained by one after another."""
     with _guarded():
@@ -269,7 +275,10 @@ def check(
         from harness.check import WAYS, Checks, open_checks
         from harness.scenarios import reader
 
-        scenarios = [reader.read(path) for path in reader.find(paths)]
+        found = reader.find(paths)
+        if changed_since is not None:
+            found = _changed(found, changed_since, options)
+        scenarios = [reader.read(path) for path in found]
         if replay is not None and len(scenarios) != 1:
             raise UsageError("--replay is a schedule of one scenario.", next_step="name one file")
 
@@ -280,6 +289,19 @@ def check(
         with open_checks(options) as opened:
             _report(opened.environment)
             _make(opened, options, runs)
+
+
+def _changed(paths: tuple[Path, ...], since: str, options: Options) -> tuple[Path, ...]:
+    """Those that the changes can matter to; says what is left out, and ends where nothing is left."""
+    from harness.changed import choose
+
+    chosen = choose(paths, since, options)
+    click.echo(f"{len(chosen.wanted)} of {len(paths)} scenarios are checked: {chosen.why}", err=True)
+    for path in chosen.left_out:
+        click.echo(f"left out, the changes do not reach it: {path}", err=True)
+    if not chosen.wanted:
+        sys.exit(ExitStatus.HELD)
+    return chosen.wanted
 
 
 @main.command()
