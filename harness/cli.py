@@ -344,6 +344,45 @@ def clean(*, server: str | None, dry_run: bool) -> None:
 
 
 @main.command()
+@click.argument("functions", nargs=-1, metavar="[FUNCTION [FUNCTION]]")
+@click.option("--example", metavar="NAME", help="copy a scenario that is shipped instead")
+@click.option("--to", type=click.Path(path_type=Path), metavar="FILE", help="where to  [default: NAME.race.sql]")
+@partial(_options, without=_OF_A_LOAD | _OF_CONTRACTS | {"record"})
+def new(functions: tuple[str, ...], example: str | None, to: Path | None, **given: Any) -> None:
+    """Write a scenario to start from, for one function or two; without a name, list those that are shipped."""
+    with _guarded():
+        from harness.scenarios import examples
+
+        if example is not None and functions:
+            raise UsageError("A function and --example are two scenarios.", next_step="give one of them")
+        if len(functions) > 2:
+            raise UsageError(f"{len(functions)} functions are too many to start from.", next_step="give one or two")
+        if example is None and not functions:
+            click.echo("\n".join(examples.names()))
+            return
+        name = example or "_".join(function.rpartition(".")[2] for function in functions)
+        path = to or Path(f"{name}.race.sql")
+        if path.exists():
+            raise UsageError(f"{path} is there already.", next_step="give another name with --to")
+        if example is not None:
+            text = examples.text(example)
+        else:
+            from harness.check import open_checks
+            from harness.scenarios.starting import scenario_for
+
+            options = resolve(given, {})
+            with open_checks(options) as opened:
+                _report(opened.environment)
+                with opened.template.clone() as database, database.connect() as connection:
+                    text = scenario_for(connection, functions)
+        try:
+            path.write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise UsageError(f"{path} cannot be written.", tried=str(error), next_step="give another --to") from error
+        click.echo(f"{path} is written; check it: harness check {path}")
+
+
+@main.command()
 @click.argument("record", type=click.Path(path_type=Path))
 @partial(_options, without={option.name for option in OPTIONS} - {*OUTPUTS, "github_summary"} | {"record"})
 def report(record: Path, **given: Any) -> None:

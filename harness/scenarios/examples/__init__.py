@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from harness.errors import UsageError
 from harness.scenarios.reader import SUFFIX
 
 FOLDER = Path(__file__).parent
@@ -12,3 +13,10 @@ FOLDER = Path(__file__).parent
 def names() -> tuple[str, ...]:
     """What `harness new --example` can copy."""
     return tuple(sorted(path.name.removesuffix(SUFFIX) for path in FOLDER.glob(f"*{SUFFIX}")))
+
+
+def text(name: str) -> str:
+    """One of them. Raises UsageError with their names for one that is not there."""
+    if name not in names():
+        raise UsageError(f"No scenario {name!r} is shipped.", next_step=f"give one of {', '.join(names())}")
+    return (FOLDER / f"{name}{SUFFIX}").read_text(encoding="utf-8")

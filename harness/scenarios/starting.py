@@ -1,0 +1,208 @@
+"""A scenario to start from: two sessions that call a function, or two, on rows that are proposed.
+
+The server is asked for everything, and what is proposed is tried in a transaction that is rolled back: what is written
+runs as it is, and a row or a call that the server refuses stands there as a comment, with its reason.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+from harness.errors import UsageError
+from harness.scenarios.reach import reach
+from harness.sqltext import queries
+
+_VALUES = (
+    (r"(small|big)?int(eger)?|numeric.*|real|double precision", "1"),
+    (r"boolean", "false"),
+    (r"uuid", "'00000000-0000-0000-0000-000000000001'"),
+    (r"timestamp.*|date", "'2030-01-01'"),
+    (r"time.*", "'12:00'"),
+    (r"interval", "'1 day'"),
+    (r"jsonb?", "'{}'"),
+    (r".*\[\]", "'{}'"),
+    (r"bytea", "''"),
+    (r"inet|cidr", "'127.0.0.1'"),
+    (r".*range", "'empty'"),
+)
+"""Values that a type takes; everything else is tried as a text."""
+
+
+_MORE = """\
+/* What must never be so, as a query that finds it, and what means that somebody else is at it, with the dashes at the
+   beginning of their lines:
+
+   -- never: a sentence
+   SELECT ...;
+
+   -- busy: when error 55P03
+*/
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class _Column:
+    name: str
+    type: str
+    label: str | None
+    """First value of an enum."""
+    refers: tuple[str, str, str] | None
+    """Schema, table and column that it refers to."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Function:
+    schema: str
+    name: str
+    kind: str
+    arguments: tuple[tuple[str, str], ...]
+    """Name and type of those that have no default."""
+    rows: bool
+
+
+def scenario_for(connection: psycopg.Connection[Any], functions: Sequence[str]) -> str:
+    """The text of a scenario in which two sessions call one function, or each one of two.
+
+    Raises UsageError for a function that is not there, or has a name with several.
+    """
+    return _Starting(connection).text([_found(connection, name) for name in functions])
+
+
+def _found(connection: psycopg.Connection[Any], wanted: str) -> _Function:
+    schema, _, name = wanted.rpartition(".")
+    query = queries.own("harness.scenarios", "starting.sql")["functions"]
+    rows = connection.execute(query, {"name": name, "schema": schema or None}).fetchall()
+    if not rows:
+        raise UsageError(
+            f"There is no function {wanted}.",
+            tried="pg_proc, in the database with the migrations and the seed",
+            next_step="give its name as it is, with its schema where that is not public",
+        )
+    if len(rows) > 1:
+        raise UsageError(
+            f"There are {len(rows)} functions {wanted}.",
+            tried="; ".join(f"{row[0]}.{row[1]}({', '.join(row[4])})" for row in rows),
+            next_step="give the schema, or write the scenario by hand (docs/scenarios.md)",
+        )
+    [(schema, name, kind, names, types, defaults, many)] = rows
+    needed = len(types) - defaults
+    named = [(names[at] if at < len(names) else "") for at in range(needed)]
+    return _Function(schema, name, kind, tuple(zip(named, types[:needed], strict=True)), bool(many))
+
+
+class _Starting:
+    def __init__(self, connection: psycopg.Connection[Any]) -> None:
+        self.connection = connection
+        own = queries.own("harness.scenarios", "starting.sql")
+        self.needed: dict[tuple[str, str], list[_Column]] = {}
+        for schema, table, column, type_, _, label, refers in connection.execute(own["columns"]).fetchall():
+            found = _Column(column, type_, label, None if refers is None else (refers[0], refers[1], refers[2]))
+            self.needed.setdefault((schema, table), []).append(found)
+        self.keys = {(s, t): (column, type_) for s, t, column, type_ in connection.execute(own["keys"]).fetchall()}
+        self.proposed: dict[tuple[str, str], str] = {}
+
+    def text(self, functions: Sequence[_Function]) -> str:
+        names = " and ".join(dict.fromkeys(function.name for function in functions))
+        both = [*functions, functions[-1]][:2]
+        with self.connection.transaction(force_rollback=True):
+            tables = reach(self.connection, [f"SELECT {f.schema}.{f.name}()" for f in both]).tables
+            for table in sorted(tables):
+                self._propose(table, ())
+            setup = list(self._tried(self.proposed.values()))
+            calls = [self._call(function, number) for number, function in enumerate(both, 1)]
+            sessions = [f"-- session: {who}\n{call}" for who, call in zip(("ann", "ben"), calls, strict=True)]
+        lines = [f"-- scenario: what two do with {names} is as one after another", "", "-- setup"]
+        if setup:
+            lines.append("-- Rows to start from, as the tables ask for them: change them to what the function needs.")
+        lines += [*setup, ""]
+        lines += "\n\n".join(sessions).splitlines()
+        lines += ["", _MORE]
+        return "\n".join(lines)
+
+    def _propose(self, table: tuple[str, str], above: tuple[tuple[str, str], ...]) -> None:
+        """Rows for a table that has none, after those of the tables that it refers to."""
+        if table in self.proposed or table in above or not self._is_empty(table):
+            return
+        columns = self.needed.get(table, [])
+        for column in columns:
+            if column.refers is not None:
+                self._propose(column.refers[:2], (*above, table))
+        name = self._name(*table)
+        if not columns:
+            self.proposed[table] = f"INSERT INTO {name} DEFAULT VALUES;"
+            return
+        targets = ", ".join(self._quoted(column.name) for column in columns)
+        values = ", ".join(self._value(column) for column in columns)
+        self.proposed[table] = f"INSERT INTO {name} ({targets}) VALUES ({values});"  # noqa: S608
+
+    def _is_empty(self, table: tuple[str, str]) -> bool:
+        try:
+            with self.connection.transaction():
+                query = sql.SQL("SELECT FROM {} LIMIT 1").format(sql.Identifier(*table))
+                return self.connection.execute(query).fetchone() is None
+        except psycopg.Error:
+            return False
+
+    def _value(self, column: _Column) -> str:
+        if column.refers is not None:
+            schema, table, key = column.refers
+            return self._first(schema, table, key)
+        if column.label is not None:
+            return "'" + column.label.replace("'", "''") + "'"
+        return _value(column.type, "example")
+
+    def _tried(self, statements: Sequence[str] | Any) -> Iterator[str]:
+        """The statements, those that the server refuses as comments."""
+        for statement in statements:
+            error = self._error(statement)
+            yield statement if error is None else f"--  {statement}\n--  refused: {error}"
+
+    def _error(self, statement: str) -> str | None:
+        try:
+            with self.connection.transaction():
+                self.connection.execute(statement.encode(), prepare=False)
+        except psycopg.Error as error:
+            return f"{error.diag.message_primary or error} (SQLSTATE {error.sqlstate})"
+        return None
+
+    def _call(self, function: _Function, number: int) -> str:
+        arguments = ", ".join(self._argument(name, type_, number) for name, type_ in function.arguments)
+        name = self._name(function.schema, function.name)
+        call = f"{name}({arguments})"
+        how = "CALL" if function.kind == "p" else "SELECT * FROM" if function.rows else "SELECT"
+        text = f"{how} {call};"
+        who = "ann" if number == 1 else "ben"
+        error = self._error(text.replace(":'session'", f"'{who}'"))
+        return text if error is None else f"-- The server says of this: {' '.join(error.split())}\n{text}"
+
+    def _argument(self, name: str, type_: str, number: int) -> str:
+        """A row of a table that the parameter is named after, else any value of its type."""
+        bare = re.sub(r"^_?(p|v|in|arg)_|_?(id|uuid)$", "", name.lower()).strip("_")
+        if bare:
+            for (schema, table), (key, key_type) in self.keys.items():
+                if key_type == type_ and table.lower() in (bare, f"{bare}s", f"{bare}es", f"{bare[:-1]}ies"):
+                    return self._first(schema, table, key)
+        if type_ in ("text", "character varying"):
+            return ":'session'"
+        value = _value(type_, "example")
+        return f"{value[:-2]}{number}'" + f"::{type_}" if type_ == "uuid" else f"{value}::{type_}"
+
+    def _first(self, schema: str, table: str, key: str) -> str:
+        """The key of a row that is there."""
+        return f"(SELECT {self._quoted(key)} FROM {self._name(schema, table)} ORDER BY 1 LIMIT 1)"  # noqa: S608
+
+    def _name(self, schema: str, name: str) -> str:
+        return self._quoted(name) if schema == "public" else f"{self._quoted(schema)}.{self._quoted(name)}"
+
+    def _quoted(self, name: str) -> str:
+        return name if re.fullmatch(r"[a-z_][a-z0-9_]*", name) else '"' + name.replace('"', '""') + '"'
+
+
+def _value(type_: str, text: str) -> str:
+    return next((value for pattern, value in _VALUES if re.fullmatch(pattern, type_)), f"'{text}'")

@@ -1,0 +1,101 @@
+"""`harness check`, `harness new` and pytest on scenario files, as a stranger uses them."""
+
+from __future__ import annotations
+
+import json
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import pytest
+
+from harness.environment.embedded import EmbeddedServer
+from harness.errors import ExitStatus
+from tests.conftest import Sandbox
+
+BROKEN = """\
+-- scenario: a sale is not lost
+-- setup
+CREATE TABLE stock (n int NOT NULL);
+INSERT INTO stock VALUES (10);
+-- session: shop x 2
+BEGIN;
+SELECT n AS had FROM stock \\gset
+UPDATE stock SET n = :had - 1;
+COMMIT;
+"""
+HELD = BROKEN.replace("FROM stock \\gset", "FROM stock FOR UPDATE \\gset").replace("a sale is", "a locked sale is")
+UNDECIDED = HELD.replace("FOR UPDATE", "FOR UPDATE NOWAIT").replace("a locked sale is", "a hasty sale is")
+WRONG = BROKEN.replace("-- session:", "-- sesion:")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with a scenario for each verdict, and nothing else: no migrations, no seed."""
+    for name, text in (("broken", BROKEN), ("held", HELD), ("undecided", UNDECIDED)):
+        (tmp_path / f"{name}.race.sql").write_text(text)
+    return tmp_path
+
+
+def test_each_verdict_has_its_status(folder: Path, sandbox: Sandbox, server: EmbeddedServer) -> None:
+    """0 held, 1 broken, 4 undecided, 2 a mistake in the file; a broken one says how to see it again."""
+    expected = {"held": ExitStatus.HELD, "broken": ExitStatus.BROKEN, "undecided": ExitStatus.UNDECIDED}
+    for name, status in expected.items():
+        done = sandbox.run("harness", "check", f"{name}.race.sql", cwd=folder, HARNESS_SERVER=server.dsn)
+        assert done.returncode == status, done.stdout + done.stderr
+        if name == "broken":
+            assert "lost update" in done.stdout
+            assert "broken.race.sql:5" in done.stdout
+            [replay] = {line.split()[-1] for line in done.stdout.splitlines() if "--replay" in line}
+            again = sandbox.run("harness", "check", "broken.race.sql", "--replay", replay, cwd=folder,
+                                HARNESS_SERVER=server.dsn)  # fmt: skip
+            assert again.returncode == ExitStatus.BROKEN, again.stdout + again.stderr
+        if name == "undecided":
+            assert "-- busy: when error 55P03" in done.stdout
+    (folder / "wrong.race.sql").write_text(WRONG)
+    done = sandbox.run("harness", "check", ".", cwd=folder, HARNESS_SERVER=server.dsn)
+    assert (done.returncode, done.stdout) == (ExitStatus.USAGE, "")
+    assert "wrong.race.sql:5: There is no heading 'sesion'" in done.stderr
+    assert "write `session:`" in done.stderr
+
+
+def test_the_record_is_printed_as_the_check_was(folder: Path, sandbox: Sandbox, server: EmbeddedServer) -> None:
+    """One record for all files, with their sessions; `harness report` prints the same and ends the same."""
+    done = sandbox.run("harness", "check", ".", "--record", "r.json", cwd=folder, HARNESS_SERVER=server.dsn)
+    assert done.returncode == ExitStatus.BROKEN
+    record = json.loads((folder / "r.json").read_text())
+    assert [run["details"]["check"]["name"] for run in record["runs"]] == ["broken", "held", "undecided"]
+    assert record["runs"][0]["details"]["sessions"] == ["shop-1", "shop-2"]
+    again = sandbox.run("harness", "report", "r.json", cwd=folder)
+    assert (again.returncode, again.stdout) == (done.returncode, done.stdout)
+
+
+def test_pytest_collects_scenarios(folder: Path, sandbox: Sandbox, server: EmbeddedServer) -> None:
+    """One item each, named by its claim; -k, --collect-only, JUnit and xdist work, and one option turns it off."""
+    done = sandbox.run("pytest", "--collect-only", "-q", cwd=folder)
+    assert "broken.race.sql::a sale is not lost" in done.stdout
+    done = sandbox.run("pytest", "--harness-no-scenarios", cwd=folder)
+    assert done.returncode == pytest.ExitCode.NO_TESTS_COLLECTED
+    done = sandbox.run("pytest", "-n", "2", "--junitxml", "r.xml", cwd=folder, HARNESS_SERVER=server.dsn)
+    assert done.returncode == pytest.ExitCode.TESTS_FAILED, done.stdout
+    assert "2 failed, 1 passed" in done.stdout
+    assert "lost update" in done.stdout
+    assert "Traceback" not in done.stdout
+    cases = {case.get("name"): case for case in ET.parse(folder / "r.xml").iter("testcase")}
+    properties = {p.get("name"): p.get("value") for p in cases["a locked sale is not lost"].iter("property")}
+    assert properties["harness.check.verdict"] == "held"
+    done = sandbox.run("pytest", "-k", "locked", cwd=folder, HARNESS_SERVER=server.dsn)
+    assert "1 passed, 2 deselected" in done.stdout
+
+
+def test_a_scenario_to_start_from(folder: Path, sandbox: Sandbox, server: EmbeddedServer) -> None:
+    """An example is copied and checked as it is; nothing is written over."""
+    assert "last_seat" in sandbox.run("harness", "new", cwd=folder).stdout
+    done = sandbox.run("harness", "new", "--example", "last_seat", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    done = sandbox.run("harness", "new", "--example", "last_seat", cwd=folder)
+    assert done.returncode == ExitStatus.USAGE
+    assert "last_seat.race.sql is there already" in done.stderr
+    done = sandbox.run(
+        "harness", "check", "last_seat.race.sql", "--by", "explore", cwd=folder, HARNESS_SERVER=server.dsn
+    )
+    assert done.returncode == ExitStatus.HELD, done.stdout

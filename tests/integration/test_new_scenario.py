@@ -1,0 +1,64 @@
+"""`harness new` writes what runs as it is: arguments and rows are asked from the server, and tried."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from harness.check import Checks
+from harness.environment.database import Template
+from harness.environment.embedded import EmbeddedServer
+from harness.errors import UsageError
+from harness.options import Options
+from harness.scenarios import examples, reader
+from harness.scenarios.starting import scenario_for
+from harness.verdict.findings import Truth
+
+SCHEMA = """
+CREATE TYPE size AS ENUM ('small', 'large');
+CREATE TABLE shops (id uuid PRIMARY KEY DEFAULT gen_random_uuid(), name text NOT NULL, kind size NOT NULL);
+CREATE TABLE items (id int PRIMARY KEY, shop uuid NOT NULL REFERENCES shops, n int NOT NULL CHECK (n > 0));
+CREATE TABLE notes (item int NOT NULL REFERENCES items, at timestamptz NOT NULL, body jsonb NOT NULL);
+CREATE FUNCTION buy(p_item_id int, p_who text, p_note jsonb DEFAULT '{}') RETURNS TABLE (ok boolean, left_over int)
+LANGUAGE plpgsql AS $$
+BEGIN
+    RETURN QUERY UPDATE items SET n = n - 1 WHERE id = p_item_id AND n > 1 RETURNING true, n;
+    INSERT INTO notes (item, at, body) VALUES (p_item_id, now(), p_note);
+END $$;
+CREATE FUNCTION "Give Back"(p_item_id int) RETURNS int LANGUAGE sql AS
+    $$ UPDATE items SET n = n + 1 WHERE id = p_item_id RETURNING n $$;
+CREATE PROCEDURE tidy_up() LANGUAGE sql AS $$ DELETE FROM notes $$;
+CREATE FUNCTION twice(int) RETURNS int LANGUAGE sql AS 'SELECT 1';
+CREATE FUNCTION twice(text) RETURNS int LANGUAGE sql AS 'SELECT 1';
+"""
+
+
+@pytest.mark.parametrize("functions", [["buy"], ["buy", "Give Back"], ["public.tidy_up"], ["twice"], ["nowhere"]])
+def test_what_is_written_runs_as_it_is(functions: list[str], server: EmbeddedServer, tmp_path: Path) -> None:
+    """Rows come parents first, a key finds its row, and both sessions run; what is not one function is refused."""
+    migration = tmp_path / "001.sql"
+    migration.write_text(SCHEMA)
+    with Template(server, [migration], []) as template:
+        with template.clone() as database, database.connect() as connection:
+            if functions[0] in ("twice", "nowhere"):
+                with pytest.raises(UsageError, match=r"2 functions twice|no function nowhere"):
+                    scenario_for(connection, functions)
+                return
+            text = scenario_for(connection, functions)
+        path = tmp_path / "new.race.sql"
+        path.write_text(text)
+        run = Checks(Options(timeout=5.0), server, template).check(reader.read(path), by=("race",))
+    assert run.truth in (Truth.HELD, Truth.BROKEN)
+    assert not [note for note in run.notes if "fails already" in note]
+    if functions[0] == "buy":
+        assert text.index("INTO shops") < text.index("INTO items")
+        assert "refused" not in text
+        assert "SELECT * FROM buy((SELECT id FROM items ORDER BY 1 LIMIT 1), :'session');" in text
+
+
+def test_an_example_is_copied_by_its_name() -> None:
+    """Each can be read; another name is refused with those that there are."""
+    assert all(examples.text(name).startswith("-- scenario: ") for name in examples.names())
+    with pytest.raises(UsageError, match=r"last_seat"):
+        examples.text("nothing")
