@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import stat
 from contextlib import suppress
 from pathlib import Path
 
@@ -31,13 +33,49 @@ def write_whole(path: Path, text: str, what: str, option: str) -> None:
 
     Raises HarnessError when that cannot be done.
     """
-    partial = path.with_name(path.name + ".partial")
     try:
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
+        if not _put_in_place(path, text):
+            _written(path, text)
     except OSError as error:
-        with suppress(OSError):
-            partial.unlink()
         raise HarnessError(
             f"The {what} cannot be written to {path}.", tried=str(error), next_step=f"give another {option}"
         ) from error
+
+
+_DESCRIPTORS = {"/dev/stdout": 1, "/dev/stderr": 2}
+
+
+def _put_in_place(path: Path, text: str) -> bool:
+    """Write beside a regular file, or where nothing is, and rename; whether that was possible. A link is followed."""
+    if _descriptor(path) is not None:
+        return False
+    with suppress(FileNotFoundError):
+        if not stat.S_ISREG(path.stat().st_mode):
+            return False  # a device or a pipe would become a file
+    target = path.resolve()
+    partial = target.with_name(target.name + ".partial")
+    try:
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(target)
+    except OSError:
+        with suppress(OSError):
+            partial.unlink()
+        raise
+    return True
+
+
+def _written(path: Path, text: str) -> None:
+    number = _descriptor(path)
+    # A pipe that nobody reads refuses at once; one that somebody does takes its time.
+    opened = os.open(path, os.O_WRONLY | os.O_NONBLOCK) if number is None else os.dup(number)
+    if number is None:
+        os.set_blocking(opened, True)
+    with os.fdopen(opened, "w", encoding="utf-8") as file:
+        file.write(text)
+
+
+def _descriptor(path: Path) -> int | None:
+    """The number of an open descriptor that a path names."""
+    text = str(path)
+    match = re.fullmatch(r"/(?:dev|proc/self)/fd/(\d+)", text)
+    return int(match[1]) if match else _DESCRIPTORS.get(text)

@@ -117,7 +117,7 @@ def test_pools_and_engines_obey_nobody_either(database: Database, trap: Trap, mo
         monkeypatch.setenv(name, value)
     with closing(SqlTarget(database.dsn, SCAN_TICKET, pool_size=2)) as target:
         caller = target.connect(
-            0, [SCAN_TICKET.variants[0].arguments(0)], overlap=False, warm_up=SCAN_TICKET.unknown_key()
+            0, [v.arguments(0) for v in SCAN_TICKET.variants], overlap=False, warm_up=SCAN_TICKET.unknown_key()
         )
         assert caller.alive
     with database.engine().connect() as connection:
