@@ -22,7 +22,7 @@ import harness
 from harness.errors import ExitStatus, HarnessError, UsageError, explained
 from harness.load import patterns
 from harness.load.pattern import PATTERNS
-from harness.options import OPTIONS, OUTPUTS, Option, Options, check_outputs, resolve
+from harness.options import MOST, OPTIONS, OUTPUTS, Option, Options, check_outputs, resolve
 from harness.records import Record
 from harness.records import read as read_record
 from harness.signals import ended_by
@@ -99,6 +99,18 @@ def _how(option: Option) -> dict[str, Any]:
     return {"multiple": option.repeatable, "metavar": metavar}
 
 
+class _Seconds(click.FloatRange):
+    """A number of seconds; click takes `nan` for one."""
+
+    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> Any:
+        found = super().convert(value, parameter, context)
+        return found if found == found else self.fail(f"{value} is no number of seconds.", parameter, context)
+
+
+_SECONDS = _Seconds(0, MOST, min_open=True)
+_NUMBER = click.IntRange(1, MOST)
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(harness.__version__, prog_name="harness")
 def main() -> None:
@@ -107,8 +119,15 @@ def main() -> None:
     Exit status: 0 every claim held, 1 one is broken, 2 wrong usage, 3 the environment failed, 4 undecided,
     130 ended by Ctrl-C, 143 by SIGTERM or SIGHUP.
     """
-    if (here := str(Path.cwd())) not in sys.path:
-        sys.path.insert(0, here)  # a contract of one's own may lie here, where pytest finds it too
+    _attach_streams()
+    try:
+        here = str(Path.cwd())
+    except OSError as error:
+        _say(f"error: {explained(error)}")
+        sys.exit(ExitStatus.ENVIRONMENT)
+    if here not in sys.path:
+        # A contract of one's own may lie here; after what is installed, so that nothing of that is replaced by it.
+        sys.path.append(here)
 
 
 @main.command(epilog="\b\nPatterns:\n" + "\n".join(f"  {name:<9} {each.summary()}" for name, each in PATTERNS.items()))
@@ -158,10 +177,8 @@ def run(chosen: tuple[str, ...], http_url: str | None, tickets: Path | None, yes
 
 
 @main.command()
-@click.option("--pairs", type=click.IntRange(min=1), default=8, show_default=True, help="pairs of blocks")
-@click.option(
-    "--seconds", type=click.FloatRange(min=0, min_open=True), default=1.0, show_default=True, help="of each block"
-)
+@click.option("--pairs", type=_NUMBER, default=8, show_default=True, help="pairs of blocks")
+@click.option("--seconds", type=_SECONDS, default=1.0, show_default=True, help="of each block")
 @partial(_options, without=_OF_A_LOAD - {"clients", "rounds", "timeout"} | {"http"})
 def overhead(pairs: int, seconds: float, **given: Any) -> None:
     """Measure what PostgREST adds: blocks by SQL and by HTTP in turn, then races by both doors."""
@@ -189,7 +206,7 @@ def compare(context: click.Context, words: tuple[str, ...]) -> None:
 @main.command()
 @click.option(
     "--pool-timeout",
-    type=click.FloatRange(min=0, min_open=True),
+    type=_SECONDS,
     default=1.0,
     show_default=True,
     help="seconds that PostgREST lets a request wait for a connection",
@@ -218,15 +235,13 @@ def overload(pool_timeout: float, **given: Any) -> None:
     show_default=True,
     help="every order, or samples of a large space",
 )
-@click.option("--max-schedules", type=click.IntRange(min=1), help="the most schedules of one case")
+@click.option("--max-schedules", type=_NUMBER, help="the most schedules of one case")
 @click.option("--max-preemptions", type=click.IntRange(min=0), help="the most interruptions of a call in one schedule")
-@click.option(
-    "--seconds", type=click.FloatRange(min=0, min_open=True), default=60.0, show_default=True, help="for all cases"
-)
+@click.option("--seconds", type=_SECONDS, default=60.0, show_default=True, help="for all cases")
 @click.option("--random-seed", type=int, default=0, show_default=True, help="of a random or pct search")
 @click.option("--crash", is_flag=True, help="let one call die at each step")
 @click.option("--replay", metavar="TEXT", help="carry out this schedule, such as AABBA, and no other")
-@click.option("--times", type=click.IntRange(min=1), default=1, show_default=True, help="carry a replay out so often")
+@click.option("--times", type=_NUMBER, default=1, show_default=True, help="carry a replay out so often")
 @click.option("--variant", "variants", multiple=True, metavar="NAME", help="only this argument variant; repeatable")
 @partial(_options, without=_OF_A_LOAD)
 def explore(random_seed: int, **given: Any) -> None:
@@ -449,6 +464,14 @@ def _finish(record: Record, options: Options) -> None:
 
     try:
         _print(record)
+        sys.stdout.flush()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the interpreter fails on it once more
+        raise HarnessError(
+            "The report cannot be printed.",
+            tried=f"standard output: {error}",
+            next_step="free the disk, let the next program read all of it, or give --record",
+        ) from error
     finally:
         outputs.write(record, options, click.echo)
 
@@ -553,6 +576,18 @@ def _guarded() -> Iterator[None]:
             sys.exit(ExitStatus.TERMINATED)
         _say("interrupted; everything that was started has been removed")
         sys.exit(ExitStatus.INTERRUPTED)
+
+
+def _attach_streams() -> None:
+    """Where a standard stream is closed, nothing that is opened later may take its number and get what is printed."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 - for as long as the process lives
 
 
 def _say(text: str) -> None:

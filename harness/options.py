@@ -6,7 +6,6 @@ they cannot differ.
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -63,6 +62,10 @@ class Kind:
         """Raises UsageError for a value that cannot be meant."""
         if not self.fits(value):
             next_step = f"give {' or '.join(self.words)}" if self.words else f"give another --{_flag(name)}"
+            if _number(value) and value > MOST:
+                raise UsageError(
+                    f"{name} is {value:g}, which is more than anybody needs.", next_step=f"give {MOST} or less"
+                )
             raise UsageError(f"{name} is {value}, which is no {self.metavar.lower()}.", next_step=next_step)
 
 
@@ -98,6 +101,8 @@ class Option:
             pass
         words = self.kind.words
         next_step = f"give {' or '.join(words)}" if words else f"see {self.flag} in --help"
+        if self.kind in (POSITIVE, POSITIVE_INT, NOT_NEGATIVE):
+            next_step = f"give {MOST} at most, and {next_step}"
         raise UsageError(f"{source} is {text!r}, which is no {self.kind.metavar.lower()}.", next_step=next_step)
 
 
@@ -124,9 +129,12 @@ def _whole(text: str) -> int:
 
 FILE = Kind(Path, "PATH")
 YES = Kind(_yes, "YES OR NO", lambda value: isinstance(value, bool))
-POSITIVE_INT = Kind(_whole, "POSITIVE INTEGER", lambda value: type(value) is int and value >= 1)
-POSITIVE = Kind(float, "POSITIVE NUMBER", lambda value: _number(value) and 0 < value < math.inf)
-NOT_NEGATIVE = Kind(float, "NUMBER FROM 0", lambda value: _number(value) and 0 <= value < math.inf)
+MOST = 1_000_000
+"""Of any number: calls, rounds, seconds (eleven days), calls per second. More is a slip of the pen."""
+
+POSITIVE_INT = Kind(_whole, "POSITIVE INTEGER", lambda value: type(value) is int and 1 <= value <= MOST)
+POSITIVE = Kind(float, "POSITIVE NUMBER", lambda value: _number(value) and 0 < value <= MOST)
+NOT_NEGATIVE = Kind(float, "NUMBER FROM 0", lambda value: _number(value) and 0 <= value <= MOST)
 SHARE = Kind(float, "SHARE FROM 0 TO BELOW 1", lambda value: _number(value) and 0 <= value < 1)
 
 

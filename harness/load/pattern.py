@@ -15,6 +15,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, ClassVar, Self, TypeVar
 
 from harness.contracts.contract import Contract
+from harness.errors import UsageError
 from harness.load.crew import Client, Crew
 from harness.load.firing import Jobs, Waits
 from harness.options import POSITIVE_INT, PROFILES, Kind
@@ -58,6 +59,10 @@ def clients_setting(**by_profile: int) -> Any:
     return setting(10, POSITIVE_INT, "concurrent clients", instead_of="", **by_profile)
 
 
+MOST_CALLS = 10_000_000
+"""Of one run. Each is kept with its key, its times and its answer until the run is judged."""
+
+
 class Pattern(ABC):
     """A plan. `prepare` runs once, in the main thread, before the start; the jobs on the thread that fires them.
 
@@ -77,6 +82,19 @@ class Pattern(ABC):
             value = getattr(self, name)
             if about.kind is not None and value is not None:
                 about.kind.check(name, value)
+        if self.planned > MOST_CALLS:
+            raise UsageError(
+                f"The pattern {self.name} would make {self.planned:g} calls, and {MOST_CALLS} fit into the memory.",
+                next_step="give fewer clients, calls or rounds, a smaller rate, or a shorter duration",
+            )
+
+    @property
+    def planned(self) -> float:
+        """Calls that are planned beforehand, each with its key."""
+        each = getattr(self, "calls", None) or getattr(self, "rounds", None)
+        if each is not None:
+            return float(self.clients * each)
+        return float(getattr(self, "rate", 0) * (self.seconds or 0))
 
     @classmethod
     def summary(cls) -> str:

@@ -142,3 +142,13 @@ def test_a_value_that_cannot_be_meant_names_its_source(name: str, text: str) -> 
             resolve(*given)
         assert caught.value.exit_status is ExitStatus.USAGE
         assert caught.value.what.startswith(f"{source} is {text!r}")
+
+
+@pytest.mark.parametrize(
+    "pattern", [{"name": "arrivals", "rate": 1e6, "duration": 1e6}, {"name": "race", "rounds": 10**6, "clients": 50}]
+)
+def test_a_plan_that_does_not_fit_into_the_memory_is_refused(pattern: dict[str, Any]) -> None:
+    """Before a key of it is made: 24 GB were filled by `--rate 1e12`."""
+    kind = patterns.PATTERNS[pattern.pop("name")]
+    with pytest.raises(UsageError, match="10000000 fit into the memory"):
+        kind(**pattern)
