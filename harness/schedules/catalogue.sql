@@ -73,6 +73,13 @@ SELECT json_build_object(
         SELECT coalesce(json_agg(json_build_array(i.indexrelid::bigint, i.indrelid::bigint)), '[]')
           FROM pg_index i
           JOIN relations c ON c.oid = i.indrelid),
+    'unique_keys', (
+        SELECT coalesce(json_agg(json_build_array(c.name, (
+                   SELECT json_agg(a.attname) FROM pg_attribute a
+                    WHERE a.attrelid = i.indrelid AND a.attnum = ANY (i.indkey[: i.indnkeyatts - 1])))), '[]')
+          FROM pg_index i
+          JOIN relations c ON c.oid = i.indrelid
+         WHERE i.indisunique AND i.indpred IS NULL AND i.indexprs IS NULL),
     'attached_functions', (
         SELECT coalesce(json_agg(DISTINCT jsonb_build_array(c.name, a.refobjid::bigint)), '[]')
           FROM attached a

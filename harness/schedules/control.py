@@ -404,6 +404,8 @@ class Controller:
         if call.open:
             call.open = False
             self._touch(call, self._learn(call.key, call.text, found))
+            if isinstance(call.key, int) and self._rewritten.steps[call.key].ends:
+                call.written = NOTHING  # committed, or rolled back
 
     def _learn(self, key: Hashable, text: Access, found: Access) -> Access:
         """What a step touched, by its text and by all that was ever measured of it."""

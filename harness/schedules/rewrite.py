@@ -109,6 +109,7 @@ class _Catalogue:
             self.meant_by[f"{schema}.{relation}"].add(name)
         for index, table in raw["indexes"]:
             self.relations[str(index)] = Relation(self.relations[str(table)].name, "i")
+        self.tables = frozenset(relation.name for relation in self.relations.values() if relation.kind in "rp")
         self.sequences = frozenset(relation.name for relation in self.relations.values() if relation.kind == "S")
         self.foreign = frozenset(relation.name for relation in self.relations.values() if relation.kind == "f")
         self.attached: dict[str, list[_Function]] = defaultdict(list)
@@ -127,6 +128,9 @@ class _Catalogue:
         for caller, oid in raw["function_calls"]:
             if oid in self.functions:
                 self.calls_by_catalogue[caller].append(self.functions[oid])
+        self.unique_keys: dict[str, list[frozenset[str]]] = defaultdict(list)
+        for table, columns in raw["unique_keys"]:
+            self.unique_keys[table].append(frozenset(columns))
         self.event_triggers = [self.functions[oid] for oid in raw["event_triggers"] if oid in self.functions]
         self.table_sequences: dict[str, set[str]] = defaultdict(set)
         for table, sequence in raw["attached_sequences"]:
@@ -227,6 +231,15 @@ class _Catalogue:
                 due += self.calls(function)
         return list(found.values())
 
+    def locks_several(self, touched: Touched) -> bool:
+        """Whether a statement may lock several rows, as far as its conditions and the unique keys say."""
+        return any(
+            not any(key <= pinned for key in self.unique_keys.get(table, ()))
+            for named, pinned in touched.locked
+            for table in self._meant({named})
+            if table in self.tables
+        )
+
     def check(self, tables: Set[str]) -> Access | None:
         """What may be due at the commit of who writes to some tables."""
         access = None
@@ -299,6 +312,10 @@ def rewrite(connection: psycopg.Connection[Any], texts: Sequence[str], space: in
         # Sent as it is: a % in a function is no placeholder.
         connection.execute(definition.encode())
     remarks += _remarks(reached)
+    named = [(f"{function.label} line {found.line}: {found.text}", found.touched) for function, found in founds]
+    for place, touched in (*named, *zip((" ".join(text.split()) for text in texts), given, strict=True)):
+        if catalogue.locks_several(touched):
+            remarks.append(f"{place[:160]}: may lock several rows, in an order that is left to race")
     written = {w.table for t in (*given, *(f.touched for f in reached)) for w in catalogue.written(t)}
     if any(t.unread or t.everything or t.dynamic for t in (*given, *(f.touched for f in reached))):
         written |= {relation.name for relation in catalogue.relations.values()}

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pglast import ast, parse_sql
+from pglast.enums import A_Expr_Kind, BoolExprType
 from pglast.parser import ParseError
 
 ADVISORY_LOCKS = "(advisory locks)"
@@ -126,6 +127,8 @@ class Touched:
 
     reads: set[str] = field(default_factory=set)
     written: set[Written] = field(default_factory=set)
+    locked: set[tuple[str, frozenset[str]]] = field(default_factory=set)
+    """Tables in which a statement locks rows that it looks for, with the columns that it pins to one value."""
     calls: set[str] = field(default_factory=set)
     """Functions called, by their bare names."""
     everything: bool = False
@@ -139,6 +142,7 @@ class Touched:
     def __ior__(self, other: Touched) -> Touched:
         self.reads |= other.reads
         self.written |= other.written
+        self.locked |= other.locked
         self.calls |= other.calls
         self.everything |= other.everything
         self.unread |= other.unread
@@ -226,15 +230,22 @@ def _walk(node: Any, touched: Touched, local: frozenset[str]) -> None:
                 _write(node, "update", touched, conflict.targetList)
         case ast.UpdateStmt():
             _write(node, "update", touched, node.targetList)
+            touched.locked.add((_named(node.relation), _pinned(node.whereClause)))
         case ast.DeleteStmt():
             _write(node, "delete", touched)
+            touched.locked.add((_named(node.relation), _pinned(node.whereClause)))
         case ast.MergeStmt():
             _write(node, "insert", touched)
             _write(node, "delete", touched)
             for clause in node.mergeWhenClauses or ():
                 _write(node, "update", touched, clause.targetList)
         case ast.SelectStmt() if node.lockingClause:
-            touched.written |= {Written(name, "lock") for name in _tables(node.fromClause) if name not in local}
+            locked = [name for name in _tables(node.fromClause) if name not in local]
+            touched.written |= {Written(name, "lock") for name in locked}
+            limit = getattr(getattr(node.limitCount, "val", None), "ival", None)
+            if limit != 1:
+                pinned = _pinned(node.whereClause) if len(locked) == 1 else _NOTHING
+                touched.locked |= {(name, pinned) for name in locked}
         case ast.NotifyStmt() | ast.ListenStmt() | ast.UnlistenStmt():
             touched.written.add(Written(NOTIFICATIONS, "insert"))
         case ast.VariableSetStmt() | ast.VariableShowStmt():
@@ -250,6 +261,18 @@ def _walk(node: Any, touched: Touched, local: frozenset[str]) -> None:
     for name in node:
         if name != "withClause":
             _walk(getattr(node, name), touched, local)
+
+
+def _pinned(condition: Any) -> frozenset[str]:
+    """The columns that a condition lets have one value only: `column = something`, joined by AND."""
+    if isinstance(condition, ast.BoolExpr) and condition.boolop == BoolExprType.AND_EXPR:
+        return frozenset().union(*(_pinned(part) for part in condition.args or ()))
+    if isinstance(condition, ast.A_Expr) and condition.kind == A_Expr_Kind.AEXPR_OP:
+        sides = (condition.lexpr, condition.rexpr)
+        columns = [str(side.fields[-1].sval) for side in sides if isinstance(side, ast.ColumnRef) and side.fields]
+        if condition.name is not None and condition.name[-1].sval == "=":
+            return frozenset(columns)
+    return _NOTHING
 
 
 def _named(node: Any) -> str:

@@ -186,6 +186,7 @@ class _Place:
     guarded: bool
     touched: Touched
     """By its head."""
+    returns: bool = False
     dynamic: tuple[int, int] | None = None
     """Where the expression is whose value is executed."""
     parts: tuple[Touched, ...] = ()
@@ -222,6 +223,8 @@ class _Walk:
         self.handlers: list[int] = []
         """Positions just after the THEN of each handler."""
         self.declarations: list[_Declaration] = []
+        self.end = 0
+        """Where the END of the outermost block begins."""
         self.cursors = Touched()
         """What the declared cursors read; where they are used, that is touched."""
         while self._word() == "#":  # compile options, each on a line of its own
@@ -304,6 +307,7 @@ class _Walk:
             touched = simple.touched()
             ends = first.word in ("commit", "rollback")
             self._place("simple", start, first, last.start, guarded, touched, simple, ends=ends)
+            self.places[-1] = replace(self.places[-1], returns=first.word == "return")
 
     def _place(
         self,
@@ -320,7 +324,9 @@ class _Walk:
         head = (first.start, head_end)
         line = self._line(first.start)
         parts, dynamic = (simple.parts, simple.dynamic) if simple else ([], None)
-        self.places.append(_Place(kind, start, line, head, guarded, touched, dynamic, tuple(parts), ends=ends))
+        self.places.append(
+            _Place(kind, start, line, head, guarded, touched, dynamic=dynamic, parts=tuple(parts), ends=ends)
+        )
 
     def _block(self, start: int, guarded: bool) -> None:
         if self._word() == "declare":
@@ -340,7 +346,7 @@ class _Walk:
                 self._next()
                 self.handlers.append(self._until("then").end)
                 self._statements("when", "end", guarded=guarded)
-        self._expect("end")
+        self.end = self._expect("end").start
         if self.at < len(self.tokens):
             self._until(";")
 
@@ -692,6 +698,13 @@ class _Plpgsql:
             self._declaration(declaration)
         for place in walk.places:
             self._statement(place)
+        if any(place.ends for place in walk.places):
+            # What it did since its last COMMIT is committed when it returns.
+            ends = [place.start for place in walk.places if place.returns] + [walk.end]
+            for at in ends:
+                line = self.body.count("\n", 0, at) + 1
+                turnstile = self._step(line, "the end, which commits", Touched(), guarded=False, ends=True)
+                self._insert(at, f"IF {turnstile} THEN END IF; ")
         for handler in walk.handlers:
             self._insert(handler, f" IF {TURNSTILE_SCHEMA}.caught(SQLSTATE) THEN END IF;")
         steps, remarks, unsplit = tuple(self.steps), tuple(self.remarks), tuple(self.unsplit)

@@ -199,6 +199,80 @@ def test_what_happens_behind_a_statement_is_a_step_and_is_known(bar: Bar, body: 
     assert found.exhausted
 
 
+RIGHT = {
+    "plain": (
+        "BEGIN PERFORM FROM cups WHERE id = p AND free FOR UPDATE; IF FOUND THEN {give} END IF; END",
+        "",
+    ),
+    "behind a view": (
+        "BEGIN PERFORM FROM free_cups WHERE id = p FOR UPDATE; IF FOUND THEN {give} END IF; END",
+        "",
+    ),
+    "behind a wrapper": (
+        "BEGIN PERFORM take_inside(p); END",
+        """CREATE FUNCTION take_inside(p integer) RETURNS void LANGUAGE plpgsql AS
+           'BEGIN IF (SELECT free FROM locked(p)) THEN CALL give(p); END IF; END';
+           CREATE FUNCTION locked(p integer) RETURNS SETOF cups LANGUAGE sql AS
+           'SELECT * FROM cups WHERE id = p FOR UPDATE'""",
+    ),
+    "in dynamic SQL": (
+        """DECLARE f boolean; BEGIN
+           EXECUTE format('SELECT free FROM %I WHERE id = $1 FOR UPDATE', 'cups') INTO f USING p;
+           IF f THEN EXECUTE 'UPDATE ' || 'cups SET free = false, given = given + 1 WHERE id = $1' USING p;
+           END IF; END""",
+        "",
+    ),
+    "in a trigger": (
+        "BEGIN INSERT INTO asks VALUES (p); END",
+        """CREATE TABLE asks (cup integer);
+           CREATE FUNCTION asked() RETURNS trigger LANGUAGE plpgsql AS
+           'BEGIN PERFORM FROM cups WHERE id = NEW.cup AND free FOR UPDATE; IF FOUND THEN CALL give(NEW.cup); END IF;
+            RETURN NULL; END';
+           CREATE TRIGGER asked BEFORE INSERT ON asks FOR EACH ROW EXECUTE FUNCTION asked()""",
+    ),
+    "a guard in one statement": (
+        "BEGIN UPDATE cups SET free = false, given = given + 1 WHERE id = p AND free; END",
+        "",
+    ),
+    "an advisory lock": (
+        "BEGIN PERFORM pg_advisory_xact_lock(p); IF is_free(p) THEN {give} END IF; END",
+        "",
+    ),
+}
+
+
+@pytest.mark.parametrize(("body", "more"), RIGHT.values(), ids=RIGHT)
+def test_what_is_right_holds_however_it_is_written(bar: Bar, body: str, more: str) -> None:
+    """The same protection behind a view, a wrapper, dynamic SQL or a trigger gets the same verdict: held, exhausted."""
+    found = bar.give(body, more)
+    assert not found.broken
+    assert found.truth is Truth.HELD
+
+
+def test_a_procedure_that_commits_is_as_many_transactions_as_it_says(bar: Bar) -> None:
+    """What a procedure does before and after its COMMIT are transactions of their own, the last one ending with it."""
+    bar.connection.execute(
+        """CREATE PROCEDURE take_twice() LANGUAGE plpgsql AS $$ BEGIN
+        PERFORM FROM cups WHERE id = 1 AND free FOR UPDATE; IF NOT FOUND THEN RETURN; END IF; COMMIT;
+        UPDATE cups SET free = false, given = given + 1 WHERE id = 1; END $$"""
+    )
+    found = bar.explore("CALL take_twice()", "CALL take_twice()")
+    assert found.exhausted
+    assert "given twice" in found.broken
+    texts = [move.text for move in found.broken["given twice"].moves]
+    assert texts.count("COMMIT") == 2
+    assert texts.count("the end, which commits") == 2
+
+
+def test_a_statement_that_may_lock_several_rows_is_named(bar: Bar) -> None:
+    """Held is said between statements: one that locks rows in an order of its own is left to race, and named."""
+    found = bar.give("BEGIN UPDATE cups SET given = given WHERE given < 9; UPDATE cups SET given = 0 WHERE id = p; END")
+    [named] = [remark for remark in found.not_covered if "may lock several rows" in remark]
+    assert named.startswith(
+        "take(integer) line 1: UPDATE cups SET given = given WHERE given < 9: may lock several rows"
+    )
+
+
 UNSPLIT = {
     "a language that nobody here reads": (
         "BEGIN PERFORM take_secretly(p); END",
