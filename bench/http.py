@@ -20,7 +20,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from harness.contracts.contract import Effect
+from harness import Effect
 from harness.contracts.scan_ticket import SCAN_TICKET
 from harness.environment.database import Database, Template
 from harness.environment.embedded import EmbeddedServer

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from bench._support import opened
-from harness.contracts.contract import Effect, Outcome
+from harness import Effect, Outcome
 from harness.contracts.scan_ticket import SCAN_TICKET
 from harness.history import History, Log
 from harness.load.crew import without_collections

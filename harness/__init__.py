@@ -23,4 +23,113 @@ The floors; a file imports only from floors below::
     errors.py  signals.py    what failed, what was tried, what to do next; Ctrl-C, SIGTERM and SIGHUP
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from harness.conduct import Actor
+    from harness.contracts.contract import (
+        BROKEN_ANSWER,
+        FAILED,
+        IN_DOUBT,
+        NOT_REACHED,
+        TIMEOUT,
+        Claim,
+        Column,
+        Contract,
+        Effect,
+        ErrorAnswer,
+        Function,
+        KeyHistory,
+        Model,
+        Operation,
+        Outcome,
+        Parameter,
+        Retry,
+        Variant,
+        Violation,
+    )
+    from harness.contracts.scan_ticket import SCAN_TICKET
+    from harness.environment.database import Database
+    from harness.environment.identity import Identity
+    from harness.errors import ExitStatus, HarnessError, UsageError
+    from harness.options import Options
+    from harness.records import Record, RunRecord
+    from harness.run import Explored, Harness, Result, Verdict, open_harness
+    from harness.verdict.findings import Finding, Location, Truth
+
 __version__ = "0.1.0"
+
+__all__ = [
+    "BROKEN_ANSWER",
+    "FAILED",
+    "IN_DOUBT",
+    "NOT_REACHED",
+    "SCAN_TICKET",
+    "TIMEOUT",
+    "Actor",
+    "Claim",
+    "Column",
+    "Contract",
+    "Database",
+    "Effect",
+    "ErrorAnswer",
+    "ExitStatus",
+    "Explored",
+    "Finding",
+    "Function",
+    "Harness",
+    "HarnessError",
+    "Identity",
+    "KeyHistory",
+    "Location",
+    "Model",
+    "Operation",
+    "Options",
+    "Outcome",
+    "Parameter",
+    "Record",
+    "Result",
+    "Retry",
+    "RunRecord",
+    "Truth",
+    "UsageError",
+    "Variant",
+    "Verdict",
+    "Violation",
+    "open_harness",
+]
+"""What a user may touch; what is not listed is private. Each is imported when it is asked for."""
+
+_HOMES = {
+    "Actor": "conduct",
+    "Database": "environment.database",
+    "ExitStatus": "errors",
+    "Explored": "run",
+    "Finding": "verdict.findings",
+    "Harness": "run",
+    "HarnessError": "errors",
+    "Identity": "environment.identity",
+    "Location": "verdict.findings",
+    "Options": "options",
+    "Record": "records",
+    "Result": "run",
+    "RunRecord": "records",
+    "SCAN_TICKET": "contracts.scan_ticket",
+    "Truth": "verdict.findings",
+    "UsageError": "errors",
+    "Verdict": "run",
+    "open_harness": "run",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'harness' has no attribute {name!r}")
+    value = getattr(import_module(f"harness.{_HOMES.get(name, 'contracts.contract')}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

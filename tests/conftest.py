@@ -15,8 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import contracts
-from harness.contracts.contract import Contract
+from harness import Contract, contracts
 from harness.environment.database import Database, Template
 from harness.environment.embedded import EmbeddedServer
 from harness.environment.servers import Server, connect

@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from harness.contracts.contract import Contract, Effect, KeyHistory, Operation, Outcome
+from harness import Contract, Effect, KeyHistory, Operation, Outcome
 from harness.contracts.scan_ticket import SCAN_TICKET
 from harness.history import NEVER, History
 from harness.load.crew import Crew

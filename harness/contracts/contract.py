@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+from harness.contracts.moved import Moved
 from harness.environment.identity import Identity
 from harness.errors import UsageError
 
@@ -357,3 +359,6 @@ def hashable(value: Any) -> Hashable:
     except TypeError:
         return str(value)
     return value  # type: ignore[no-any-return]
+
+
+sys.modules[__name__].__class__ = Moved

@@ -64,6 +64,7 @@ class Database:
         return Database(make_conninfo("", **{**parts, "dbname": name}), name, self._maintenance)
 
     def drop(self) -> None:
+        """Drop it now, whoever is still connected. Raises HarnessError when the server is gone."""
         with connect(self._maintenance) as connection:
             connection.execute(_drop(self.name))
 

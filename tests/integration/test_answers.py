@@ -13,9 +13,9 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from harness import Effect, Operation, Outcome
 from harness.conduct import Actor
 from harness.contracts import invariants
-from harness.contracts.contract import Effect, Operation, Outcome
 from harness.contracts.scan_ticket import SCAN_TICKET
 from harness.environment.database import Database
 from harness.environment.embedded import EmbeddedServer

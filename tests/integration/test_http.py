@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from harness.contracts.contract import Effect, Outcome
+from harness import Effect, Outcome
 from harness.contracts.scan_ticket import SCAN_TICKET
 from harness.environment.database import Database, Template
 from harness.environment.embedded import EmbeddedServer

@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from harness import contracts
+from harness import Contract, contracts
 from harness.contracts import invariants
-from harness.contracts.contract import Contract
 from harness.environment.database import Database, Template
 from harness.environment.embedded import EmbeddedServer
 from harness.schedules import Exploration, Plan, explore

@@ -12,9 +12,8 @@ import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
-from harness import contracts
+from harness import Contract, contracts
 from harness.contracts import invariants
-from harness.contracts.contract import Contract
 from harness.environment.database import Database
 from harness.errors import HarnessError, UsageError
 from harness.schedules import Exploration, Plan, explore

@@ -11,18 +11,7 @@ from collections.abc import Hashable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from harness.contracts.contract import (
-    Claim,
-    Column,
-    Contract,
-    Effect,
-    Function,
-    KeyHistory,
-    Operation,
-    Parameter,
-    Variant,
-    Violation,
-)
+from harness import Claim, Column, Contract, Effect, Function, KeyHistory, Operation, Parameter, Variant, Violation
 
 FOLDER = Path(__file__).parent
 STOCK = 5

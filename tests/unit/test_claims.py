@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from harness.contracts.contract import FAILED, Effect, KeyHistory
+from harness import FAILED, Effect, KeyHistory
 from harness.contracts.scan_ticket import CLAIMS, SCAN_TICKET
 from harness.verdict.findings import SHOWN, Truth
 from harness.verdict.judge import judge_history

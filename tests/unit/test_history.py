@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from harness.contracts.contract import Effect, Outcome
+from harness import Effect, Outcome
 from harness.contracts.scan_ticket import SCAN_TICKET
 from harness.history import NEVER, WARM_UP, History, Log
 from harness.load.crew import Client, Crew

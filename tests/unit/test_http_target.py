@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from harness.contracts.contract import Effect, Outcome
+from harness import Effect, Outcome
 from harness.contracts.scan_ticket import SCAN_TICKET
 from harness.environment.postgrest import Token
 from harness.errors import HarnessError, UsageError

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from harness.contracts.contract import BROKEN_ANSWER
+from harness import BROKEN_ANSWER
 from harness.contracts.scan_ticket import SCAN_TICKET
 from harness.load.pattern import Pattern
 from harness.load.patterns import Arrivals, Burst, Race, Rescan, Unknown

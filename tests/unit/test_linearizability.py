@@ -10,7 +10,7 @@ from collections.abc import Hashable, Iterator, Sequence
 
 import pytest
 
-from harness.contracts.contract import Effect, KeyHistory, Model, Operation, Outcome
+from harness import Effect, KeyHistory, Model, Operation, Outcome
 from harness.contracts.scan_ticket import ScanModel
 from harness.history import NEVER
 from harness.verdict import linearizability

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from harness.contracts.contract import Operation
+from harness import Operation
 from harness.contracts.scan_ticket import SCAN_TICKET
 from harness.errors import UsageError
 from harness.experiments import overhead as experiment
