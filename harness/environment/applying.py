@@ -88,6 +88,7 @@ _TOUCHES_EXTENSION = re.compile(rf"(?:ALTER|DROP|COMMENT\s+ON)\s+EXTENSION\s+(?:
 _INTO_SCHEMA = re.compile(rf"\bSCHEMA\s+{_NAME}", re.IGNORECASE)
 _VERSION = re.compile(r"\bVERSION\s+('[^']*'|\"[^\"]*\"|\S+)", re.IGNORECASE)
 _CREATE_ROLE = re.compile(r"CREATE\s+(ROLE|USER|GROUP)\b(?!\s+MAPPING)", re.IGNORECASE)
+_ROLE_CREATED = re.compile(rb'CREATE\s+(?:ROLE|USER|GROUP)\s+("[^"]+"|[\w$]+)', re.IGNORECASE)
 _SETS_ROLE = re.compile(rf"(ALTER\s+(?:ROLE|USER)\s+{_NAME})(\s+(?:SET|RESET)\b.*)", re.IGNORECASE | re.DOTALL)
 _SETTING = re.compile(r"SET\s+(SESSION\s+|LOCAL\s+)?[\w.\"]+\s*(=|TO\b)", re.IGNORECASE)
 _MISSING_ROLE = re.compile(r'role "(.*)" does not exist')
@@ -216,6 +217,7 @@ class Applier:
         connection = self.connection
         # As if each file had a session of its own: pg_dump, for one, empties the search_path and leaves it so.
         connection.execute("DISCARD ALL")
+        connection.execute(_SQL["search_path"])
         if self.role is not None:
             self._become(self.role)
         if transaction:
@@ -405,7 +407,6 @@ class Applier:
                     if not self._supply(error, text, statement, variables):
                         break
                     self._release(guarded=guarded)
-                    self._remember(text)
                     return
                 except _CANNOT_RUN_IN_TRANSACTION:
                     raise
@@ -442,6 +443,7 @@ class Applier:
 
         def again(text: str = text) -> bool:
             self._execute(text, statement, variables)
+            self._remember(text)
             return True
 
         message = error.diag.message_primary or str(error)
@@ -603,6 +605,12 @@ class Applier:
             if names & made:
                 return f"{earlier.path.name}:{earlier.line}"
         return ""
+
+
+def roles_created(script: Script) -> set[str]:
+    """The roles that a file creates, in whatever kind of statement."""
+    found = _ROLE_CREATED.findall(script.source)
+    return {_unquoted(name.decode(errors="replace")) for name in found}
 
 
 def _extension_of(named: re.Match[str]) -> str | None:

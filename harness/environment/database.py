@@ -21,8 +21,8 @@ import psycopg
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+from harness.environment import applying, platforms, setup
 from harness.environment import migrations as files
-from harness.environment import platforms, setup
 from harness.environment.applying import Applied, Applier, Failure
 from harness.environment.leftovers import mark_database
 from harness.environment.own import Connection
@@ -143,6 +143,7 @@ class Template:
         self._kept_settings: list[str] = []
         """Statements that give a clone what CREATE DATABASE does not copy; the clone's name is {}."""
         self._roles: SupabaseRoles | None = None
+        self._roles_before: set[str] = set()
         self._prefix = f"harness_{os.getpid()}_{secrets.token_hex(6)}"
         self._numbers = itertools.count(1)
         self._made: Future[Database] | None = None
@@ -227,7 +228,8 @@ class Template:
             with self._database.connect() as connection:
                 rows = connection.execute(queries.text("harness.environment", "kept_settings.sql").encode())
                 self._kept_settings = [str(row[0]) for row in rows]
-            self.tidy()  # the first run's, too, is made while something else is done
+            if self._plan.raising:
+                self.tidy()  # the first run's, too, is made while something else is done
         except BaseException as error:
             self.__exit__(type(error), error, None)
             raise
@@ -239,6 +241,7 @@ class Template:
         if supabase or not self._ours:
             self._roles = SupabaseRoles(self._server, create=supabase)
             self._roles.__enter__()
+            self._roles_before = self._roles.names()
         with connect(self._server.dsn) as connection:
             who = connection.execute(_SQL["who"]).fetchone()
         assert who is not None
@@ -247,6 +250,12 @@ class Template:
             return None
         self._owner = platforms.ROLE
         return platforms.ROLE
+
+    def _made_roles(self, applier: Applier) -> set[str]:
+        """Roles that were created; of those in a DO block, those that are new on the server and that a file names."""
+        assert self._roles is not None
+        named = {name for script in self.migrations for name in applying.roles_created(script)}
+        return applier.roles_made | (named & (self._roles.names() - self._roles_before))
 
     def _fill(self, role: str | None) -> Applied:
         """Prelude, migrations and seed into the template."""
@@ -292,7 +301,7 @@ class Template:
                 if not connection.closed:
                     connection.execute("DISCARD ALL")
                 if self._roles is not None and not self._ours:
-                    self._roles.made(applier.roles_made)
+                    self._roles.made(self._made_roles(applier))
             return Applied(
                 files=len(self.migrations) + len(self._unreadable),
                 applied=whole[0],

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -163,17 +164,16 @@ def prelude(connection: psycopg.Connection[Any], default_privileges: str) -> lis
             connection.execute(_part(part).encode(), prepare=False)
         for owner in dict.fromkeys((ROLE, str(me), "supabase_admin")):
             granted = sql.SQL(_part(default_privileges)).format(owner=sql.Identifier(owner))
-            try:
-                with connection.transaction():
-                    connection.execute(granted)
-            except psycopg.errors.InsufficientPrivilege:
-                continue  # somebody else's server: what this role makes is all that there will be
-        try:
-            with connection.transaction():
-                connection.execute(_part("owners").encode(), prepare=False)
-        except psycopg.errors.InsufficientPrivilege:
-            pass  # the same
-        connection.execute(sql.SQL(_part("settings")).format(database=sql.Identifier(name)))
+            # On somebody else's server what this role makes is all that there will be.
+            with suppress(psycopg.errors.InsufficientPrivilege), connection.transaction():
+                connection.execute(granted)
+        with suppress(psycopg.errors.InsufficientPrivilege), connection.transaction():
+            connection.execute(_part("owners").encode(), prepare=False)
+        for statement in _part("settings").split(";\n")[:-1]:
+            setting = sql.SQL(statement).format(database=sql.Identifier(name))
+            # A parameter that nobody knows is the superuser's to set, on somebody else's server.
+            with suppress(psycopg.errors.InsufficientPrivilege), connection.transaction():
+                connection.execute(setting)
     return ran
 
 
@@ -184,7 +184,7 @@ def _part(name: str) -> str:
 def create_extension(connection: psycopg.Connection[Any], name: str, schema: str | None) -> bool:
     """Create an extension; where the server lacks it, run its stand-in's script: then False.
 
-    Raises psycopg.Error where there is no stand-in either.
+    Raises psycopg.Error where there is no stand-in either, or not even its script may be run.
     """
     words = sql.SQL("CREATE EXTENSION IF NOT EXISTS {}").format(sql.Identifier(name))
     if schema is not None:
@@ -192,7 +192,7 @@ def create_extension(connection: psycopg.Connection[Any], name: str, schema: str
     try:
         with connection.transaction():
             connection.execute(words + sql.SQL(" CASCADE"))
-    except (psycopg.errors.FeatureNotSupported, psycopg.errors.UndefinedFile):
+    except (psycopg.errors.FeatureNotSupported, psycopg.errors.UndefinedFile, psycopg.errors.InsufficientPrivilege):
         if name not in stand_ins():
             raise
         run_stand_in(connection, name, schema)

@@ -8,6 +8,9 @@ SELECT rolname, rolcreatedb OR rolsuper FROM pg_roles WHERE rolname = current_us
 -- name: rights
 SELECT rolname, rolsuper, current_setting('server_version') FROM pg_roles WHERE rolname = current_user;
 
+-- name: backend
+SELECT pg_backend_pid();
+
 -- name: free_connections
 -- How many more clients may connect, and how many may in all.
 SELECT current_setting('max_connections')::int
@@ -53,6 +56,9 @@ ALTER ROLE {} LOGIN PASSWORD {};
 -- How many objects a database holds, and what was the last one: the same before and after where nothing was built.
 SELECT (SELECT count(*) FROM pg_class), (SELECT max(oid) FROM pg_class), (SELECT count(*) FROM pg_proc),
        (SELECT sum(n_tup_ins + n_tup_upd + n_tup_del) FROM pg_stat_user_tables);
+
+-- name: roles
+SELECT rolname FROM pg_roles;
 
 -- name: mark_role
 COMMENT ON ROLE {} IS 'created by pg-concurrency-harness';

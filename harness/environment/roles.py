@@ -35,6 +35,11 @@ class SupabaseRoles:
         self._create = create
         self._connection: psycopg.Connection[Any] | None = None
 
+    def names(self) -> set[str]:
+        """Every role of the server."""
+        assert self._connection is not None
+        return {str(row[0]) for row in self._connection.execute(_SQL["roles"]).fetchall()}
+
     def made(self, names: Iterable[str]) -> None:
         """Mark roles that a migration created, so that they go with the others."""
         assert self._connection is not None

@@ -147,6 +147,7 @@ class ExternalServer(Server):
                     next_step=f"use version {OLDEST} or newer",
                 )
             row = connection.execute(queries.own("harness.environment")["may_create_databases"]).fetchone()
+            self._refuse_pooler(connection)
             left = sum(1 for _ in leftovers.on_server(connection))
             if left:
                 self.why += f"; {left} left here by runs that were killed: see `harness clean --server`"
@@ -156,6 +157,24 @@ class ExternalServer(Server):
                 f"The role {role!r} may not create databases on {address(self._dsn)}.",
                 tried="rolcreatedb and rolsuper in pg_roles",
                 next_step=f'ALTER ROLE "{role}" CREATEDB, or give the DSN of a role that has it',
+            )
+
+    def _refuse_pooler(self, connection: psycopg.Connection[Any]) -> None:
+        """A pooler in transaction mode gives each transaction whatever backend is free: no session is one's own.
+
+        While somebody else holds the backend that answered last, it must give another. Raises HarnessError.
+        """
+        backend = queries.own("harness.environment")["backend"]
+        before = connection.execute(backend).fetchone()
+        with connect(self._dsn, autocommit=False) as other:
+            other.execute(backend)
+            after = connection.execute(backend).fetchone()
+        if before != after:
+            raise HarnessError(
+                f"{address(self._dsn)} is a connection pooler in transaction mode.",
+                tried="pg_backend_pid() twice in one session: it was answered by two backends",
+                next_step="give the DSN of the server itself (the direct port: 5432 and not 6543 at Supabase), or the "
+                "pooler's session mode",
             )
 
     def stop(self) -> None:

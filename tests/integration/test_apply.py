@@ -7,15 +7,19 @@ import hmac
 import sys
 import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+from harness.environment import servers
 from harness.environment.applying import Applied
 from harness.environment.database import ApplyPlan, Database, Template
 from harness.environment.embedded import EmbeddedServer
+from harness.environment.servers import ExternalServer, connect
 from harness.errors import HarnessError
 
 Apply = Callable[..., tuple[Applied, Database]]
@@ -352,3 +356,81 @@ def test_statements_of_psql_run_as_there(apply: Apply) -> None:
     )
     assert applied.whole
     assert ask(database, "SELECT string_agg(a || b, ' ' ORDER BY a) FROM t") == "1x 2x 3x 7a;b"
+
+
+# -- on somebody else's server
+
+
+def test_on_somebody_elses_server_roles_are_left_as_they_were(server: EmbeddedServer, tmp_path: Path) -> None:
+    """A role that may create databases and roles, and nothing else: what it cannot do is said, what it made is gone."""
+
+    def roles() -> list[Any]:
+        with connect(server.dsn) as connection:
+            query = "SELECT rolname, rolconfig FROM pg_roles WHERE rolname !~ '^pg_' ORDER BY 1"
+            return connection.execute(query).fetchall()
+
+    with connect(server.dsn) as connection:
+        connection.execute("CREATE ROLE hosted LOGIN CREATEDB CREATEROLE")
+        connection.execute("CREATE ROLE theirs")
+        connection.execute("GRANT theirs TO hosted WITH ADMIN OPTION")
+    try:
+        before = roles()
+        (tmp_path / "1.sql").write_text(
+            "CREATE TABLE t (id uuid PRIMARY KEY DEFAULT uuid_generate_v4(), by uuid DEFAULT auth.uid());\n"
+            "ALTER TABLE t ENABLE ROW LEVEL SECURITY;\nCREATE POLICY p ON t TO authenticated USING (by = auth.uid());\n"
+            "DO $$ BEGIN CREATE ROLE made_in_a_block; END $$;\nCREATE ROLE made;\nCREATE ROLE theirs;\n"
+            "ALTER ROLE theirs SET statement_timeout = '5s';\nALTER ROLE made SET statement_timeout = '6s';\n"
+        )
+        hosted = ExternalServer(make_conninfo("", **{**conninfo_to_dict(server.dsn), "user": "hosted"}))
+        with (
+            hosted,
+            Template(hosted, [tmp_path], [], plan=ApplyPlan(platform="supabase")) as template,
+            template.clone() as database,
+        ):
+            assert template.applied.whole
+            assert any("hosted, which has not postgres's rights" in note for note in template.applied.notes)
+            assert {"made", "made_in_a_block", "authenticated"} <= {name for name, _ in roles()}
+            own = "SELECT setconfig[1] FROM pg_db_role_setting s JOIN pg_database d ON d.oid = s.setdatabase"
+            found = ask(database, f"{own} WHERE s.setrole = 'theirs'::regrole AND datname = current_database()")
+            assert found == "statement_timeout=5s"
+        assert roles() == before
+    finally:
+        with connect(server.dsn) as connection:
+            connection.execute("DROP ROLE hosted, theirs")
+
+
+def test_two_runs_side_by_side_share_the_platforms_roles(server: EmbeddedServer, tmp_path: Path) -> None:
+    """Created by the first, dropped by the last, and neither is in the other's way."""
+    (tmp_path / "1.sql").write_text("CREATE TABLE t (); GRANT SELECT ON t TO anon;")
+    with ThreadPoolExecutor() as pool:
+
+        def applied(_: int) -> bool:
+            with Template(ExternalServer(server.dsn), [tmp_path], [], plan=ApplyPlan(platform="supabase")) as template:
+                return template.applied.whole
+
+        assert all(pool.map(applied, range(4)))
+
+
+def test_a_pooler_in_transaction_mode_is_recognised(server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One session that two backends answer cannot be used; the direct port can."""
+    pids = iter([(1,), (1,), (2,)])
+
+    class Pooled:
+        """A pooler's answers: the session's, somebody else's from the same backend, the session's from another."""
+
+        def execute(self, query: str) -> Pooled:
+            return self
+
+        def fetchone(self) -> tuple[int]:
+            return next(pids)
+
+        def __enter__(self) -> Pooled:
+            next(pids)
+            return self
+
+        def __exit__(self, *_: object) -> None: ...
+
+    monkeypatch.setattr(servers, "connect", lambda *_, **__: Pooled())
+    with pytest.raises(HarnessError, match="pooler in transaction mode") as raised:
+        ExternalServer(server.dsn)._refuse_pooler(Pooled())  # type: ignore[arg-type]
+    assert "5432" in raised.value.next_step
