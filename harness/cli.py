@@ -7,7 +7,8 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping, Set
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from enum import Enum
@@ -29,6 +30,8 @@ from harness.signals import ended_by
 
 if TYPE_CHECKING:
     from rich.progress import Progress
+
+    from harness.records import RunRecord
 
 
 class Shown(Enum):
@@ -170,10 +173,10 @@ def run(chosen: tuple[str, ...], http_url: str | None, tickets: Path | None, yes
 
                 overhead(harness_, harness_.http_options, pairs=6, seconds=0.4, rounds=100)
 
-        with _Bar() as bar, open_harness(options, bar.show) as opened:
+        with _Bar() as bar, open_harness(options, bar.calls) as opened:
             bar.stop()
             _report(opened.environment)
-            _make(opened, options, runs, bar.stop)
+            _make(opened, options, runs, bar)
 
 
 @main.command()
@@ -254,7 +257,7 @@ def explore(random_seed: int, **given: Any) -> None:
 
         with open_harness(options) as opened:
             _report(opened.environment)
-            _make(opened, options, lambda harness_: harness_.explore(seed=random_seed, **plan))
+            _make(opened, options, lambda harness_: harness_.explore(seed=random_seed, **plan), what="exploring")
 
 
 @main.command()
@@ -297,13 +300,16 @@ def check(
         if replay is not None and len(scenarios) != 1:
             raise UsageError("--replay is a schedule of one scenario.", next_step="name one file")
 
+        bar = _Bar()
+
         def runs(checks: Checks) -> None:
-            for scenario in scenarios:
+            for number, scenario in enumerate(scenarios):
+                bar.show(scenario.name, f"{number} of {len(scenarios)} checked", number / len(scenarios))
                 checks.check(scenario, by=by or WAYS, isolation=isolation or "", replay=replay or "")
 
         with open_checks(options) as opened:
             _report(opened.environment)
-            _make(opened, options, runs)
+            _make(opened, options, runs, bar)
 
 
 def _changed(paths: tuple[Path, ...], since: str, options: Options) -> tuple[Path, ...]:
@@ -516,29 +522,38 @@ _STYLES: Mapping[str, Mapping[str, Any]] = {
 
 
 def _make(
-    opened: Any, options: Options, runs: Callable[[Any], object], before_report: Callable[[], None] = lambda: None
+    opened: Any, options: Options, runs: Callable[[Any], object], bar: _Bar | None = None, what: str = ""
 ) -> NoReturn:
-    """Make the runs, write and print the record whatever happens, and end with its exit status."""
+    """Make the runs, write and print the record whatever happens, and end with its exit status.
+
+    A bar shows `what` is done, where the runs do not say it themselves.
+    """
     from harness.environment.servers import command_line
     from harness.signals import uninterrupted
 
+    shown = bar or _Bar()
+
     def finish(*, interrupted: bool) -> Record:
-        before_report()
+        shown.stop()
         record: Record = opened.record(command_line(["harness", *sys.argv[1:]]), interrupted=interrupted)
         _finish(record, options)
         return record
 
-    try:
-        runs(opened)
-    except KeyboardInterrupt:
-        with uninterrupted():  # somebody impatient would lose the record
-            finish(interrupted=True)
-        raise
-    except Exception:
-        if opened.runs:  # those before it
-            finish(interrupted=False)
-        raise
-    sys.exit(finish(interrupted=False).exit_status)
+    with shown:
+        shown.runs = opened.runs
+        if what:
+            shown.show(what)
+        try:
+            runs(opened)
+        except KeyboardInterrupt:
+            with uninterrupted():  # somebody impatient would lose the record
+                finish(interrupted=True)
+            raise
+        except Exception:
+            if opened.runs:  # those before it
+                finish(interrupted=False)
+            raise
+        sys.exit(finish(interrupted=False).exit_status)
 
 
 def _report(environment: Any) -> None:
@@ -597,32 +612,47 @@ def _say(text: str) -> None:
 
 
 class _Bar:
-    """A bar while the server boots and calls are made; nothing where the output is no terminal."""
+    """A bar while something takes its time, with what is found so far; nothing where the output is no terminal."""
 
     def __init__(self) -> None:
         self._bar: Progress | None = None
+        self.runs: Sequence[RunRecord] = ()
+        """Those that are made already."""
 
     def __enter__(self) -> Self:
-        if sys.stderr.isatty():
+        if self._bar is None and sys.stderr.isatty():
             from rich.console import Console
             from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-            calls = TextColumn("{task.fields[calls]}")
-            columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), calls)
+            columns = (
+                TextColumn("{task.description}"),
+                BarColumn(),
+                TimeElapsedColumn(),
+                TextColumn("{task.fields[said]}"),
+            )
             self._bar = Progress(*columns, console=Console(stderr=True), transient=True)
-            self._bar.add_task("booting", calls="", total=None)
+            self._bar.add_task("booting", said="", total=None)
             self._bar.start()
         return self
 
-    def show(self, pattern: str, calls: int, over: float | None) -> None:
-        if self._bar is not None:
-            total = None if over is None else 1.0
-            [task] = self._bar.task_ids
-            self._bar.update(task, description=pattern, calls=f"{calls} calls", total=total, completed=over or 0.0)
-            self._bar.start()
+    def calls(self, pattern: str, calls: int, over: float | None) -> None:
+        """A pattern has made so many calls, and this share of its time is over."""
+        self.show(pattern, f"{calls} calls", over)
+
+    def show(self, what: str, said: str = "", over: float | None = None) -> None:
+        """What is done now; `over` is the share of it that is done, None where nobody knows."""
+        if self._bar is None:
+            return
+        found = Counter(run.truth.value for run in self.runs)
+        so_far = ", ".join(f"{n} {truth}" for truth, n in found.items())
+        said = "; ".join(part for part in (said, f"so far {so_far}" if so_far else "") if part)
+        [task] = self._bar.task_ids
+        total = None if over is None else 1.0
+        self._bar.update(task, description=what, said=said, total=total, completed=over or 0.0)
+        self._bar.start()
 
     def stop(self) -> None:
-        """Take it away, so that something else can be printed; the next call brings it back."""
+        """Take it away, so that something else can be printed; `show` brings it back."""
         if self._bar is not None:
             self._bar.stop()
 

@@ -12,6 +12,7 @@ import shlex
 import struct
 import subprocess
 import termios
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -292,26 +293,48 @@ def test_a_race_that_held_says_what_may_have_escaped(server: EmbeddedServer, san
     assert re.search(r"a fault that did not show has a chance under \d+\.\d\d% per overlapped round", done.stdout)
 
 
-def test_on_a_terminal_a_bar_shows_the_calls_and_makes_way_for_the_report(
-    server: EmbeddedServer, sandbox: Sandbox
-) -> None:
-    """It is taken away before anything else is printed."""
+def on_a_terminal(
+    words: Sequence[str | Path], columns: int, environment: dict[str, str], cwd: Path = ROOT
+) -> tuple[int, str]:
+    """Status and all that a command writes where somebody looks at it."""
     ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 160, 0, 0))
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
     process = subprocess.Popen(
-        ["harness", "run", "--server", server.dsn, "--pattern", "burst", "--duration", "1", "--clients", "3"],
-        cwd=ROOT, env=sandbox.environment(TERM="xterm"), stdin=subprocess.DEVNULL, stdout=theirs, stderr=theirs,
-    )  # fmt: skip
+        ["harness", *words], cwd=cwd, env=environment, stdin=subprocess.DEVNULL, stdout=theirs, stderr=theirs
+    )
     os.close(theirs)
     said = b""
     with suppress(OSError):  # a terminal that nobody holds any more
         while piece := os.read(ours, 65536):
             said += piece
     os.close(ours)
-    assert process.wait() == ExitStatus.HELD
-    *_, bar, report = said.decode().split("\x1b[2K")  # where a line is taken away
+    return process.wait(), said.decode()
+
+
+def test_on_a_terminal_a_bar_shows_the_calls_and_makes_way_for_the_report(
+    server: EmbeddedServer, sandbox: Sandbox
+) -> None:
+    """It is taken away before anything else is printed."""
+    words = ("run", "--server", server.dsn, "--pattern", "burst", "--duration", "1", "--clients", "3")
+    status, said = on_a_terminal(words, 160, sandbox.environment(TERM="xterm"))
+    assert status == ExitStatus.HELD
+    *_, bar, report = said.split("\x1b[2K")  # where a line is taken away
     assert re.search(r"burst.*\d+ calls", bar), said
     assert re.match(r"(\x1b\[[\d;]*m)*server ", report), said
+
+
+def test_the_bar_of_scenarios_says_what_is_found_so_far(server: EmbeddedServer, sandbox: Sandbox) -> None:
+    """Which one is checked, how many are, and what came of them."""
+    text = "-- scenario: {0}\n-- setup\nCREATE TABLE {0} (n int);\n-- session: p x 2\nINSERT INTO {0} VALUES (1);\n"
+    for name in ("one", "two"):
+        (sandbox.tmp / f"{name}.race.sql").write_text(text.format(name))
+    (sandbox.tmp / "empty.sql").write_text("SELECT 1;")
+    words = ("check", "--server", server.dsn, "--migrations", "empty.sql", "--by", "explore", ".")
+    status, said = on_a_terminal(words, 160, sandbox.environment(TERM="xterm"), sandbox.tmp)
+    assert status == ExitStatus.HELD, said
+    plain = re.sub(r"\x1b\[[\d;]*m", "", said)
+    assert re.search(r"one .*0 of 2 checked", plain)
+    assert re.search(r"two .*1 of 2 checked; so far 1 held", plain)
 
 
 @pytest.mark.parametrize(("variables", "coloured"), [({}, True), ({"NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)])
@@ -320,23 +343,12 @@ def test_colours_are_for_a_terminal_that_wants_them(
 ) -> None:
     """NO_COLOR and a dumb terminal get none; lines end at the terminal's width."""
     (sandbox.tmp / "record.json").write_text(json.dumps(broken[1]))
-    ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 80, 0, 0))
     environment = sandbox.environment(**{"TERM": "xterm", **variables})
     environment.pop("COLUMNS", None)
-    process = subprocess.Popen(
-        ["harness", "report", sandbox.tmp / "record.json"],
-        cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=theirs, stderr=theirs,
-    )  # fmt: skip
-    os.close(theirs)
-    said = b""
-    with suppress(OSError):
-        while piece := os.read(ours, 65536):
-            said += piece
-    os.close(ours)
-    assert process.wait() == ExitStatus.BROKEN
-    assert (b"\x1b[" in said) is coloured
-    plain = re.sub(r"\x1b\[[\d;]*m", "", said.decode())
+    status, said = on_a_terminal(["report", sandbox.tmp / "record.json"], 80, environment)
+    assert status == ExitStatus.BROKEN
+    assert ("\x1b[" in said) is coloured
+    plain = re.sub(r"\x1b\[[\d;]*m", "", said)
     assert "✗ broken: At most one call per ticket is accepted." in plain
     assert max(len(line) for line in plain.splitlines() if "repeat: " not in line and str(BROKEN) not in line) <= 80
 
