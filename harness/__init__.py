@@ -28,6 +28,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from harness.conduct import Actor
+    from harness.contracts.claims import (
+        UpTo,
+        at_least_one,
+        at_most,
+        busy_only_in_flight,
+        names_the_winner,
+        others_refused,
+    )
     from harness.contracts.contract import (
         BROKEN_ANSWER,
         FAILED,
@@ -93,11 +101,17 @@ __all__ = [
     "Retry",
     "RunRecord",
     "Truth",
+    "UpTo",
     "UsageError",
     "Variant",
     "Verdict",
     "Violation",
+    "at_least_one",
+    "at_most",
+    "busy_only_in_flight",
+    "names_the_winner",
     "open_harness",
+    "others_refused",
 ]
 """What a user may touch; what is not listed is private. Each is imported when it is asked for."""
 
@@ -119,6 +133,10 @@ _HOMES = {
     "Truth": "verdict.findings",
     "UsageError": "errors",
     "Verdict": "run",
+    **dict.fromkeys(
+        ("UpTo", "at_least_one", "at_most", "busy_only_in_flight", "names_the_winner", "others_refused"),
+        "contracts.claims",
+    ),
     "open_harness": "run",
 }
 

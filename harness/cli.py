@@ -44,16 +44,22 @@ class Shown(Enum):
 
 _TABLE = (*OPTIONS, *patterns.options())
 
+_OF_CALLS = frozenset({"run_as", "isolation", "setting", "retry"})
+"""Options that say as whom and how calls are made."""
+
 _OF_A_LOAD = frozenset({"profile", "pool_size", "timeout", *(option.name for option in patterns.options())})
 """Options that an exploration has no use for."""
 
-_OF_CONTRACTS = frozenset({"contract", "invariants", "http", "postgrest", "postgrest_image", "db_pool"})
+_OF_CONTRACTS = frozenset(
+    {"contract", "contract_option", "invariants", "http", "postgrest", "postgrest_image", "db_pool"}
+)
 """Options that a scenario has no use for."""
 
 _OF_A_CALL = (
     _OF_A_LOAD
     | set(OUTPUTS)
-    | {"github_summary", "contract", "invariants", "http"}
+    | _OF_CALLS
+    | {"github_summary", "contract", "contract_option", "invariants", "http"}
     | {"postgrest", "postgrest_image", "db_pool"}
 )
 """Options that applying files has no use for."""
@@ -268,21 +274,16 @@ def explore(random_seed: int, **given: Any) -> None:
     type=click.Choice(("explore", "race")),
     help="try orders one by one, or release the sessions together; repeatable  [default: both]",
 )
-@click.option(
-    "--isolation",
-    type=click.Choice(("read committed", "repeatable read", "serializable")),
-    help="of sessions that do not say which",
-)
 @click.option("--replay", metavar="TEXT", help="carry out this schedule of one scenario, such as AABBA, and no other")
 @click.option("--changed-since", metavar="REF", help="only those that changes since this commit of git can matter to")
 @partial(
     _options,
-    without=(_OF_A_LOAD - {"timeout"}) | {"contract", "invariants", "http", "postgrest", "postgrest_image", "db_pool"},
+    without=(_OF_A_LOAD | _OF_CALLS) - {"timeout", "isolation"}
+    | {"contract", "contract_option", "invariants", "http", "postgrest", "postgrest_image", "db_pool"},
 )
 def check(
     paths: tuple[Path, ...],
     by: tuple[str, ...],
-    isolation: str | None,
     replay: str | None,
     changed_since: str | None,
     **given: Any,
@@ -305,7 +306,7 @@ def check(
         def runs(checks: Checks) -> None:
             for number, scenario in enumerate(scenarios):
                 bar.show(scenario.name, f"{number} of {len(scenarios)} checked", number / len(scenarios))
-                checks.check(scenario, by=by or WAYS, isolation=isolation or "", replay=replay or "")
+                checks.check(scenario, by=by or WAYS, isolation=options.isolation or "", replay=replay or "")
 
         with open_checks(options) as opened:
             _report(opened.environment)
@@ -445,7 +446,7 @@ def _staging(http_url: str | None, tickets: Path | None, options: Options, *, ye
 
     check_outputs(options)
     staging = read_staging(http_url, tickets)
-    contract = contracts.load(options.contract)
+    contract = contracts.asked_for(options)
     confirm(staging, yes=yes, ask=input if sys.stdin.isatty() else None)
     given = _given(options, "clients", "pause")
     command = command_line(["harness", *sys.argv[1:]])

@@ -7,11 +7,13 @@ they cannot differ.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from harness.environment.identity import ISOLATION_LEVELS
 from harness.errors import UsageError
 from harness.files import check_writable
 
@@ -29,6 +31,11 @@ class Options:
     default_privileges: str = "open"
     apply_timeout: float = 600.0
     contract: str = "scan_ticket"
+    contract_option: tuple[str, ...] = ()
+    run_as: str | None = None
+    isolation: str | None = None
+    setting: tuple[str, ...] = ()
+    retry: tuple[str, ...] = ()
     invariants: tuple[Path, ...] = ()
     profile: str = "quick"
     load: Mapping[str, Any] = field(default_factory=dict)
@@ -142,6 +149,23 @@ def _number(value: Any) -> bool:
     return type(value) in (int, float)
 
 
+def _assignment(text: str) -> str:
+    name, equals, _ = text.partition("=")
+    if not equals or not name.strip():
+        raise ValueError(text)
+    return text
+
+
+def _sqlstate(text: str) -> str:
+    if not re.fullmatch("[0-9A-Z]{5}", text):
+        raise ValueError(text)
+    return text
+
+
+ASSIGNMENT = Kind(_assignment, "NAME=VALUE")
+SQLSTATE = Kind(_sqlstate, "SQLSTATE")
+
+
 def _named(metavar: str) -> Kind:
     return Kind(str, metavar)
 
@@ -179,6 +203,21 @@ OPTIONS: tuple[Option, ...] = (
     ),
     _option("apply_timeout", POSITIVE, "seconds that one file may take"),
     _option("contract", _named("NAME"), "a shipped contract, or module:attribute"),
+    _option(
+        "contract_option", ASSIGNMENT, "name of a table or column, as used=was_scanned; repeatable", repeatable=True
+    ),
+    _option(
+        "run_as", _named("ROLE"), """role of the calls, with JWT claims if you like: 'authenticated {"sub": "..."}'"""
+    ),
+    _option(
+        "isolation",
+        one_of(*ISOLATION_LEVELS, metavar="LEVEL"),
+        "isolation level of calls, and of sessions that name none",
+    ),
+    _option(
+        "setting", ASSIGNMENT, "setting of the calls' transactions, as lock_timeout=1s; repeatable", repeatable=True
+    ),
+    _option("retry", SQLSTATE, "error on which a call is made again, as 40001; repeatable", repeatable=True),
     _option("invariants", FILE, "more queries that must return no row; repeatable", repeatable=True),
     _option("profile", one_of(*PROFILES, metavar="PROFILE"), "quick, seed or soak"),
     _option("pool_size", POSITIVE_INT, "a pool of so many connections between clients and server"),

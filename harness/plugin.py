@@ -56,12 +56,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         kind: Literal["linelist", "string"] = "linelist" if option.repeatable else "string"
         parser.addini(f"harness_{option.name}", option.help, type=kind, default=None)
     group.addoption("--harness-no-scenarios", action="store_true", help="do not collect *.race.sql")
-    group.addoption(
-        "--harness-isolation",
-        choices=("read committed", "repeatable read", "serializable"),
-        default="",
-        help="of sessions of scenarios that do not say which",
-    )
 
 
 def _how(option: Option) -> dict[str, Any]:
@@ -236,7 +230,7 @@ class _ScenarioItem(pytest.Item):
 
         checks = self._request.getfixturevalue("_harness_session").checks()
         checks.test = self.nodeid
-        run = checks.check(self.scenario, isolation=self.config.getoption("harness_isolation") or "")
+        run = checks.check(self.scenario, isolation=checks.options.isolation or "")
         self.stash[_RUNS] = [{"server": str(checks.environment), "run": to_plain(run)}]
         self.user_properties += _properties(run, 1)
         if run.truth.value != "held":

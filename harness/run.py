@@ -151,7 +151,7 @@ class Harness:
         """The pytest test that is running; kept in each record."""
         self.server = server
         self._progress = progress
-        self.invariants = invariants.load((contract.invariants, *options.invariants))
+        self.invariants = invariants.load(options.invariants, contract)
         self._checked = False
         """Whether the invariants' queries were looked at by the server."""
         self._sql: SqlTarget | None = None
@@ -393,13 +393,13 @@ class Harness:
 def open_harness(options: Options, progress: Progress | None = None) -> Iterator[Harness]:
     """Boot the server, build the template, and take everything away at the end."""
     check_outputs(options)
-    contract = contracts.load(options.contract)
+    contract = contracts.asked_for(options)
     server = open_server(options.server, options.postgres_image)
     server.call_timeout = options.timeout
     theirs = isinstance(server, ExternalServer)
     # A path that is wrong is said before anything is booted.
     template = open_template(options, server)
-    invariants.load((contract.invariants, *options.invariants))
+    invariants.load(options.invariants, contract)
     thresholds.check(contract)
     with ExitStack() as stack:
         stack.enter_context(server)

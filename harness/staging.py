@@ -150,7 +150,7 @@ def _run(
 ) -> None:
     # No fresh keys to warm up with: those calls could not be rolled back.
     keys = KeySource(lambda _: tickets, lambda count: [contract.unknown_key() for _ in range(count)])
-    queries = invariants.load((contract.invariants,))
+    queries = invariants.load((), contract)
     unseen = [Violations(unanswered="only its API is in reach")] * len(queries)
 
     def kept(fired: Fired) -> None:

@@ -69,7 +69,7 @@ def make_harness(server: EmbeddedServer, template: Template) -> Iterator[MakeHar
             wanted = replace(Options(migrations=(*migrations, *more), seed=tuple(seed), load=load), **options)  # type: ignore[arg-type]
             shipped = on is None and wanted.migrations == (MIGRATIONS,) and wanted.seed == (SEED,)
             built = template if shipped else stack.enter_context(Template(on or server, wanted.migrations, wanted.seed))
-            return Harness(wanted, contract or contracts.load(wanted.contract), on or server, built)
+            return Harness(wanted, contract or contracts.asked_for(wanted), on or server, built)
 
         yield make
 

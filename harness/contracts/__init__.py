@@ -3,15 +3,47 @@
 from __future__ import annotations
 
 import importlib
+import uuid
+from collections.abc import Mapping
+from dataclasses import replace
 
-from harness.contracts.contract import Contract
+from harness.contracts.contract import Contract, Retry
+from harness.environment.identity import Identity
 from harness.errors import UsageError
+from harness.options import Options
+
+CLIENT = ":client"
+"""In the claims of --run-as: a UUID that is each client's own."""
 
 SHIPPED = {"scan_ticket": "harness.contracts.scan_ticket:SCAN_TICKET"}
 
 
-def load(name: str) -> Contract:
-    """The contract with a shipped name, or the one at `module:attribute`.
+def asked_for(options: Options) -> Contract:
+    """The contract that the options name, with its calls made as they say. Raises UsageError for what cannot be."""
+    contract = load(options.contract, dict(each.split("=", 1) for each in options.contract_option))
+    if options.retry:
+        contract = replace(contract, retry=Retry(options.retry))
+    settings = dict(each.split("=", 1) for each in options.setting)
+    if options.run_as is None and options.isolation is None and not settings:
+        return contract
+    role = options.run_as
+
+    def identity(client: int) -> Identity:
+        given = contract.identity_of(client) or Identity()
+        if role is not None:
+            # Each client somebody else, where the claims say so.
+            given = replace(
+                Identity.read(role.replace(CLIENT, str(uuid.UUID(int=client + 1)))), settings=given.settings
+            )
+        isolation = options.isolation or given.isolation
+        return replace(given, isolation=isolation, settings={**given.settings, **settings})
+
+    identity(0)  # what is wrong with it is said before anything is booted
+    return replace(contract, identity=identity)
+
+
+def load(name: str, options: Mapping[str, str] | None = None) -> Contract:
+    """The contract with a shipped name, or the one at `module:attribute`; `options` name tables and columns otherwise.
 
     Raises UsageError when there is none.
     """
@@ -28,4 +60,4 @@ def load(name: str) -> Contract:
         ) from error
     if not isinstance(contract, Contract):
         raise UsageError(f"{name!r} is a {type(contract).__name__}, not a Contract.", next_step=next_step)
-    return contract
+    return contract.with_options(options or {})

@@ -12,8 +12,9 @@ from __future__ import annotations
 import json
 import re
 import sys
+import uuid
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -257,7 +258,7 @@ class Claim:
     """The evidence column that says what it is about: a report counts the answers that leave it empty."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Contract:
     """What is right for one function."""
 
@@ -265,31 +266,40 @@ class Contract:
     function: Function
     new_keys: str
     """SQL function that creates `count` fresh keys and returns them; the seed defines it."""
-    unknown_key: Callable[[], Hashable]
+    unknown_key: Callable[[], Hashable] = uuid.uuid4
     """A key that is not in the database."""
-    variants: tuple[Variant, ...]
-    labels: Mapping[str, Effect]
+    variants: tuple[Variant, ...] = (Variant("call", lambda client: {}),)  # noqa: ARG005
+    """The ways to call it that runs vary over."""
+    labels: Mapping[str, Effect] = field(
+        default_factory=lambda: {"accepted": Effect.APPLIED, "refused": Effect.REFUSED, "missing": Effect.REFUSED}
+    )
     """Every label `classify` may give, with its effect."""
     classify: Callable[[Mapping[str, Any]], str | None]
     """Label of one answer row, given its columns that are not evidence; None: the answer cannot be read."""
     model: Model
-    claims: tuple[Claim, ...]
-    invariants: Path
+    """What calls one after another would answer: `harness.contracts.claims.UpTo(capacity)` for most."""
+    claims: tuple[Claim, ...] = ()
+    """Promises beyond the model: see `harness.contracts.claims`."""
+    invariants: Path | None = None
     """File of queries, each of which returns the rows that violate it (see `harness.contracts.invariants`)."""
-    thresholds: Mapping[str, tuple[str, ...]]
+    names: Mapping[str, str] = field(default_factory=dict)
+    """What `:"name"` in the invariants stands for, by default: tables and columns that a project may call otherwise."""
+    thresholds: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Metric name -> expressions in k6's notation."""
-    metrics: Mapping[str, frozenset[str]]
+    metrics: Mapping[str, frozenset[str]] = field(default_factory=dict)
     """Name of a counter or rate -> the labels that count towards it."""
-    duration_metric: str
+    duration_metric: str = "duration"
     """Name of the trend that holds every call's duration."""
-    error_metric: str
+    error_metric: str = "errors"
     """Name of the rate of calls that failed or stayed in doubt."""
-    accepted: str
+    accepted: str = "accepted"
     """The label of a call that got what it asked for: what a lone call on a fresh key must return."""
-    repeated: str
+    repeated: str = "refused"
     """The label of a lone call on a key that is already used up."""
-    missing: str
+    missing: str = "missing"
     """The label of a call on a key that is not there."""
+    detail: str | None = None
+    """The column, of those that decide the label, that says why in words: kept with each refusal."""
     capacity: int = 1
     """How many calls one fresh key accepts before it is used up."""
     description: str = field(default="")
@@ -345,7 +355,20 @@ class Contract:
             shown = ", ".join(f"{name}={value!r}" for name, value in row.items())
             why = "" if label is None else f" (classify gave {label!r}, which is none of the contract's labels)"
             return Outcome(FAILED, Effect.FAILED, BROKEN_ANSWER, f"unreadable answer: {shown}{why}")
-        return Outcome(label, self.labels[label])
+        effect = self.labels[label]
+        said = row.get(self.detail) if self.detail is not None and effect is Effect.REFUSED else None
+        return Outcome(label, effect, None, None if said is None else str(said))
+
+    def with_options(self, options: Mapping[str, str]) -> Contract:
+        """The contract for a project that calls tables and columns otherwise. Raises UsageError for an unknown name."""
+        if unknown := sorted(set(options) - set(self.names)):
+            known = ", ".join(f"{name}={value}" for name, value in self.names.items()) or "none"
+            raise UsageError(
+                f"The contract {self.name} has no option {unknown[0]!r}.",
+                tried=f"its options, with their defaults: {known}",
+                next_step="give --contract-option NAME=VALUE with one of these names",
+            )
+        return replace(self, names={**self.names, **options})
 
 
 def hashable(value: Any) -> Hashable:

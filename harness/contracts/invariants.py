@@ -15,9 +15,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.contracts.contract import Contract
 from harness.environment import migrations
 from harness.errors import HarnessError
 from harness.sqltext import queries
+from harness.sqltext.placeholders import named, names_in
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +46,17 @@ class Violations:
     """Seconds after which its query was given up."""
 
 
-def load(paths: Sequence[Path]) -> tuple[Invariant, ...]:
-    """The invariants of files and folders. Raises HarnessError when one is missing, empty or has a name twice."""
+def load(paths: Sequence[Path], contract: Contract | None = None) -> tuple[Invariant, ...]:
+    """The contract's invariants and those of files and folders, tables and columns named as the contract's options say.
+
+    One that names something whose option is empty is left out: there is no such thing in that project. Raises
+    HarnessError when a file is missing, holds no query or has a name twice.
+    """
+    own = () if contract is None or contract.invariants is None else (contract.invariants,)
+    names: Mapping[str, str] = {} if contract is None else contract.names
     found: dict[str, Invariant] = {}
-    for script in migrations.find(paths, "invariants", "--invariants").scripts:
+    left_out: list[str] = []
+    for script in migrations.find((*own, *paths), "invariants", "--invariants").scripts:
         before = len(found)
         for number, query in enumerate(queries.read(script), 1):
             name = query.name or f"{script.path.stem}.{number}"
@@ -58,7 +67,9 @@ def load(paths: Sequence[Path]) -> tuple[Invariant, ...]:
                     tried=f"{found[name].path}:{found[name].line} and {script.path}:{query.line}",
                     next_step="give each its own `-- name:`",
                 )
-            found[name] = Invariant(name, claim, query.text, script.path, query.line)
+            found[name] = Invariant(name, claim, named(query.text, names), script.path, query.line)
+            if any(names.get(each) == "" for each in names_in(query.text)):
+                left_out.append(name)
         if len(found) == before:
             raise HarnessError(f"{script.path} holds no query.", next_step="write queries that return violating rows")
-    return tuple(found.values())
+    return tuple(invariant for name, invariant in found.items() if name not in left_out)

@@ -4,24 +4,13 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.contracts.contract import (
-    NOT_REACHED,
-    Claim,
-    Column,
-    Contract,
-    Effect,
-    Function,
-    KeyHistory,
-    Operation,
-    Parameter,
-    Variant,
-    Violation,
-)
+from harness.contracts import claims
+from harness.contracts.contract import Column, Contract, Effect, Function, Operation, Parameter, Variant
 
 _BUSY = re.compile(r"being processed|concurren|lock not available|could not obtain lock", re.IGNORECASE)
 _NOT_FOUND = re.compile(r"not found", re.IGNORECASE)
@@ -39,7 +28,7 @@ def _classify(row: Mapping[str, Any]) -> str | None:
         return "busy"
     if _NOT_FOUND.search(message):
         return "not_found"
-    return None
+    return "refused" if message else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,108 +64,43 @@ class ScanModel:
             return (state,) if agrees else ()
         if label == "not_found":
             return (state,) if state is _UNKNOWN else ()
+        if label == "refused":
+            return (state,) if state is not _UNSCANNED else ()  # for whatever reason, but a fresh ticket gives none
         return (state,) if state is not _UNKNOWN else ()
 
 
-def _standing(history: KeyHistory, label: str) -> tuple[Operation, ...]:
-    return tuple(o for o in history.operations if o.outcome.label == label and not o.rolled_back)
-
-
-def _any(history: KeyHistory, *effects: Effect) -> bool:
-    return any(o.outcome.effect in effects for o in history.operations)
-
-
-def _at_most_one_accepted(history: KeyHistory) -> Iterator[Violation]:
-    winners = _standing(history, "accepted")
-    if len(winners) > 1:
-        yield Violation(f"{len(winners)} callers were let in on one ticket", winners)
-
-
-def _at_least_one_accepted(history: KeyHistory) -> Iterator[Violation]:
-    if not history.exists or _standing(history, "accepted") or _any(history, Effect.FAILED, Effect.IN_DOUBT):
-        return
-    if any(o.rolled_back for o in history.operations):
-        # Refusals given while the winner's transaction was open are right, and then that transaction went away.
-        return
-    yield Violation("nobody was let in on a scannable ticket", tuple(history.operations))
-
-
-def _every_other_call_refused(history: KeyHistory) -> Iterator[Violation]:
-    for operation in history.operations:
-        outcome = operation.outcome
-        if outcome.effect is Effect.FAILED and outcome.code not in NOT_REACHED:
-            reason = f"answered with an error instead of a refusal: {outcome.code} {outcome.detail or ''}".rstrip()
-            yield Violation(reason, (operation,))
-
-
-def _true_winner(history: KeyHistory) -> Iterator[Violation]:
-    winners = {o.arguments["p_scanned_by"] for o in _standing(history, "accepted")}
-    for operation in history.operations:
-        told, own = operation.answer.get("scanned_by"), operation.arguments["p_scanned_by"]
-        if told is None:
-            continue
-        label = operation.outcome.label
-        if label == "accepted" and told != own:
-            reason = f"was let in as {own}, and told that it was {told}"
-        elif label == "already_scanned" and told not in winners:
-            first = ", ".join(str(w) for w in winners) or "nobody"
-            reason = f"was told that {told} was first; {first} was"
-        else:
-            continue
-        if _any(history, Effect.IN_DOUBT):
-            return  # an answer that was lost may have been the winner's
-        yield Violation(reason, (operation,))
-
-
-def _busy_only_while_in_flight(history: KeyHistory) -> Iterator[Violation]:
-    for operation in _standing(history, "busy"):
-        overlapping = (
-            o
-            for o in history.operations
-            if o is not operation
-            and o.called < operation.returned
-            and (o.returned > operation.called or o.outcome.effect is Effect.IN_DOUBT)
-        )
-        if next(overlapping, None) is None:
-            yield Violation(
-                "was told that the ticket is being processed while no other call on it was in flight", (operation,)
-            )
-
-
 CLAIMS = (
-    Claim(
-        "at_most_one_accepted",
-        "At most one call per ticket is accepted.",
-        "Take the row lock before the check (SELECT ... FOR UPDATE), guard the UPDATE with NOT is_used, and keep a "
-        "unique partial index on successful scans.",
-        _at_most_one_accepted,
+    claims.at_most(
+        1,
+        id="at_most_one_accepted",
+        statement="At most one call per ticket is accepted.",
+        reason="{count} callers were let in on one ticket",
+        remedy="Take the row lock before the check (SELECT ... FOR UPDATE), guard the UPDATE with NOT is_used, and "
+        "keep a unique partial index on successful scans.",
     ),
-    Claim(
-        "at_least_one_accepted",
-        "A scannable ticket that was called, and on which no call failed, lets one person in.",
-        "Look for a lock wider than the ticket (event row, advisory key) or a refusal that is given without a winner.",
-        _at_least_one_accepted,
+    claims.at_least_one(
+        id="at_least_one_accepted",
+        statement="A scannable ticket that was called, and on which no call failed, lets one person in.",
+        reason="nobody was let in on a scannable ticket",
+        remedy="Look for a lock wider than the ticket (event row, advisory key) or a refusal that is given without a "
+        "winner.",
     ),
-    Claim(
-        "losers_are_refused",
-        "Every call that is not accepted is refused by an answer, not by an error.",
-        "Handle lock_not_available and unique_violation in the function and answer with success = false.",
-        _every_other_call_refused,
+    claims.others_refused(
+        statement="Every call that is not accepted is refused by an answer, not by an error.",
+        remedy="Handle lock_not_available and unique_violation in the function and answer with success = false.",
     ),
-    Claim(
-        "true_winner",
-        "An answer that names a scanner names the one who was let in.",
-        "Write p_scanned_by, and read scanned_by from the locked row, after the lock is held.",
-        _true_winner,
-        "already_scanned",
+    claims.names_the_winner(
         "scanned_by",
+        "p_scanned_by",
+        refused="already_scanned",
+        statement="An answer that names a scanner names the one who was let in.",
+        reason="was let in as {own}, and told that it was {told}",
+        remedy="Write p_scanned_by, and read scanned_by from the locked row, after the lock is held.",
     ),
-    Claim(
-        "busy_only_while_in_flight",
-        "A busy answer is given only while another call on the same ticket is in flight.",
-        "Lock the ticket's own row; a lock shared between tickets turns away people with valid tickets.",
-        _busy_only_while_in_flight,
-        "busy",
+    claims.busy_only_in_flight(
+        statement="A busy answer is given only while another call on the same ticket is in flight.",
+        reason="was told that the ticket is being processed while no other call on it was in flight",
+        remedy="Lock the ticket's own row; a lock shared between tickets turns away people with valid tickets.",
     ),
 )
 
@@ -236,11 +160,25 @@ SCAN_TICKET = Contract(
         "already_scanned": Effect.REFUSED,
         "busy": Effect.REFUSED,
         "not_found": Effect.REFUSED,
+        "refused": Effect.REFUSED,
     },
+    detail="error_message",
     classify=_classify,
     model=ScanModel(),
     claims=CLAIMS,
     invariants=Path(__file__).with_suffix(".sql"),
+    names={
+        "tickets": "public.tickets",
+        "ticket": "id",
+        "status": "status",
+        "used": "is_used",
+        "scanned_at": "scanned_at",
+        "scanned_by": "scanned_by",
+        "logs": "public.scan_logs",
+        "log_ticket": "ticket_id",
+        "log_scanner": "scanned_by",
+        "log_success": "scan_success",
+    },
     thresholds={
         "scan_duration": ("p(95)<200",),
         "scan_errors": ("rate<0.001",),

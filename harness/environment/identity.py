@@ -73,7 +73,7 @@ class Identity:
 
     @classmethod
     def read(cls, words: str, *, isolation: str | None = None, settings: Mapping[str, str] | None = None) -> Identity:
-        """The identity that `ROLE {JWT claims}` names, as `as:` and --as spell it; the claims may be left out.
+        """The identity that `ROLE {JWT claims}` names, as `as:` and --run-as spell it; the claims may be left out.
 
         Raises UsageError for a text that is not so.
         """
@@ -262,7 +262,7 @@ def bypassed_policies(connection: psycopg.Connection[Any], applied: IdentityStat
         who = "the owner of the scratch database" if applied is None else "a role that bypasses them"
         yield (
             f"row-level policies of {', '.join(tables)} held nobody back: calls were made as {who}; "
-            "give --as ROLE, or Contract(identity=...), to call as a user would"
+            "give --run-as ROLE, or Contract(identity=...), to call as a user would"
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 _TOKEN = re.compile(
     r"""
@@ -15,6 +16,24 @@ _TOKEN = re.compile(
     """,
     re.VERBOSE | re.DOTALL,
 )
+
+
+_NAMED = re.compile(r':"(\w+)"')
+
+
+def named(text: str, names: Mapping[str, str]) -> str:
+    """The text with each `:"name"` that `names` knows as a quoted name, a schema before it included."""
+
+    def quoted(match: re.Match[str]) -> str:
+        found = names.get(match[1])
+        return match[0] if found is None else ".".join(f'"{part}"' for part in found.split("."))
+
+    return _NAMED.sub(quoted, text)
+
+
+def names_in(text: str) -> list[str]:
+    """The names that stand in a text as `:"name"`."""
+    return _NAMED.findall(text)
 
 
 def numbered(text: str) -> tuple[str, tuple[str, ...]]:

@@ -199,6 +199,7 @@ class Reader:
         self._known: dict[Any, Outcome] = {}
         description = codec.description
         own = [each.name for each in description.evidence]
+        wanted = (*description.labels, *description.evidence)
         self._timed = overlap and description.timed is not None
         self.labels = len(description.labels) + self._timed
         self.width = self.labels + len(own)
@@ -209,7 +210,12 @@ class Reader:
         self._no_evidence: _Raw = self.nothing + (None,) * (len(TIMING) * overlap)
         # Every column as the bytes it came in: one call into C for the whole row, and decoding waits until judgement.
         transformer = Transformer()
-        transformer.set_loader_types([_BYTEA] * (self.width + len(TIMING) * self._timed), Format.BINARY)
+        came = self.width + len(TIMING) * self._timed if description.binary else len(description.columns)
+        transformer.set_loader_types([_BYTEA] * came, Format.BINARY)
+        # A statement's own columns, and a procedure's, come as they like.
+        self._order = (
+            None if description.binary else [description.columns.index(e.name) for e in wanted if description.rows]
+        )
         self._set_result, self._load_row = transformer.set_pgresult, transformer.load_row
 
     @property
@@ -222,6 +228,8 @@ class Reader:
             return self._unusual(result, pgconn)
         self._set_result(result, set_loaders=False)
         row = self._load_row(0, tuple)
+        if self._order is not None:
+            row = tuple([row[at] for at in self._order])
         key = row[: self.labels]
         outcome = self._known.get(key)
         if outcome is None:

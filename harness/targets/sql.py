@@ -9,6 +9,7 @@ is no function, or because it may end in an error, which would take the readings
 
 from __future__ import annotations
 
+import select
 import struct
 import threading
 import time
@@ -534,8 +535,10 @@ class _SqlCaller:
     def _call_in_steps(self, key: Any, variant: int) -> Answer:
         if not self._send_steps(key, variant):
             return self._reader.lost("the connection was closed")
-        answer = self._receive_steps(wait=True)
-        assert answer is not None
+        sockets = select.poll()
+        sockets.register(self._pgconn.socket, select.POLLIN)
+        while (answer := self._receive_steps()) is None:
+            sockets.poll()
         return answer
 
     def _send_steps(self, key: Any, variant: int) -> bool:
@@ -561,15 +564,14 @@ class _SqlCaller:
             self._steps = _Steps(chosen, [kind for group in groups for kind, _ in group], len(groups))
         return True
 
-    def _receive_steps(self, *, wait: bool = False) -> Answer | None:
+    def _receive_steps(self) -> Answer | None:
         steps = self._steps
         assert steps is not None
         try:
             while steps.syncs_due:
-                if not wait:
-                    self._consume()
-                    if self._is_busy():
-                        return None
+                self._consume()
+                if self._is_busy():
+                    return None
                 result = self._get_result()
                 if result is None:
                     if self._pgconn.status != ConnStatus.OK or steps.nothing:

@@ -64,11 +64,6 @@ ONE_ROW = "RETURN QUERY SELECT true, false, now(), p_scanned_by, NULL::text;"
             "broken_answer",
             "success=None",
         ),
-        (
-            "BEGIN RETURN QUERY SELECT false, false, now(), p_scanned_by, 'computer says no'::text; END",
-            "broken_answer",
-            "computer says no",
-        ),
     ],
 )
 @pytest.mark.parametrize("pattern", ["burst", "race"])
@@ -85,6 +80,22 @@ def test_a_call_without_a_good_answer_has_failed(
     assert result.verdict["threshold.scan_errors.rate<0.001"].truth is Truth.BROKEN
     assert {o.outcome.label for o in result.history.operations()} == {"failed"}
     assert harness.record("test").exit_status is ExitStatus.BROKEN
+
+
+@pytest.mark.parametrize("pattern", ["burst", "race", "rescan"])
+def test_a_fresh_ticket_is_refused_for_no_reason(
+    pattern: str, function: Callable[[str], Path], make_harness: MakeHarness
+) -> None:
+    """Any other message is a refusal of its own, kept as evidence; of a fresh ticket it is a wrong answer."""
+    body = "BEGIN RETURN QUERY SELECT false, false, NULL::timestamptz, NULL::uuid, 'computer says no'::text; END"
+    harness = make_harness(function(body))
+    plans = {"burst": {"clients": 3, "calls": 5}, "race": {"clients": 3, "rounds": 5}, "rescan": {"calls": 2}}
+    result = getattr(harness, pattern)(**plans[pattern])
+    assert {o.outcome.label for o in result.history.operations()} == {"refused"}
+    assert result.verdict["no_unhandled_error"].truth is Truth.HELD
+    for name in ("at_least_one_accepted", "linearizable"):
+        assert result.verdict[name].truth is Truth.BROKEN, result.verdict
+    assert "computer says no" in str(result.verdict["at_least_one_accepted"].evidence)
 
 
 @pytest.mark.parametrize("at", ["infinity", "0044-03-15 12:00:00+00 BC"])

@@ -40,7 +40,7 @@ def tried(template: Template) -> Explore:
 
 def on(database: Database, **plan: object) -> Exploration:
     wanted = {"variants": (QR,), "keys": (1,)} | plan
-    return explore(database.dsn, SCAN, Plan(**wanted), invariants.load([SCAN.invariants]))  # type: ignore[arg-type]
+    return explore(database.dsn, SCAN, Plan(**wanted), invariants.load((), SCAN))  # type: ignore[arg-type]
 
 
 def finding(exploration: Exploration, name: str) -> Truth:
@@ -207,7 +207,7 @@ def test_a_contract_of_another_shape_is_explored(server: EmbeddedServer) -> None
     truths = []
     for more in ((), (folder / "oversells.sql",)):
         with Template(server, [folder / "migrations", *more], [folder / "seed"]) as built, built.clone() as database:
-            found = explore(database.dsn, INVENTORY, Plan(keys=(1,)), invariants.load([INVENTORY.invariants]))
+            found = explore(database.dsn, INVENTORY, Plan(keys=(1,)), invariants.load((), INVENTORY))
             truths.append(finding(found, "linearizable"))
             assert found.exhausted
     assert truths == [Truth.HELD, Truth.BROKEN]

@@ -55,7 +55,7 @@ def tried(database: Database, sql: str = "", **plan: object) -> Exploration:
     with database.connect() as connection:
         connection.execute(sql.encode())
     wanted: dict[str, Any] = {"variants": ("own scanner, qr",), "keys": (1,)} | plan
-    return explore(database.dsn, SCAN, Plan(**wanted), invariants.load([SCAN.invariants]))
+    return explore(database.dsn, SCAN, Plan(**wanted), invariants.load((), SCAN))
 
 
 def truths(exploration: Exploration) -> dict[str, Truth]:
@@ -279,7 +279,7 @@ def test_a_role_that_is_no_superuser_can_explore(database: Database, plain_role:
     with psycopg.connect(plain_role):
         pass
     plan = Plan(variants=("own scanner, qr",), keys=(1,))
-    found = explore(plain_role, SCAN, plan, invariants.load([SCAN.invariants]))
+    found = explore(plain_role, SCAN, plan, invariants.load((), SCAN))
     assert found.truth is Truth.HELD
     assert found.exhausted
     assert outcomes(found) == {"accepted, already_scanned", "already_scanned, accepted"}

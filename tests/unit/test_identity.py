@@ -1,4 +1,4 @@
-"""An identity is read from the words of `as:` and --as, and odd ones are turned down before anything runs."""
+"""An identity is read from the words of `as:` and --run-as, and odd ones are turned down before anything runs."""
 
 from __future__ import annotations
 
