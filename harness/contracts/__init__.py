@@ -60,4 +60,4 @@ def load(name: str, options: Mapping[str, str] | None = None) -> Contract:
         ) from error
     if not isinstance(contract, Contract):
         raise UsageError(f"{name!r} is a {type(contract).__name__}, not a Contract.", next_step=next_step)
-    return contract.with_options(options or {})
+    return contract.with_options(options) if options else contract

@@ -25,9 +25,11 @@ class UpTo:
     missing: str | None = None
 
     def initial(self, exists: bool) -> Hashable:
+        """How many calls were applied so far; None for a key that is not there."""
         return 0 if exists else None
 
     def step(self, state: Hashable, operation: Operation) -> tuple[Hashable, ...]:
+        """The state after the operation; nothing where its answer is not one that the state gives."""
         outcome = operation.outcome
         if outcome.effect in (Effect.APPLIED, Effect.IN_DOUBT):
             return (state + 1,) if isinstance(state, int) and state < self.capacity else ()

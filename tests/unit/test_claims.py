@@ -126,7 +126,7 @@ ANSWERS = [
     (answer(message="Ticket not found"), "not_found", Effect.REFUSED),
     (answer(success=None), FAILED, Effect.FAILED),
     (answer(message=None), FAILED, Effect.FAILED),
-    (answer(message="no idea"), FAILED, Effect.FAILED),
+    (answer(message="no idea"), "refused", Effect.REFUSED),
 ]
 
 

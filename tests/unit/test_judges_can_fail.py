@@ -130,6 +130,10 @@ def null_success() -> Function:
 
 
 def unreadable() -> Function:
+    return lambda asked: answer(message=None)  # noqa: ARG005
+
+
+def refused_for_no_reason() -> Function:
     return lambda asked: answer(message="computer says no")  # noqa: ARG005
 
 
@@ -148,6 +152,7 @@ BROKEN = [
     (raises("P0001"), RACE, {"no_unhandled_error", "losers_are_refused"}, {"no_deadlock"}),
     (null_success, BURST, {"no_unhandled_error", "threshold.scan_errors.rate<0.001"}, {"no_deadlock"}),
     (unreadable, BURST, {"no_unhandled_error", "threshold.scan_errors.rate<0.001"}, {"no_deadlock"}),
+    (refused_for_no_reason, BURST, {"at_least_one_accepted", "linearizable"}, {"no_unhandled_error"}),
     (raises("P0001"), BURST, {"threshold.scan_errors.rate<0.001", "threshold.checks.rate>0.95"}, {"no_deadlock"}),
     (refused_at_once, BURST, {"threshold.successful_scans.count>0"}, {"threshold.scan_errors.rate<0.001"}),
     (always_busy, BURST, {"threshold.checks.rate>0.95", "busy_only_while_in_flight"}, {"linearizable"}),
@@ -227,10 +232,10 @@ def test_what_the_environment_took_is_not_held_against_the_function(lost: int, t
 
 def test_an_unreadable_answer_says_what_it_was() -> None:
     """An answer that cannot be classified is kept with the values that it had."""
-    made = play(Burst(1, calls=1), lambda asked: answer(message="computer says no"))  # noqa: ARG005
+    made = play(Burst(1, calls=1), lambda asked: answer(success=None, message="hm"))  # noqa: ARG005
     (operation,) = made.operations()
     assert operation.outcome.code == BROKEN_ANSWER
-    assert "computer says no" in (operation.outcome.detail or "")
+    assert "success=None" in (operation.outcome.detail or "")
 
 
 def test_nothing_judged_is_undecided() -> None:

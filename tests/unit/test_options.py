@@ -21,6 +21,8 @@ SAMPLES = {
     "default_privileges": ("closed", "closed"),
     "apply_timeout": ("9", 9.0),
     "contract": ("a:B", "a:B"),
+    "run_as": ("authenticated", "authenticated"),
+    "isolation": ("serializable", "serializable"),
     "profile": ("soak", "soak"),
     "clients": ("7", 7),
     "duration": ("1.5", 1.5),
@@ -95,10 +97,12 @@ def test_command_line_beats_environment_beats_ini_beats_default(
 @pytest.mark.parametrize("name", REPEATABLE)
 def test_a_repeatable_option_holds_several_paths(name: str) -> None:
     """In the order given; in an environment variable they are separated as in PATH."""
-    expected = (Path("a"), Path("b"))
-    assert getattr(resolve({name: ["a", "b"]}, {}, {}), name) == expected
-    assert getattr(resolve({}, {name: ["a", "b"]}, {}), name) == expected
-    assert getattr(resolve({}, {}, {f"HARNESS_{name.upper()}": f"a{os.pathsep}b"}), name) == expected
+    texts = {"contract_option": ["a=b", "c=d"], "setting": ["a=b", "c=d"], "retry": ["40001", "40P01"]}.get(name)
+    expected = (Path("a"), Path("b")) if texts is None else tuple(texts)
+    given = texts or ["a", "b"]
+    assert getattr(resolve({name: given}, {}, {}), name) == expected
+    assert getattr(resolve({}, {name: given}, {}), name) == expected
+    assert getattr(resolve({}, {}, {f"HARNESS_{name.upper()}": os.pathsep.join(given)}), name) == expected
 
 
 @pytest.mark.parametrize(
