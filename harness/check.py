@@ -39,6 +39,7 @@ from harness.scenarios.acting import Actor, Driver, keep, transactions
 from harness.scenarios.reach import Reach, reach
 from harness.scenarios.reader import Busy, Condition, Scenario
 from harness.scenarios.telling import Result, Told, findings_of, serial_orders
+from harness.sources import sources
 from harness.sqltext import queries
 from harness.verdict.findings import Truth
 from harness.verdict.serial import (
@@ -149,6 +150,7 @@ class Checks:
             seeds=tuple(AppliedFile(str(s.path), s.sha256) for s in self.template.seeds),
             runs=tuple(self.runs),
             interrupted=interrupted,
+            sources=tuple(sources((*self.template.migrations, *self.template.seeds), self.runs)),
         )
 
 

@@ -37,7 +37,8 @@ from harness.history import History
 from harness.load import patterns
 from harness.load.pattern import PATTERNS, Pattern
 from harness.options import OUTPUTS, Options, check_outputs
-from harness.records import AppliedFile, Record, RunRecord, Source
+from harness.records import AppliedFile, Record, RunRecord
+from harness.sources import sources
 from harness.sqltext.definitions import definition
 from harness.sqltext.scripts import Script
 from harness.targets import state
@@ -263,18 +264,6 @@ class Harness:
     def _scripts(self) -> tuple[Script, ...]:
         return (*self.template.migrations, *self.template.seeds)
 
-    def _sources(self) -> Iterator[Source]:
-        """The definitions of the function under test, and of those that an exploration has found it to reach."""
-        names = {self.contract.function.name: len(self.contract.function.parameters)}
-        for run in self.runs:
-            for step in (run.details.get("exploration") or {}).get("steps", ()):
-                name, _, parameters = str(step).partition(":")[0].partition("(")
-                names.setdefault(name, parameters.count(",") + (parameters != ")"))
-        for name, inputs in names.items():
-            found = definition(self._scripts, name, inputs)
-            if found is not None:
-                yield Source(name, str(found.path), found.line, found.text)
-
     @cached_property
     def _location(self) -> Location:
         function = self.contract.function
@@ -285,6 +274,7 @@ class Harness:
 
     def record(self, command: str, *, interrupted: bool = False) -> Record:
         """Everything so far as one record."""
+        function = self.contract.function
         return Record(
             harness_version=harness.__version__,
             created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -296,7 +286,7 @@ class Harness:
             seeds=tuple(AppliedFile(str(s.path), s.sha256) for s in self.template.seeds),
             runs=tuple(self.runs),
             interrupted=interrupted or any(run.interrupted for run in self.runs),
-            sources=tuple(self._sources()),
+            sources=tuple(sources(self._scripts, self.runs, {function.name: len(function.parameters)})),
         )
 
     @property

@@ -498,7 +498,7 @@ def _source(source: Source, record: Record, schedule: Schedule | None, limits: L
     text = source.text[: limits.characters]
     first = places.body_line(text)  # lines of a body count from the one on which it begins
     marks: dict[int, list[str]] = {}
-    if first:
+    if first is not None:
         for run in record.runs:
             for step in (run.details.get("exploration") or {}).get("steps", ()):
                 name, _, rest = str(step).partition(":")

@@ -28,18 +28,19 @@ def fingerprint(finding: Finding) -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
-def body_line(text: str) -> int:
-    """How many lines a function's definition has before the one on which its body begins; 0 where none is seen."""
+def body_line(text: str) -> int | None:
+    """How many lines a function's definition has before the one on which its body begins; None where none is seen."""
     found = re.search(r"\bAS\s+(\$\w*\$|')", text, re.IGNORECASE)
-    return text.count("\n", 0, found.end()) if found else 0
+    return text.count("\n", 0, found.end()) if found else None
 
 
 def of_a_step(move: Move, record: Record, finding: Finding) -> tuple[str, int] | None:
     """File and line of a schedule's step; those of the finding where the step's function is in no file."""
     name = move.function.partition("(")[0]
     for source in record.sources:
-        if move.line and source.function == name:
-            return source.path, source.line + body_line(source.text) + move.line - 1
+        begins = body_line(source.text)
+        if move.line and source.function == name and begins is not None:
+            return source.path, source.line + begins + move.line - 1
     location = finding.location
     if location is None or location.file is None:
         return None

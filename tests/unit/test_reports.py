@@ -14,7 +14,7 @@ import pytest
 
 from harness.errors import ExitStatus, HarnessError, UsageError
 from harness.options import Options, check_outputs
-from harness.records import Record
+from harness.records import Record, Source
 from harness.reports import code_quality, github, markdown, outputs, places, rows, sarif
 from harness.reports import html as page
 from harness.reports.markup import Markup, tag
@@ -230,6 +230,22 @@ def test_gitlabs_report_has_what_gitlab_asks_for(name: str) -> None:
         assert issue["severity"] in ("info", "minor", "major", "critical", "blocker")
         assert issue["location"]["lines"]["begin"] >= 1
         assert not issue["location"]["path"].startswith(("/", "./"))
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("CREATE FUNCTION f() RETURNS int AS $$\nBEGIN\n  X;\nEND $$ LANGUAGE plpgsql", 42),
+        ("CREATE FUNCTION f()\nRETURNS int LANGUAGE plpgsql\nAS $body$\nBEGIN\n  X;\nEND $body$", 44),
+        ("CREATE FUNCTION f() RETURNS int LANGUAGE sql RETURN 1", None),
+    ],
+)
+def test_a_step_is_on_its_line_of_the_file(text: str, line: int | None) -> None:
+    """A body's lines count from the one that it begins on; else the finding's own place is taken."""
+    made = record(sources=(Source("f", "a.sql", 40, text),))
+    step = dataclasses.replace(move(1, 0, "X", 3), function="f()")
+    expected = (WHERE.file, WHERE.line) if line is None else ("a.sql", line)
+    assert places.of_a_step(step, made, broken_finding()) == expected
 
 
 @pytest.mark.parametrize(
