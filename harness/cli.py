@@ -26,7 +26,7 @@ from harness.load.pattern import PATTERNS
 from harness.options import MOST, OPTIONS, OUTPUTS, Option, Options, check_outputs, resolve
 from harness.records import Record
 from harness.records import read as read_record
-from harness.signals import ended_by
+from harness.signals import ended_by, heed
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -546,6 +546,7 @@ def _make(
             shown.show(what)
         try:
             runs(opened)
+            heed()
         except KeyboardInterrupt:
             with uninterrupted():  # somebody impatient would lose the record
                 finish(interrupted=True)

@@ -354,7 +354,7 @@ class Harness:
 
     def new_keys(self, connection: Connection, count: int) -> list[Hashable]:
         """Fresh keys, made by the seed's function. Raises HarnessError when it is not there or makes too few."""
-        return new_keys(connection, self.contract.new_keys, count)
+        return new_keys(connection, self.contract.new_keys, count, self.options.apply_timeout)
 
     def command(self, *words: str, **of_a_load: Any) -> str:
         """The command with these words, and every option of this harness that is not a default."""

@@ -28,6 +28,16 @@ def ending() -> bool:
     return _ending_since is not None
 
 
+def heed() -> None:
+    """Called where a run takes its next step. Raises KeyboardInterrupt when a signal has ended it.
+
+    An exception that a signal raises inside a finalizer or a weak reference's callback is lost there: CPython only
+    prints it.
+    """
+    if ending():
+        raise KeyboardInterrupt
+
+
 @contextmanager
 def ended_by(handler: Callable[[int, FrameType | None], NoReturn]) -> Iterator[None]:
     """Have the ending signals handled so; one that is ignored, as under nohup, stays ignored."""

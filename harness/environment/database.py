@@ -5,6 +5,7 @@ Runs share nothing, and what the template costs is paid once.
 
 from __future__ import annotations
 
+import atexit
 import itertools
 import os
 import secrets
@@ -223,6 +224,9 @@ class Template:
     def __enter__(self) -> Self:
         try:
             role = self._migrate_as()
+            if not self._server_goes:
+                # A signal may strike between two contexts that clean up, and only one of them would.
+                atexit.register(self._drop_all)
             self._create(self._database, "template0")
             self._applied = self._fill(role)
             with self._database.connect() as connection:
@@ -344,6 +348,7 @@ class Template:
         try:
             if not self._server_goes:
                 self._drop_all()
+                atexit.unregister(self._drop_all)
         finally:
             if self._roles is not None:
                 if self._server_goes:

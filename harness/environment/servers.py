@@ -24,7 +24,7 @@ from harness.environment.description import ServerDescription as ServerDescripti
 from harness.environment.own import CONNECT_TIMEOUT, Connection, said
 from harness.environment.pulse import Pulse
 from harness.errors import HarnessError
-from harness.signals import uninterrupted
+from harness.signals import heed, uninterrupted
 from harness.sqltext import queries
 
 MAX_CONNECTIONS = 300
@@ -98,6 +98,7 @@ class Server(ABC):
         return ServerDescription(self.kind, version, self.why, address(self.dsn), settings, os.cpu_count() or 1)
 
     def __enter__(self) -> Self:
+        heed()  # one that came while modules were imported, whose locks have weak references
         try:
             self.start()
             self._pulse = Pulse(self.dsn, self.call_timeout)

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from harness.contracts.contract import FAILED, IN_DOUBT, NOT_REACHED, TIMEOUT, Contract, Effect, Outcome
 from harness.history import History, Log
 from harness.load.firing import TICK, Jobs, Waits, clock, fire, fire_side_by_side
-from harness.signals import ending
+from harness.signals import heed
 from harness.targets.target import Caller, Duplex, Span, Target
 
 _READY_TIMEOUT = 60.0
@@ -72,12 +72,6 @@ class Done:
         if not self._passed and self._lock.acquire(timeout=seconds):
             self._lock.release()
         return self._passed
-
-
-def _raise_interrupt() -> None:
-    """In place of an error that came of one."""
-    if ending():
-        raise KeyboardInterrupt
 
 
 class Client:
@@ -165,7 +159,7 @@ class Crew:
         except BaseException:
             self._stop()
             self._give_up(threads)
-            _raise_interrupt()
+            heed()  # in place of an error that came of it
             raise
 
     def fire(self, plan: Plan, keys: Any) -> list[Log]:
@@ -201,7 +195,7 @@ class Crew:
                 start.set()
                 self._give_up(threads)
                 self._tell_timeouts()
-                _raise_interrupt()
+                heed()  # in place of an error that came of it
                 raise
         self._tell_timeouts()
         return logs
@@ -297,7 +291,9 @@ class Crew:
     def _join(self, threads: Sequence[Done], *, watch: bool) -> None:
         """Await the threads' ends; meanwhile cancel calls that outlast the timeout and show progress."""
         for ended in threads:
+            heed()
             while not ended.wait(TICK):
+                heed()
                 if watch:
                     self._watch()
         if self._error is not None:

@@ -20,6 +20,7 @@ from harness.schedules.random_walk import RandomWalk
 from harness.schedules.replay import Replay
 from harness.schedules.scheduler import Scheduler
 from harness.schedules.trace import Choice, Event, replay_text, switches
+from harness.signals import heed
 from harness.sqltext.access import Access
 
 _TWICE = 25
@@ -109,6 +110,7 @@ class Search:
         first: Run | None = None
         self.controller.stale = False
         while scheduler.another():
+            heed()
             if (most is not None and self.runs >= most) or time.monotonic() > self.deadline:
                 cut = True
                 break

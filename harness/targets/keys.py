@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable
 from typing import Any
 
@@ -13,10 +14,10 @@ from harness.targets.codec import plain_key
 from harness.targets.description import split_name
 
 
-def new_keys(connection: psycopg.Connection[Any], name: str, count: int) -> list[Hashable]:
-    """So many fresh keys, each as the history has it: JSON as its text, an array as a tuple.
+def new_keys(connection: psycopg.Connection[Any], name: str, count: int, limit: float = 600.0) -> list[Hashable]:
+    """So many fresh keys, each as the history has it: JSON as its text, an array as a tuple; within `limit` seconds.
 
-    Raises HarnessError when the function is not there, fails, or makes too few, equal or NULL keys.
+    Raises HarnessError when the function is not there, fails, takes too long, or makes too few, equal or NULL keys.
     """
     if not count:
         return []
@@ -24,6 +25,7 @@ def new_keys(connection: psycopg.Connection[Any], name: str, count: int) -> list
     try:
         # As if each call had a session of its own: it may make temporary tables, or set what it likes.
         connection.execute("DISCARD ALL")
+        connection.execute(sql.SQL("SET statement_timeout = {}").format(math.ceil(limit * 1000)))
         cursor = connection.execute(query, [count], prepare=False)
         described = cursor.description or []
         if len(described) != 1:
@@ -38,6 +40,12 @@ def new_keys(connection: psycopg.Connection[Any], name: str, count: int) -> list
             f"The seed does not define {name}(count integer).",
             tried=" ".join(str(error).split()),
             next_step=f"add a seed file that creates {name}(count integer) RETURNS SETOF the key's type",
+        ) from error
+    except psycopg.errors.QueryCanceled as error:
+        raise HarnessError(
+            f"{name}({count}) had not ended after {limit:g} s.",
+            tried=" ".join(str(error).split()),
+            next_step="see what it waits for, ask for fewer calls, or give a longer --apply-timeout",
         ) from error
     except psycopg.DataError as error:
         raise HarnessError(

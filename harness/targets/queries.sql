@@ -63,3 +63,14 @@ SELECT p.oid::bigint,
    AND (n.nspname = %(schema)s OR (%(schema)s::text IS NULL AND n.nspname = ANY (current_schemas(false))))
    AND p.prokind IN ('f', 'p')
  ORDER BY array_position(current_schemas(false), n.nspname), p.oid;
+
+-- name: unusual_settings
+-- What the calls' transactions run with that is not as PostgreSQL has it by itself, and changes what they do.
+SELECT name || ' = ' || setting || coalesce(' ' || unit, '')
+  FROM pg_settings
+ WHERE (name, setting) NOT IN (('transaction_isolation', 'read committed'), ('transaction_read_only', 'off'),
+                               ('lock_timeout', '0'), ('statement_timeout', '0'), ('transaction_timeout', '0'),
+                               ('session_replication_role', 'origin'), ('row_security', 'on'))
+   AND name IN ('transaction_isolation', 'transaction_read_only', 'lock_timeout', 'statement_timeout',
+                'transaction_timeout', 'session_replication_role', 'row_security')
+ ORDER BY name;

@@ -250,7 +250,13 @@ class SqlTarget:
             if statements.left_out:
                 yield f"settings of {name} that this session may not make: {', '.join(statements.left_out)}"
         with suppress(HarnessError, psycopg.Error), connect(self._dsn) as connection:
-            yield from bypassed_policies(connection, self.identity(connection, self.contract.identity_of(0)))
+            identity = self.identity(connection, self.contract.identity_of(0))
+            yield from bypassed_policies(connection, identity)
+            connection.execute((identity.begin if identity else "BEGIN").encode())
+            unusual = [str(row[0]) for row in connection.execute(_SQL["unusual_settings"]).fetchall()]
+            connection.execute("ROLLBACK")
+            if unusual:
+                yield f"the calls ran with {', '.join(unusual)}"
 
     def close(self) -> None:
         """Close the pool, where there is one."""

@@ -20,7 +20,7 @@ from harness.contracts.scan_ticket import SCAN_TICKET
 from harness.environment.database import Database
 from harness.environment.embedded import EmbeddedServer
 from harness.environment.servers import connect
-from harness.errors import ExitStatus
+from harness.errors import ExitStatus, HarnessError
 from harness.load.crew import Crew
 from harness.load.pattern import Keys
 from harness.load.patterns import Arrivals, Burst
@@ -28,7 +28,7 @@ from harness.run import Result
 from harness.targets import state
 from harness.targets.sql import SqlTarget
 from harness.verdict.findings import Truth
-from tests.conftest import MakeHarness
+from tests.conftest import SEED, MakeHarness
 
 COLUMNS = "success boolean, already_scanned boolean, scanned_at timestamptz, scanned_by uuid, error_message text"
 PARAMETERS = "p_ticket_id uuid, p_scanned_by uuid, p_device_id text DEFAULT NULL, p_scan_method text DEFAULT 'qr'"
@@ -388,3 +388,27 @@ def test_an_invariant_reads_every_value_as_it_was_answered(database: Database, t
     path.write_text(query.as_string() + ";\nSELECT 'none was there' WHERE NOT EXISTS (SELECT FROM harness.operations);")
     asked = state.ask(invariants.load((path,)), [operation], database.connect)()
     assert [found.count for found in asked] == [0, 0], asked
+
+
+def test_a_report_says_what_the_calls_really_ran_with(make_harness: MakeHarness, tmp_path: Path) -> None:
+    """A migration may set an isolation level for the database: clones have it, and a held run says so."""
+    setting = tmp_path / "settings.sql"
+    setting.write_text(
+        "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET default_transaction_isolation = serializable', "
+        "current_database()); END $$;"
+    )
+    harness = make_harness(setting)
+    result = harness.unknown(clients=2)
+    assert "the calls ran with transaction_isolation = serializable" in " ".join(result.record.notes)
+    assert not [note for note in make_harness().unknown(clients=2).record.notes if "ran with" in note]
+
+
+def test_keys_that_are_not_made_in_time_are_an_error(make_harness: MakeHarness, tmp_path: Path) -> None:
+    """A seed's function that waits for ever does not hold the run for ever."""
+    slow = tmp_path / "slow.sql"
+    slow.write_text(
+        "CREATE OR REPLACE FUNCTION harness.new_tickets(count integer) RETURNS SETOF uuid LANGUAGE sql AS "
+        "$$ SELECT gen_random_uuid() FROM pg_sleep(600) $$;"
+    )
+    with pytest.raises(HarnessError, match=r"new_tickets\(2\) had not ended after 1 s"):
+        make_harness(seed=(SEED, slow), apply_timeout=1.0).unknown(clients=2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 from collections.abc import Iterator
 from types import FrameType
@@ -11,7 +12,7 @@ import pytest
 
 from harness import signals
 from harness.load.crew import Done
-from harness.signals import ENDING, ended_by, ending, uninterrupted
+from harness.signals import ENDING, ended_by, ending, heed, uninterrupted
 
 
 def interrupt(number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001
@@ -78,3 +79,20 @@ def test_a_wait_that_is_interrupted_says_so_and_can_be_taken_up_again() -> None:
     done.set()
     assert done.wait(0)
     assert done.wait(0)
+
+
+def test_an_interrupt_that_was_swallowed_is_heeded_at_the_next_step() -> None:
+    """CPython only prints what is raised in a finalizer: the signal would be lost, and the next ones wait for it."""
+
+    class Finalized:
+        def __del__(self) -> None:
+            with contextlib.suppress(KeyboardInterrupt):  # what CPython does, without its words
+                signal.raise_signal(signal.SIGINT)
+
+    with ended_by(interrupt):
+        heed()
+        del (found := [Finalized()])[:]
+        assert not found
+        with pytest.raises(KeyboardInterrupt):
+            heed()
+    heed()
