@@ -151,6 +151,7 @@ class Checks:
             runs=tuple(self.runs),
             interrupted=interrupted,
             sources=tuple(sources((*self.template.migrations, *self.template.seeds), self.runs)),
+            prelude=self.template.applied.prelude,
         )
 
 

@@ -181,7 +181,7 @@ def run(chosen: tuple[str, ...], http_url: str | None, tickets: Path | None, yes
 
         with _Bar() as bar, open_harness(options, bar.calls) as opened:
             bar.stop()
-            _report(opened.environment)
+            _report(opened.environment, opened.template.applied.prelude)
             _make(opened, options, runs, bar)
 
 
@@ -198,7 +198,7 @@ def overhead(pairs: int, seconds: float, **given: Any) -> None:
 
         plan = _given(options, "clients", "rounds")
         with open_harness(options) as opened:
-            _report(opened.environment)
+            _report(opened.environment, opened.template.applied.prelude)
             _make(opened, options, lambda it: overhead(it, it.http_options, pairs=pairs, seconds=seconds, **plan))
 
 
@@ -230,7 +230,7 @@ def overload(pool_timeout: float, **given: Any) -> None:
 
         plan = _given(options, "clients", "rounds")
         with open_harness(options) as opened:
-            _report(opened.environment)
+            _report(opened.environment, opened.template.applied.prelude)
             http = replace(opened.http_options, pool_timeout=pool_timeout)
             _make(opened, options, lambda it: overload(it, http, **plan))
 
@@ -262,7 +262,7 @@ def explore(random_seed: int, **given: Any) -> None:
         from harness.run import open_harness
 
         with open_harness(options) as opened:
-            _report(opened.environment)
+            _report(opened.environment, opened.template.applied.prelude)
             _make(opened, options, lambda harness_: harness_.explore(seed=random_seed, **plan), what="exploring")
 
 
@@ -309,7 +309,7 @@ def check(
                 checks.check(scenario, by=by or WAYS, isolation=options.isolation or "", replay=replay or "")
 
         with open_checks(options) as opened:
-            _report(opened.environment)
+            _report(opened.environment, opened.template.applied.prelude)
             _make(opened, options, runs, bar)
 
 
@@ -394,7 +394,7 @@ def new(functions: tuple[str, ...], example: str | None, to: Path | None, **give
 
             options = resolve(given, {})
             with open_checks(options) as opened:
-                _report(opened.environment)
+                _report(opened.environment, opened.template.applied.prelude)
                 with opened.template.clone() as database, database.connect() as connection:
                     text = scenario_for(connection, functions)
         try:
@@ -558,8 +558,9 @@ def _make(
         sys.exit(finish(interrupted=False).exit_status)
 
 
-def _report(environment: Any) -> None:
-    _say(f"{environment}")
+def _report(environment: Any, prelude: tuple[str, ...] = ()) -> None:
+    for line in (f"{environment}", *prelude):
+        _say(line)
 
 
 @contextmanager

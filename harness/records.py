@@ -112,6 +112,8 @@ class Record:
     format: int = FORMAT
     sources: tuple[Source, ...] = ()
     """The definitions of the functions that were put to the test, where a file defines them."""
+    prelude: tuple[str, ...] = ()
+    """What was there beside the files: the platform, as whom migrations ran, each stand-in, what was supplied."""
 
     @property
     def truth(self) -> Truth:

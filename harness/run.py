@@ -287,6 +287,7 @@ class Harness:
             runs=tuple(self.runs),
             interrupted=interrupted or any(run.interrupted for run in self.runs),
             sources=tuple(sources(self._scripts, self.runs, {function.name: len(function.parameters)})),
+            prelude=self.template.applied.prelude,
         )
 
     @property

@@ -165,6 +165,18 @@ class Applied:
     """How many seed files were applied, of how many; `files` and `applied` are the migrations'."""
 
     @property
+    def prelude(self) -> tuple[str, ...]:
+        """What was there beside the files, and what was done for them: sentences that every report shows.
+
+        Empty where that is nothing: no platform, no stand-in, nothing supplied.
+        """
+        found = [f"stand-in: {each.name}: {each.says}" for each in self.stand_ins]
+        found += [f"note: {note}" for note in self.notes]
+        if not found and self.platform.startswith("none"):
+            return ()
+        return (f"platform: {self.platform}; migrations ran as {self.role}", *found)
+
+    @property
     def causes(self) -> tuple[tuple[str, int, int], ...]:
         """Each message, how many statements failed with it and in how many files; the most frequent first."""
         messages = Counter(failure.message for failure in self.failures)

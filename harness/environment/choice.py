@@ -63,7 +63,7 @@ def open_template(
         migrations = (SUPABASE_MIGRATIONS,)
     if (bare or options.setup) and migrations == defaults.migrations and not migrations[0].exists():
         migrations = ()
-    others = migrations != defaults.migrations and alone
+    others = migrations != defaults.migrations and (alone or bare)
     if seed == defaults.seed and (others or not seed[0].exists()):
         seed = ()
     plan = ApplyPlan(

@@ -23,10 +23,7 @@ def lines(applied: Applied) -> Iterator[str]:
     yield f"platform: {applied.platform}; migrations ran as {applied.role}"
     for order in applied.order:
         yield f"order: {order}"
-    for each in applied.stand_ins:
-        yield f"stand-in: {each.name}: {each.says}"
-    for note in applied.notes:
-        yield f"note: {printable(note)}"
+    yield from map(printable, applied.prelude[1:])
     for failure in applied.failures[:_WHOLE]:
         yield printable(f"failed: {failure.error}")
     for failure in applied.failures[_WHOLE:]:

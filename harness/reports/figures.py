@@ -37,6 +37,7 @@ def _configuration(record: Record) -> RenderableType:
         "settings": settings,
         "migrations": ", ".join(f"{f.path} ({f.sha256[:8]})" for f in record.migrations),
         "seed": ", ".join(f"{f.path} ({f.sha256[:8]})" for f in record.seeds),
+        **({"prelude": "\n".join(record.prelude)} if record.prelude else {}),
         "contract": record.contract,
         "profile": record.profile,
     }

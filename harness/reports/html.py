@@ -591,6 +591,7 @@ def _settings(record: Record, limits: Limits) -> Markup:
         "harness": record.harness_version,
         "made": record.created,
         "by": record.command,
+        **({"prelude": "\n".join(record.prelude)} if record.prelude else {}),
     }
     files = [(f.path, f.sha256) for f in (*record.migrations, *record.seeds)]
     most = limits.findings * 10
