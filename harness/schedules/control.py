@@ -33,12 +33,12 @@ from psycopg.pq import ConnStatus, DiagnosticField, ExecStatus, TransactionStatu
 
 from harness.errors import HarnessError, UsageError
 from harness.schedules import measure
-from harness.schedules.measure import Keeps, Reading
+from harness.schedules.measure import Keeps
 from harness.schedules.program import NOTHING, ROLLBACK_QUERY, Does, Program, Query, StatementAnswer, Unit
 from harness.schedules.rewrite import Rewritten
 from harness.schedules.trace import Choice, Event, Happening, Kind, top
 from harness.sqltext import queries
-from harness.sqltext.access import Access
+from harness.sqltext.access import ADVISORY_LOCKS, Access
 
 ASK_AFTER = 0.02
 """Seconds of silence after which the server is asked whether a running call waits, where a role may not set
@@ -67,6 +67,7 @@ _SETTINGS = {
 """Of a call's session. A server that does not know one, or a role that may not set it, goes without."""
 
 _MEASURE, _FLUSH = b"harness_measure", b"harness_flush"
+_MOST_READINGS = 10_000
 _FLUSH_SINCE = 150000
 """The first version of the server that can be asked to put its statistics away when it is idle next."""
 
@@ -144,8 +145,8 @@ class _Call:
     """Which step it does."""
     text: Access = NOTHING
     """What the text of that step touches."""
-    reading: Reading = measure.ZERO
-    """What the server had counted when it began."""
+    reading: str = ""
+    """What the server had counted when it began, as it told it."""
     touched: Access = NOTHING
     """What was measured in the current choice."""
     open: bool = False
@@ -236,6 +237,8 @@ class Controller:
         """What was measured of each step, in all schedules."""
         self._told_of: dict[Hashable, Access] = {}
         """What each step was taken to touch when it was last carried out."""
+        self._readings: dict[tuple[str, str], tuple[Access, bool, set[Keeps]]] = {}
+        """Readings repeat themselves from schedule to schedule."""
         self.exceeding: dict[Hashable, Access] = {}
         """Steps that touched what their text does not say, with what that was."""
         self._executed: dict[Hashable, Access] = {}
@@ -278,7 +281,7 @@ class Controller:
         self._deadline = time.monotonic() + self._seconds
         for call, program in zip(self._calls, programs, strict=True):
             call.program, call.unit, call.mode, call.at = program, 0, _Mode.READY, top(0)
-            call.written, call.reading, call.results, call.tries = NOTHING, measure.ZERO, {}, {}
+            call.written, call.reading, call.results, call.tries = NOTHING, "", {}, {}
             call.died = call.used_up = call.open = call.going = call.entering = call.rolling_back = False
             call.began = call.ended = 0
             call.impatient = self._statement_timeout or self._lock_timeout
@@ -396,11 +399,9 @@ class Controller:
 
     def _measured(self, call: _Call, raw: str) -> None:
         """The step that a session does has come to its end, or to another step inside of it."""
-        reading = measure.read(raw)
-        found = measure.between(call.reading, reading, self._rewritten.relations)
-        if reading.locks != call.reading.locks:
-            call.keeps |= measure.kept(reading, self._rewritten.relations)
-        call.reading = reading
+        found, _, kept = self._between(call.reading, raw)
+        call.keeps |= kept
+        call.reading = raw
         if call.open:
             call.open = False
             self._touch(call, self._learn(call.key, call.text, found))
@@ -446,6 +447,11 @@ class Controller:
     def _touch(self, call: _Call, access: Access) -> None:
         call.touched |= access
         call.written |= access
+        # What is measured without the locks shows neither of these, but the text does.
+        if ADVISORY_LOCKS in access.writes:
+            call.keeps.add(Keeps.LOCKS)
+        if not access.writes.isdisjoint(self._rewritten.sequences):
+            call.keeps.add(Keeps.SEQUENCES)
 
     def _settle(self) -> None:
         """Wait until no call runs: each is parked, ended, or waits for another call."""
@@ -545,9 +551,7 @@ class Controller:
 
     def _transaction_ended(self, call: _Call) -> None:
         call.written = NOTHING
-        call.reading = (
-            measure.ZERO
-        )  # the server was told to put its counters away (or they count too much, on old ones)
+        call.reading = ""  # the server was told to put its counters away; XX
         call.open = False
 
     def _failed(self, call: _Call, unit: Unit, result: pq.abc.PGresult) -> None:
@@ -651,7 +655,7 @@ class Controller:
                 raw = (notice.error_field(DiagnosticField.MESSAGE_PRIMARY) or b"").split(b" ", 4)[4].decode()
                 entered, call.entering = call.entering, False
                 call.impatient = self._statement_timeout or patience != b"0"
-                if entered and not call.text and self._touched_nothing(before, raw):
+                if entered and not call.text and not self._between(before, raw)[1]:
                     # The way to the first step inside: nothing that others could notice.
                     self._measured(call, raw)
                     self._go_through(call, int(step))
@@ -675,10 +679,17 @@ class Controller:
         if block and isinstance(call.key, int):
             self.blocks.add(call.key)
 
-    def _touched_nothing(self, before: Reading, raw: str) -> bool:
-        after = measure.read(raw)
-        found = measure.between(before, after, self._rewritten.relations)
-        return before.counters == after.counters and not found.writes and not found.everything
+    def _between(self, before: str, after: str) -> tuple[Access, bool, set[Keeps]]:
+        """What was touched between two readings, whether others could notice it, and what the backend keeps of it."""
+        known = self._readings.get((before, after))
+        if known is None:
+            one, other = measure.read(before), measure.read(after)
+            found = measure.between(one, other, self._rewritten.relations)
+            noticed = one.counters != other.counters or bool(found.writes) or found.everything
+            known = found, noticed, measure.kept(other, self._rewritten.relations)
+            if len(self._readings) < _MOST_READINGS:
+                self._readings[before, after] = known
+        return known
 
     def _ask_blockers(self, calls: Sequence[_Call]) -> None:
         """Ask what calls wait for: those that do are waiting, those that do not are running."""

@@ -47,9 +47,6 @@ class Reading:
     """As told: relation and mode, or an advisory lock."""
 
 
-ZERO = Reading()
-
-
 def read(raw: str) -> Reading:
     """What measured() gave."""
     counted, _, held = raw.partition("|")

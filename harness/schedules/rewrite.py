@@ -61,6 +61,7 @@ class Rewritten:
     """Every relation and index of the database, by its oid."""
     traceless: frozenset[str]
     """What a step may have touched without leaving a trace that is measured."""
+    sequences: frozenset[str]
     commits_inside: frozenset[str]
     """Names of the procedures that end a transaction."""
     read: Callable[[str], tuple[Access, bool]]
@@ -307,7 +308,12 @@ def rewrite(connection: psycopg.Connection[Any], texts: Sequence[str], space: in
 
     text = queries.text("harness.schedules", "turnstile.sql")
     counted = "{" + ",".join(oid for oid, relation in catalogue.relations.items() if relation.kind in "rpmi") + "}"
-    connection.execute(sql.SQL(text).format(space=sql.Literal(space), relations=sql.Literal(counted)))
+    texts_read = [*given, *(f.touched for f in reached)]
+    doubtful = any(t.unread or t.everything or t.dynamic for t in texts_read)
+    held = sql.SQL(queries.text("harness.schedules", "locks.sql") if doubtful else "''").format(
+        space=sql.Literal(space)
+    )
+    connection.execute(sql.SQL(text).format(space=sql.Literal(space), relations=sql.Literal(counted), locks=held))
     for definition in replaced:
         # Sent as it is: a % in a function is no placeholder.
         connection.execute(definition.encode())
@@ -316,8 +322,8 @@ def rewrite(connection: psycopg.Connection[Any], texts: Sequence[str], space: in
     for place, touched in (*named, *zip((" ".join(text.split()) for text in texts), given, strict=True)):
         if catalogue.locks_several(touched):
             remarks.append(f"{place[:160]}: may lock several rows, in an order that is left to race")
-    written = {w.table for t in (*given, *(f.touched for f in reached)) for w in catalogue.written(t)}
-    if any(t.unread or t.everything or t.dynamic for t in (*given, *(f.touched for f in reached))):
+    written = {w.table for t in texts_read for w in catalogue.written(t)}
+    if doubtful:
         written |= {relation.name for relation in catalogue.relations.values()}
     return Rewritten(
         _steps(catalogue, founds, given, split),
@@ -327,6 +333,7 @@ def rewrite(connection: psycopg.Connection[Any], texts: Sequence[str], space: in
         tuple(unsplit),
         catalogue.relations,
         frozenset({ADVISORY_LOCKS, NOTIFICATIONS, SEQUENCES}) | catalogue.sequences,
+        catalogue.sequences,
         frozenset(f.name for f, found in founds if found.ends),
         cache(partial(_read, catalogue, frozenset(split))),
         tuple(originals),

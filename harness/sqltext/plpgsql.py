@@ -600,7 +600,14 @@ class _Simple:
 
     def _statement(self, tokens: Sequence[_Token]) -> Touched:
         """A statement of SQL, without PL/pgSQL's INTO."""
-        at = self._find(tokens, "into", start=2 if tokens[0].word in ("insert", "merge") else 0)
+        at = next(
+            (
+                at
+                for at, token in self._outside(tokens)
+                if token.word == "into" and at and tokens[at - 1].word not in ("insert", "merge")
+            ),
+            None,
+        )
         if at is None:
             return access.of_statement(self._text(tokens))
         end = at + 1
@@ -642,9 +649,9 @@ class _Simple:
     def _text(self, tokens: Sequence[_Token]) -> str:
         return self.body[tokens[0].start : tokens[-1].end] if tokens else ""
 
-    def _find(self, tokens: Sequence[_Token], word: str, start: int = 0) -> int | None:
+    def _find(self, tokens: Sequence[_Token], word: str) -> int | None:
         """The first place of a word outside of brackets."""
-        return next((at for at, token in self._outside(tokens) if token.word == word and at >= start), None)
+        return next((at for at, token in self._outside(tokens) if token.word == word), None)
 
     def _pieces(self, tokens: Sequence[_Token], *words: str) -> list[Sequence[_Token]]:
         """The tokens between some words outside of brackets."""

@@ -176,3 +176,33 @@ def test_what_may_touch_anything(sql: str) -> None:
     assert of(sql).everything or of(sql).unread
     assert of(sql).conflicts(reads("z"))
     assert not of(sql).conflicts(Access())
+
+
+@pytest.mark.parametrize(
+    ("statement", "tables"),
+    [
+        ("WITH x AS (SELECT 1 AS n) INSERT INTO t SELECT n FROM x", {"t"}),
+        ("WITH x AS (SELECT n FROM u) INSERT INTO t SELECT n FROM x RETURNING n INTO STRICT v, w.a", {"t", "u"}),
+        ("INSERT INTO t VALUES (1) RETURNING n INTO v", {"t"}),
+        ("SELECT n INTO STRICT v FROM t WHERE id = 1", {"t"}),
+        ("SELECT n, m INTO v[1], w.a FROM t", {"t"}),
+        ("SELECT n FROM t INTO v", {"t"}),
+        ("MERGE INTO t USING u ON t.id = u.id WHEN MATCHED THEN DELETE", {"t", "u"}),
+        ("UPDATE t SET n = 1 WHERE id = 1 RETURNING n INTO v", {"t"}),
+        ("v := (SELECT n FROM t)", {"t"}),
+        ("v[(SELECT n FROM t)] := 1", {"t"}),
+        ("w.a = (SELECT n FROM t)", {"t"}),
+        ("RAISE NOTICE '%', (SELECT n FROM t) USING HINT = (SELECT n FROM u)", {"t", "u"}),
+        ("RETURN QUERY SELECT n FROM t", {"t"}),
+        ("RETURN NEXT (SELECT n FROM t)", {"t"}),
+        ("OPEN c FOR SELECT n FROM t", {"t"}),
+        ("OPEN c FOR EXECUTE 'SELECT n FROM t'", {"t"}),
+        ("EXIT WHEN EXISTS (SELECT FROM t)", {"t"}),
+        ("EXECUTE 'SELECT n FROM t' INTO v USING (SELECT n FROM u)", {"t", "u"}),
+    ],
+)
+def test_what_a_statement_of_plpgsql_reads(statement: str, tables: set[str]) -> None:
+    """Each kind of statement is read in full, wherever PL/pgSQL's own words stand in it."""
+    touched = touched_by("plpgsql", f"BEGIN {statement}; END")
+    assert touched.reads == tables
+    assert not touched.unread
