@@ -53,9 +53,9 @@ def open_template(
 ) -> Template:
     """The template that the options ask for; nothing is created yet.
 
-    `alone`: what became of the files is all that is wanted. A failure stands in that, and the default seed, which
-    belongs to the default migrations, is not applied after others. Raises HarnessError for files that are not there or
-    cannot be read.
+    `alone`: what became of the files is all that is wanted, and a failure stands in that. `bare`: without files there
+    is still a database, where the default folders are not there. In both the default seed, which belongs to the default
+    migrations, is not applied after others. Raises HarnessError for files that are not there or cannot be read.
     """
     defaults = Options()
     migrations, seed = options.migrations, options.seed

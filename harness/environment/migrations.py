@@ -69,6 +69,11 @@ def _ordered(folder: Path, what: str, option: str) -> tuple[list[Path], str]:
         raise HarnessError(
             f"The {what} folder {folder} cannot be read.", tried=str(error), next_step="check who may read it"
         ) from error
+    inner = folder / "migrations"
+    if inner.is_dir() and (any(inner.glob("*.sql")) or any(inner.glob("*/*.sql"))):
+        # A tool's own folder was named, which holds seeds and settings too.
+        files, said = _ordered(inner, what, option)
+        return files, f"its folder migrations, {said}"
     files = [entry for entry in entries if entry.suffix.lower() == ".sql" and entry.is_file()]
     folders = [entry for entry in entries if entry.is_dir() and any(entry.glob("*.sql"))]
     if not files and folders:
