@@ -49,6 +49,7 @@ from harness.verdict.serial import (
     Rules,
     SerialRun,
     Table,
+    TooManyError,
     Unit,
     canonical,
     judge,
@@ -68,6 +69,9 @@ ROUNDS = 30
 MOST_ROUNDS = 200
 RACE_SECONDS = 3.0
 """Of rounds that did not meet, so many, or for so long, are tried."""
+
+SERIAL_SECONDS = 20.0
+"""For all serial runs of one scenario; what needs more of them is undecided."""
 
 EXPLORE_SECONDS = 20.0
 """For the orders of one scenario."""
@@ -253,6 +257,7 @@ class _Check:
         self.serial_violations: dict[int, tuple[Unit, ...]] = {}
         self.rounds = self.met = self.schedules = 0
         self.exhausted = False
+        self.serial_seconds = 0.0
         self.explored: SessionsExplored | None = None
         self.random = random.Random(16)  # noqa: S311 - pauses between sessions
 
@@ -394,7 +399,13 @@ class _Check:
         """Serial runs of an order; at least two, the second with the sequences set forward."""
         made = self.serial.setdefault(order, [])
         while len(made) < max(at_least, 2):
+            if self.serial_seconds > SERIAL_SECONDS:
+                if not made:
+                    del self.serial[order]
+                raise TooManyError
+            began = time.monotonic()
             made.append(self._serial_run(order, len(made)))
+            self.serial_seconds += time.monotonic() - began
         return made
 
     def _shifts(self, number: int) -> dict[str, int]:

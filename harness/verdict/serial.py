@@ -112,11 +112,18 @@ class SerialRun:
     """How far each sequence was set forward before it; those of the first run of an order are 0."""
 
 
+class TooManyError(Exception):
+    """There are more serial orders, or ways to pair rows, than can be tried: what is judged is undecided."""
+
+
 class Oracle(Protocol):
     """Gives serial runs, and remembers them."""
 
     def runs(self, order: tuple[Unit, ...], at_least: int = 1) -> Sequence[SerialRun]:
-        """Runs of this order from the baseline, in order of time; more are made until there are so many."""
+        """Runs of this order from the baseline, in order of time; more are made until there are so many.
+
+        Raises TooManyError when it has had enough.
+        """
         ...
 
 
@@ -182,10 +189,13 @@ def judge(observed: Observed, sessions: Sequence[Sequence[int]], oracle: Oracle,
     found = first.judged()
     if found.truth is Truth.HELD or found.why == "hung":
         return found
-    for order in list(first.asked):
-        # At least one more than there are: a spread must reach to this side of the result.
-        more = len(oracle.runs(order)) + 1
-        oracle.runs(order, max(REPEATS, more) if len(first.asked) <= _ALL_ORDERS else more)
+    try:
+        for order in list(first.asked):
+            # At least one more than there are: a spread must reach to this side of the result.
+            more = len(oracle.runs(order)) + 1
+            oracle.runs(order, max(REPEATS, more) if len(first.asked) <= _ALL_ORDERS else more)
+    except TooManyError:
+        return Judgement(Truth.UNDECIDED, "unfinished", nearest=found.nearest)
     return _Judging(observed, sessions, oracle, rules).judged()
 
 
@@ -275,7 +285,7 @@ class _Judging:
     def judged(self) -> Judgement:
         try:
             return self._judged()
-        except _TooManyError:
+        except TooManyError:
             return Judgement(Truth.UNDECIDED, "unfinished")
 
     def _judged(self) -> Judgement:
@@ -619,10 +629,6 @@ class _Wanted:
     fixed: int | None = None
 
 
-class _TooManyError(Exception):
-    """A comparison was given up."""
-
-
 def _match(pieces: Sequence[tuple[_Rows, list[Row]]], renaming: Renaming) -> bool:
     """Whether all observed rows can be paired with expected ones under one renaming. Leaves `renaming` as it was."""
     start = renaming.position()
@@ -687,7 +693,7 @@ def _place(todo: Sequence[_Wanted], renaming: Renaming) -> bool:
                 continue
             steps += 1
             if steps > MOST_STEPS:
-                raise _TooManyError
+                raise TooManyError
             before = renaming.position()
             if renaming.row(row, wanted.shape, wanted.marks):
                 wanted.slots[slot] = None
