@@ -399,7 +399,7 @@ class _Check:
         """Serial runs of an order; at least two, the second with the sequences set forward."""
         made = self.serial.setdefault(order, [])
         while len(made) < max(at_least, 2):
-            if self.serial_seconds > SERIAL_SECONDS:
+            if self.serial_seconds > SERIAL_SECONDS and len(order) > 1:
                 if not made:
                     del self.serial[order]
                 raise TooManyError
@@ -441,7 +441,7 @@ class _Check:
                 start = sum(self.lengths[session][:place])
                 driver.drive([(actor, actor.play(start, start + self.lengths[session][place]))])
             answers[session, place] = tuple(actor.answers[known:])
-            if driver.hung:
+            if driver.hung and place < 0:
                 raise UsageError(
                     f"{self.scenario.path}:{actor.session.line}: the session {actor.session.name} does not end when "
                     f"the sessions run one after another.",

@@ -82,6 +82,14 @@ class Told:
         name = self.sessions[unit[0]].name
         return name if unit[1] < 0 else f"{name}'s transaction {unit[1] + 1}"
 
+    def answers(self, result: Result, unit: Unit) -> tuple[Answer, ...]:
+        """A unit's answers, also where the unit is one of a session's transactions."""
+        if unit in result.observed.answers:
+            return result.observed.answers[unit]
+        lengths = self.lengths[unit[0]]
+        start = sum(lengths[: unit[1]])
+        return result.observed.answers[unit[0], -1][start : start + lengths[unit[1]]]
+
     def statement(self, unit: Unit, at: int) -> str:
         """A unit's statement, on one line."""
         before = sum(self.lengths[unit[0]][: unit[1]]) if unit[1] > 0 else 0
@@ -167,7 +175,7 @@ def _why(told: Told, result: Result, anomaly: str) -> tuple[str, str]:
     match judgement.why:
         case "a_no":
             unit, at = next(iter(judgement.noes.items()))
-            answer = result.observed.answers[unit][at]
+            answer = told.answers(result, unit)[at]
             shown = "; ".join(format_answer(answer))
             if answer.code == SERIALIZATION_FAILURE:
                 return f"{told.unit(unit)} is told {shown}, and nothing says what becomes of it", REMEDIES[anomaly]
@@ -277,7 +285,7 @@ def name(told: Told, result: Result) -> str:
             return "choice without order"
         case "a_no":
             unit, at = next(iter(judgement.noes.items()))
-            code = observed.answers[unit][at].code
+            code = told.answers(result, unit)[at].code
             return "unhandled 40001" if code == SERIALIZATION_FAILURE else "undeclared busy"
     if observed.busy.keys() == observed.answers.keys():
         return "false refusal"
@@ -290,7 +298,7 @@ def name(told: Told, result: Result) -> str:
         return "write skew"
     if result.violated and _negative(observed):
         return "overselling"
-    if any(d.unit is not None and not _computed_from(told, d) and _both(observed, d) for d in judgement.nearest):
+    if any(d.unit is not None and not _computed_from(told, d) and _both(told, result, d) for d in judgement.nearest):
         return "overselling" if result.violated else "double use"
     if _same_row(observed) and _none_came(observed) and all(each.state for each in judgement.nearest):
         return "lost update"
@@ -315,7 +323,7 @@ def _read_anomaly(told: Told, result: Result) -> str:
         unit = difference.unit
         if unit is None:
             continue
-        answers = result.observed.answers.get(unit, ())
+        answers = told.answers(result, unit)
         mine = told.statement(unit, difference.answer)
         if not mine.lower().startswith(("select", "with", "table")) or "for update" in mine.lower():
             continue
@@ -381,14 +389,15 @@ def _is_no(difference: Difference) -> bool:
     return difference.unit is not None and difference.observed[:1] in (("no row",), ("UPDATE 0",), ("DELETE 0",))
 
 
-def _both(observed: Observed, difference: Difference) -> bool:
+def _both(told: Told, result: Result, difference: Difference) -> bool:
     """Another unit got the same answer."""
     assert difference.unit is not None
-    mine = observed.answers[difference.unit][difference.answer]
+    mine = told.answers(result, difference.unit)[difference.answer]
+    observed = result.observed
     return any(
         format_answer(answer) == format_answer(mine)
         for unit, given in observed.answers.items()
-        if unit != difference.unit
+        if unit[0] != difference.unit[0]
         for answer in given
     )
 

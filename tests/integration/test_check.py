@@ -107,6 +107,13 @@ CASES: dict[str, tuple[str, Truth, str]] = {
     "row lock": (stock("FOR UPDATE") + TWO + NEVER, Truth.HELD, ""),
     "busy, declared": (stock("FOR UPDATE NOWAIT") + TWO + "-- busy: when error 55P03\n", Truth.HELD, ""),
     "busy, undeclared": (stock("FOR UPDATE NOWAIT") + TWO, Truth.UNDECIDED, "undeclared busy"),
+    "busy, undeclared, by transaction": (
+        COUNTER
+        + "-- judge: transactions\n-- session: one x 2\nBEGIN;\nSELECT n FROM c WHERE id = 1 FOR UPDATE NOWAIT;\n"
+        + "UPDATE c SET n = n + 1 WHERE id = 1;\nCOMMIT;\nSELECT 1;\n",
+        Truth.UNDECIDED,
+        "undeclared busy",
+    ),
     "busy in words": (
         stock("FOR UPDATE NOWAIT", handler="EXCEPTION WHEN lock_not_available THEN RETURN 'come back';")
         + TWO
