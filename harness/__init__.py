@@ -5,22 +5,25 @@ with evidence whether the function keeps its promise under concurrency and how f
 
 The floors; a file imports only from floors below::
 
-    cli.py  plugin.py        two thin faces: console command, pytest plugin
-    reports/                 terminal: reads a record, nothing else
-    experiments/             the same run with one thing changed: overhead, overload
-    run.py  staging.py       environment -> pattern/schedule -> history -> verdict -> record
-    schedules/               every interleaving inside a function
-    records.py               the value a run leaves, and its JSON form
-    load/                    patterns, and the firing loop (the hot path)
-    verdict/                 findings, thresholds, invariants, linearizability
-    targets/                 sql, http, memory: one call in, one outcome out
-    history.py               operations and the recorder
-    gate/                    what `pytest harness/` runs
-    contracts/               what is right: a function's call, answer, model, claims
-    environment/             servers, PostgREST and scratch databases
-    sqltext/                 reading SQL: scripts, PL/pgSQL bodies, access by text
-    options.py               the options, read once
-    errors.py  signals.py    what failed, what was tried, what to do next; Ctrl-C, SIGTERM and SIGHUP
+    cli.py  plugin.py  gate/    two thin faces: console command, pytest plugin; what `pytest harness/` runs
+    reports/                    each reads a record, nothing else
+    doctor.py                   what is there, and what to do for what is not
+    experiments/                the same run with one thing changed: overhead, overload
+    run.py  check.py  staging.py  changed.py    what a face asks for: open, run or check, give a record
+    conduct.py                  the one conductor: plan -> crew -> history -> findings -> run record
+    schedules/                  every interleaving inside calls or sessions
+    records.py                  the record: to and from JSON
+    load/                       patterns, each of which describes itself, and the firing loop (the hot path)
+    scenarios/                  .race.sql files: read, carried out, told
+    verdict/                    findings, thresholds, linearizability, serial orders: judges values, asks nobody
+    targets/                    sql, http, memory: one call in, one outcome out; what the database holds afterwards
+    history.py                  operations and the recorder
+    contracts/                  what is right: a function's call, answer, model, claims, invariants
+    environment/                servers, PostgREST, platforms and scratch databases
+    sqltext/                    reading SQL: scripts, queries, PL/pgSQL bodies, access by text
+    options.py                  the options, read once
+    files.py                    files written whole
+    errors.py  signals.py  plain.py    what failed and what to do next; Ctrl-C; values to JSON and back
 """
 
 from importlib import import_module
