@@ -13,7 +13,6 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from harness.environment.identity import ISOLATION_LEVELS
 from harness.errors import UsageError
 from harness.files import check_writable
 
@@ -118,6 +117,8 @@ def _flag(name: str) -> str:
 
 
 PROFILES = ("quick", "seed", "soak")
+
+ISOLATION_LEVELS = ("read committed", "repeatable read", "serializable")
 
 
 def _yes(text: str) -> bool:

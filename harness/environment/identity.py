@@ -16,12 +16,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import HarnessError, UsageError
+from harness.options import ISOLATION_LEVELS
 from harness.sqltext.queries import own, text
 
 if TYPE_CHECKING:
     import psycopg
-
-ISOLATION_LEVELS = ("read committed", "repeatable read", "serializable")
 
 CLAIMS = "request.jwt.claims"
 """The setting in which PostgREST puts a caller's claims, as JSON."""

@@ -16,8 +16,9 @@ import pglast
 from pglast import ast
 from pglast.parser import ParseError
 
-from harness.environment.identity import ISOLATION_LEVELS, Identity
+from harness.environment.identity import Identity
 from harness.errors import HarnessError, UsageError
+from harness.options import ISOLATION_LEVELS
 from harness.sqltext.scripts import Script, Statement
 
 SUFFIX = ".race.sql"
