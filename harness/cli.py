@@ -17,6 +17,11 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn, Self
 
+from harness.signals import defer_until_handled
+
+if Path(sys.argv[0]).stem == "harness":  # this process is the command's own, and imports take a while
+    defer_until_handled()
+
 import click
 
 import harness

@@ -28,6 +28,19 @@ def ending() -> bool:
     return _ending_since is not None
 
 
+_early: list[int] = []
+
+
+def defer_until_handled() -> None:
+    """Keep the ending signals for `ended_by`, while modules are imported: there one ends in a traceback, or is lost.
+
+    The callbacks of the import system's weak references swallow what is raised in them.
+    """
+    for number in ENDING:
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, lambda number, _frame: _early.append(number))
+
+
 def heed() -> None:
     """Called where a run takes its next step. Raises KeyboardInterrupt when a signal has ended it.
 
@@ -53,6 +66,8 @@ def ended_by(handler: Callable[[int, FrameType | None], NoReturn]) -> Iterator[N
 
     before = {number: signal.signal(number, once) for number in ENDING if signal.getsignal(number) != signal.SIG_IGN}
     try:
+        if _early:
+            once(_early[0], None)
         yield
     finally:
         for number, handled in before.items():
