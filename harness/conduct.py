@@ -23,6 +23,7 @@ from harness.load.burst import CALIBRATION_CALLS, Burst
 from harness.load.crew import INTERRUPTED, Crew, Done, without_collections
 from harness.load.firing import clock
 from harness.load.pattern import LATE, Keys, Pattern
+from harness.load.race import Race
 from harness.records import RunRecord
 from harness.signals import uninterrupted
 from harness.targets.target import Span, Target
@@ -172,10 +173,14 @@ def conduct(load: Load, keys: KeySource, keep: Callable[[Fired], T]) -> T:
         raise
 
 
+_CALIBRATION = 0.5
+"""Seconds of that burst: calls that are slow need not be many to tell their rate."""
+
+
 def calibrate(crew: Crew, keys: KeySource) -> float:
     """The rate, in calls per second, of a short burst that no figure is taken from."""
     clients = len(crew.clients)
-    probe = Burst(clients, calls=CALIBRATION_CALLS, phase=WARM_UP)
+    probe = Burst(clients, calls=CALIBRATION_CALLS, longest=_CALIBRATION, phase=WARM_UP)
     calls = sum(map(len, crew.fire(probe, Keys(keys.fresh(clients * CALIBRATION_CALLS)))))
     return calls / ((clock() - crew.started) / 1e9)
 
@@ -256,6 +261,10 @@ def _fresh_keys(pattern: Pattern, crew: Crew, keys: KeySource) -> int:
 
 
 def _used_up(pattern: Pattern, crew: Crew, wanted: int) -> Iterator[str]:
+    if isinstance(pattern, Race) and pattern.limit is not None and not crew.lost:
+        made = max((phase for log in crew.logs for phase in log.phases), default=0)
+        if made < pattern.rounds:
+            yield f"{made} of {pattern.rounds} rounds were made in {pattern.limit:g} s; give --rounds to have them all"
     if isinstance(pattern, Burst) and pattern.seconds is not None and not crew.lost:
         took = (clock() - crew.started) / 1e9
         if took < 0.9 * pattern.seconds:

@@ -17,7 +17,7 @@ import psycopg
 from harness.environment import platforms, remains
 from harness.environment.leftovers import Leftover
 from harness.environment.own import CONNECT_TIMEOUT, Connection, own_dsn
-from harness.environment.servers import MAX_CONNECTIONS, Server
+from harness.environment.servers import DEADLOCK_TIMEOUT, MAX_CONNECTIONS, Server
 from harness.errors import HarnessError
 from harness.sqltext import queries
 
@@ -123,7 +123,17 @@ def _container(image: str, token: str) -> PostgresContainer:
 
     container = PostgresContainer(
         image, username="supabase_admin", password=secrets.token_hex(8), dbname="harness", driver=None
-    ).with_command(["postgres", "-c", f"max_connections={MAX_CONNECTIONS}", "-c", f"cluster_name={token}"])
+    ).with_command(
+        [
+            "postgres",
+            "-c",
+            f"max_connections={MAX_CONNECTIONS}",
+            "-c",
+            f"deadlock_timeout={DEADLOCK_TIMEOUT}",
+            "-c",
+            f"cluster_name={token}",
+        ]
+    )
     # Readiness is asked from outside: its own way, psql in the container once a second, finds it later.
     container._connect = lambda: None
     keep_private(container)

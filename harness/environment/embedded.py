@@ -19,7 +19,7 @@ import psycopg
 from harness.environment import cluster, platforms, remains
 from harness.environment.own import Connection, environment, own_dsn
 from harness.environment.remains import Guardian
-from harness.environment.servers import MAX_CONNECTIONS, Server
+from harness.environment.servers import DEADLOCK_TIMEOUT, MAX_CONNECTIONS, Server
 from harness.errors import HarnessError
 from harness.signals import uninterrupted
 
@@ -104,6 +104,7 @@ class EmbeddedServer(Server):
                     binaries / "postgres", "-D", data, "-k", data.parent,
                     "-c", "listen_addresses=", "-c", f"max_connections={MAX_CONNECTIONS}",
                     "-c", f"extension_control_path=$system:{data.parent / _EXTENSIONS}",
+                    "-c", f"deadlock_timeout={DEADLOCK_TIMEOUT}",
                     "-c", f"port={_PORT}", "-c", f"cluster_name={self.token}",
                 ],
                 env=environment(),

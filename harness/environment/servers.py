@@ -30,6 +30,9 @@ from harness.sqltext import queries
 MAX_CONNECTIONS = 300
 """max_connections of the servers that are booted here; an external server has its own."""
 
+DEADLOCK_TIMEOUT = "50ms"
+"""deadlock_timeout of the same: at the default of a second, a hundred rounds that end in deadlocks take minutes."""
+
 OLDEST = 13
 """Oldest supported major version: the first with DROP DATABASE ... WITH (FORCE)."""
 

@@ -41,6 +41,8 @@ class Burst(Pattern):
     """Calls per client; one of `duration` and `calls` is given."""
     pause: float = setting(0.0, NOT_NEGATIVE, "seconds after each call", seed=0.1, soak=0.1)
     """Seconds after each call."""
+    longest: float | None = None
+    """Seconds after which no call is begun, however many are left."""
     phase: int = 0
     """Phase its calls belong to; `WARM_UP` keeps them out of the metrics."""
 
@@ -76,12 +78,13 @@ class Burst(Pattern):
 
         def jobs(client: Client) -> Generator[Step, None, None]:
             # next() on a list iterator is one step under the interpreter's lock: clients draw without a lock of ours.
-            deadline = NEVER if self.duration is None else crew.started + int(self.duration * 1e9)
+            seconds = self.duration if self.longest is None else self.longest
+            deadline = NEVER if seconds is None else crew.started + int(seconds * 1e9)
             phase, pause = self.phase, Wait(self.pause) if self.pause else None
             turn = client.number % len(variants)
             for variant in itertools.islice(itertools.cycle(variants[turn:] + variants[:turn]), self.calls):
                 if clock() >= deadline:
-                    return
+                    return  # and of calls that are slow, the first alone tells the rate
                 key = next(shared, None)
                 if key is None:
                     return

@@ -42,19 +42,23 @@ class Setting:
     help: str
     instead_of: str
     """The setting whose default falls away when this one is given."""
+    lifts: str
+    """The setting that has no default any more when this one is given, and may be given beside it."""
     by_profile: Mapping[str, Any]
     """Its default in profiles that have one of their own."""
 
 
-def setting(default: Any, kind: Kind | None = None, help: str = "", *, instead_of: str = "", **by_profile: Any) -> Any:
+def setting(
+    default: Any, kind: Kind | None = None, help: str = "", *, instead_of: str = "", lifts: str = "", **by_profile: Any
+) -> Any:
     """A field of a pattern. With a `kind` it is an option of the command line, the environment and the ini file.
 
     `by_profile` gives it other defaults in some profiles; only an option that has such is taken without --pattern.
     """
-    return dataclasses.field(default=default, metadata={"setting": Setting(kind, help, instead_of, by_profile)})
+    return dataclasses.field(default=default, metadata={"setting": Setting(kind, help, instead_of, lifts, by_profile)})
 
 
-def clients_setting(**by_profile: int) -> Any:
+def clients_setting(**by_profile: Any) -> Any:
     """The field `clients`, which every pattern has."""
     return setting(10, POSITIVE_INT, "concurrent clients", instead_of="", **by_profile)
 
@@ -130,6 +134,8 @@ class Pattern(ABC):
                     mine.pop(about.instead_of, None)
                 elif about.instead_of in mine:
                     values[name] = None
+                if about.lifts and name in mine:
+                    values[about.lifts] = None
             values |= mine
         return cls(**values)
 

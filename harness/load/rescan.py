@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from harness.contracts.contract import Contract
+from harness.history import NEVER
 from harness.load.crew import Client, Crew
-from harness.load.firing import TOGETHER, Jobs, Step, Waits
+from harness.load.firing import TOGETHER, Jobs, Step, Waits, clock
 from harness.load.pattern import Keys, Pattern, clients_setting, register, setting, targets_of
-from harness.options import POSITIVE_INT
+from harness.options import POSITIVE, POSITIVE_INT
 
 
 @register
@@ -22,8 +23,10 @@ class Rescan(Pattern):
     profiles: ClassVar[frozenset[str]] = frozenset({"quick"})
 
     clients: int = clients_setting()
-    calls: int = setting(10, POSITIVE_INT, "calls per client")
+    calls: int = setting(10, POSITIVE_INT, "calls per client", lifts="limit")
     """Keys per client."""
+    limit: float | None = setting(None, POSITIVE, "seconds at most, however many rounds or calls are left", quick=1.5)
+    """Seconds after which nothing more is begun; None: all is done."""
 
     def fresh_keys(self, rate: float | None) -> int:
         return self.clients * self.calls
@@ -40,10 +43,13 @@ class Rescan(Pattern):
         encoded = [target.encode_key(key) for key in keys.fresh]
 
         def jobs(client: Client) -> Generator[Step, None, None]:
+            each = NEVER if self.limit is None else int(self.limit * 1e9 / (crew.contract.capacity + 1))
             for phase in range(crew.contract.capacity + 1):
                 # The same keys in every pass, each time from the next client.
                 whose = (client.number + phase) % self.clients
                 for number, key in enumerate(encoded[whose * self.calls : (whose + 1) * self.calls]):
+                    if number and clock() > crew.started + each * (phase + 1):
+                        break
                     yield 0, key, number % variants, phase
                 yield TOGETHER
 

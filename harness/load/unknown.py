@@ -8,9 +8,9 @@ from typing import ClassVar
 
 from harness.contracts.contract import Contract
 from harness.load.crew import Client, Crew
-from harness.load.firing import Jobs, Step
+from harness.load.firing import Jobs, Step, clock
 from harness.load.pattern import Keys, Pattern, clients_setting, register, setting, targets_of
-from harness.options import POSITIVE_INT
+from harness.options import POSITIVE, POSITIVE_INT
 
 
 @register
@@ -22,7 +22,9 @@ class Unknown(Pattern):
     profiles: ClassVar[frozenset[str]] = frozenset({"quick"})
 
     clients: int = clients_setting()
-    calls: int = setting(10, POSITIVE_INT, "calls per client")
+    calls: int = setting(10, POSITIVE_INT, "calls per client", lifts="limit")
+    limit: float | None = setting(None, POSITIVE, "seconds at most, however many rounds or calls are left", quick=1.5)
+    """Seconds after which nothing more is begun; None: all is done."""
 
     @property
     def unknown_keys(self) -> int:
@@ -39,6 +41,8 @@ class Unknown(Pattern):
         def jobs(client: Client) -> Generator[Step, None, None]:
             mine = encoded[client.number * self.calls : (client.number + 1) * self.calls]
             for number, key in enumerate(mine):
+                if number and self.limit is not None and clock() > crew.started + int(self.limit * 1e9):
+                    return
                 yield 0, key, number % variants, 0
 
         return jobs

@@ -191,7 +191,7 @@ def _explained(invariant: Invariant) -> Iterator[None]:
             f"{invariant.path}:{invariant.line}: the invariant {invariant.name!r} cannot be asked "
             f"(SQLSTATE {error.sqlstate}).",
             tried=str(error).strip(),
-            next_step="where yours are called otherwise, say so with --contract-option NAME=VALUE (docs/contracts.md "
+            next_step="where yours are called otherwise, say so with --contract-option NAME=VALUE (docs/calls.md "
             "has the names that the shipped contract needs), or give a --contract of your own"
             if missing
             else "mend the query",

@@ -28,6 +28,7 @@ SAMPLES = {
     "duration": ("1.5", 1.5),
     "pause": ("0", 0.0),
     "rounds": ("3", 3),
+    "limit": ("2.5", 2.5),
     "rate": ("2.5", 2.5),
     "duplicates": ("0", 0.0),
     "distribution": ("constant", "constant"),

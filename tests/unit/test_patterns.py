@@ -16,6 +16,7 @@ from harness.load import patterns
 from harness.load.crew import Crew
 from harness.load.pattern import PATTERNS, Keys, Pattern
 from harness.load.patterns import Arrivals, Burst, Race, Rescan, Unknown
+from harness.load.race import EVIDENCE
 from harness.load.side_by_side import SideBySide
 from harness.options import PROFILES
 from harness.targets.memory import MemoryTarget
@@ -243,8 +244,8 @@ def test_the_last_word_on_when_a_burst_ends_wins(given: list[dict[str, Any]], ma
 
 
 def test_the_original_load_test_is_the_profile_seed() -> None:
-    """Ten clients, 60 s, 0.1 s after each call; then ten on one ticket, once."""
-    assert patterns.of_profile("seed", {}) == (Burst(10, 60.0, pause=0.1), Race(10, 1, mixed=False))
+    """Ten clients, 60 s, 0.1 s after each call; then ten on one ticket, for as many rounds as make it evidence."""
+    assert patterns.of_profile("seed", {}) == (Burst(10, 60.0, pause=0.1), Race(10, EVIDENCE, mixed=False))
 
 
 def test_a_soak_races_every_second_under_its_burst() -> None:
