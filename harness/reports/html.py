@@ -383,11 +383,7 @@ def _runs(record: Record, limits: Limits) -> Markup:
         tag("h2", "The runs", id="runs"),
         _table("The runs", ("verdict", *rows.HEAD), body, truths=[r.truth for r in made]),
         [tag("p", f"{r.name}: {r.summary}") for r in made if r.summary],
-        [
-            tag("p", f"{run.kind} ({run.target}): {note}", class_="undecided")
-            for run in record.runs[:most]
-            for note in run.notes
-        ],
+        [tag("p", f"{run.kind} ({run.target}): {note}") for run in record.runs[:most] for note in run.notes],
         _left_out(len(record.runs) - most, "row"),
         aria_labelledby="runs",
     )

@@ -101,7 +101,7 @@ def _overhead(run: RunRecord, plain: Row) -> Row:
     """What HTTP adds, at each percentile."""
     added = run.details.get("added") or []
     answers = ", ".join(
-        f"p{each['share'] * 100:g} +{each['added']:.2f} ms ({each['low']:.2f} to {each['high']:.2f})"
+        f"p{each['share'] * 100:g} {each['added']:+.2f} ms ({each['low']:.2f} to {each['high']:.2f})"
         for each in added
         if each["added"] is not None and each["low"] is not None
     )

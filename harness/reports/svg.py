@@ -330,7 +330,7 @@ def overhead(added: Sequence[Mapping[str, float]], name: str) -> Markup:
         drawn.append(text(left - 10, y + 4, label, "", "end"))
         drawn.append(tag("line", x1=x(each["low"]), x2=x(each["high"]), y1=y, y2=y, class_="interval"))
         drawn.append(tag("circle", cx=x(each["added"]), cy=y, r=5, class_="dot"))
-        drawn.append(text(x(each["added"]), y - 8, f"+{each['added']:.2f} ms", "label", "middle"))
+        drawn.append(text(x(each["added"]), y - 8, f"{each['added']:+.2f} ms", "label", "middle"))
     said = ", ".join(
         f"p{each['share'] * 100:g}: {each['added']:.2f} ms more, from {each['low']:.2f} to {each['high']:.2f}"
         for each in added
