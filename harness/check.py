@@ -127,13 +127,23 @@ class Checks:
         self._named: dict[str, Path] = {}
 
     def check(
-        self, scenario: Scenario, *, by: Sequence[str] = WAYS, isolation: str = "", replay: str = ""
+        self,
+        scenario: Scenario,
+        *,
+        by: Sequence[str] = WAYS,
+        isolation: str = "",
+        replay: str = "",
+        reduction: bool = True,
     ) -> RunRecord:
-        """Check one scenario on a database of its own. Raises UsageError for one that cannot be run."""
+        """Check one scenario on a database of its own. Raises UsageError for one that cannot be run.
+
+        `replay` carries out one schedule and no other; without `reduction`, orders that differ only in steps that
+        commute are all tried.
+        """
         other = self._named.setdefault(scenario.name, scenario.path)
         if other != scenario.path:  # two files of one name: each finding must be known by its own
             scenario = replace(scenario, title=f"{scenario.path.parent.name}/{scenario.name}")
-        check = _Check(scenario, self.options, self.template, by, isolation, replay)
+        check = _Check(scenario, self.options, self.template, by, isolation, replay, reduction=reduction)
         try:
             run = check.checked()
         finally:
@@ -224,12 +234,15 @@ class _Check:
         by: Sequence[str],
         isolation: str,
         replay: str,
+        *,
+        reduction: bool,
     ) -> None:
         self.scenario = scenario
         self.options = options
         self.template = template
         self.by = tuple(by)
         self.replay = replay
+        self.reduction = reduction
         self.sessions = tuple(
             replace(session, isolation=isolation) if isolation and not session.isolation else session
             for session in scenario.sessions
@@ -622,6 +635,7 @@ class _Check:
             seconds=EXPLORE_SECONDS,
             replay=self.replay or None,
             schedule_seconds=self.options.timeout,
+            reduction=self.reduction,
             command=self._repeat(),
         )
         found = explore_sessions(
