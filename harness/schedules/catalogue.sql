@@ -38,10 +38,6 @@ SELECT json_build_object(
           FROM pg_proc p
           JOIN pg_language l ON l.oid = p.prolang
          WHERE p.pronamespace IN (SELECT oid FROM users_own) AND p.prokind IN ('f', 'p')),
-    'extensions', (
-        SELECT coalesce(json_agg(objid::bigint), '[]')
-          FROM pg_depend
-         WHERE classid = 'pg_proc'::regclass AND deptype = 'e'),
     'triggers', (
         SELECT coalesce(json_agg(json_build_array(c.name, t.tgfoid::bigint, t.tgdeferrable)), '[]')
           FROM pg_trigger t

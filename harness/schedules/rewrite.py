@@ -92,12 +92,11 @@ class _Catalogue:
     def __init__(self, raw: Mapping[str, Any]) -> None:
         self.functions: dict[int, _Function] = {}
         self.named: dict[str, list[_Function]] = defaultdict(list)
-        self.extensions: frozenset[int] = frozenset(raw["extensions"])
         for row in raw["functions"]:
             body = plpgsql.body_of(row["definition"], row["body"])
             touched = plpgsql.touched_by(row["language"], body)
-            if row["language"] in ("c", "internal") or row["oid"] in self.extensions:
-                touched = Touched()  # extensions' functions compute; those that do not are refused by name
+            if row["language"] in ("c", "internal"):
+                touched = Touched()  # they compute; those that do not are refused by name
             function = _Function(**{**row, "body": body}, touched=touched)
             self.functions[function.oid] = function
             self.named[function.name].append(function)
@@ -273,17 +272,17 @@ def rewrite(connection: psycopg.Connection[Any], texts: Sequence[str], space: in
     reached = catalogue.reached(given)
     if any(t.unread or t.everything or t.dynamic for t in (*given, *(f.touched for f in reached))):
         # Which functions a text calls that is put together when it runs is not known: each may be one.
-        reached += [f for f in catalogue.functions.values() if f not in reached and f.oid not in catalogue.extensions]
+        reached += [f for f in catalogue.functions.values() if f not in reached]
     _refuse(reached)
 
     remarks: list[str] = []
     unsplit: list[str] = []
     founds: list[tuple[_Function, Found]] = []
     replaced: list[str] = []
-    originals: list[str] = []
+    originals: list[tuple[str, str]] = []
     split: set[int] = set()
     for function in reached:
-        if function.name not in catalogue.touching or function.oid in catalogue.extensions:
+        if function.name not in catalogue.touching:
             continue
         if not function.volatile:
             remarks.append(f"{function.label} is not VOLATILE: it reads with its caller's snapshot")
@@ -304,7 +303,7 @@ def rewrite(connection: psycopg.Connection[Any], texts: Sequence[str], space: in
         split.add(function.oid)
         if done.steps:
             replaced.append(_definition(function, done.body))
-            originals.append(function.definition)
+            originals.append((function.label, function.definition))
 
     text = queries.text("harness.schedules", "turnstile.sql")
     counted = "{" + ",".join(oid for oid, relation in catalogue.relations.items() if relation.kind in "rpmi") + "}"
@@ -314,9 +313,14 @@ def rewrite(connection: psycopg.Connection[Any], texts: Sequence[str], space: in
         space=sql.Literal(space)
     )
     connection.execute(sql.SQL(text).format(space=sql.Literal(space), relations=sql.Literal(counted), locks=held))
-    for definition in replaced:
-        # Sent as it is: a % in a function is no placeholder.
-        connection.execute(definition.encode())
+    kept: list[str] = []
+    for (label, original), definition in zip(originals, replaced, strict=True):
+        try:
+            # Sent as it is: a % in a function is no placeholder.
+            connection.execute(definition.encode())
+            kept.append(original)
+        except psycopg.errors.InsufficientPrivilege:
+            unsplit.append(f"{label} is one step: this role may not replace it")
     remarks += _remarks(reached)
     named = [(f"{function.label} line {found.line}: {found.text}", found.touched) for function, found in founds]
     for place, touched in (*named, *zip((" ".join(text.split()) for text in texts), given, strict=True)):
@@ -336,7 +340,7 @@ def rewrite(connection: psycopg.Connection[Any], texts: Sequence[str], space: in
         catalogue.sequences,
         frozenset(f.name for f, found in founds if found.ends),
         cache(partial(_read, catalogue, frozenset(split))),
-        tuple(originals),
+        tuple(kept),
     )
 
 

@@ -317,3 +317,11 @@ def test_what_touches_more_than_its_text_says_is_named(bar: Bar) -> None:
            CREATE TRIGGER peeked BEFORE INSERT ON gifts FOR EACH ROW EXECUTE FUNCTION peeked()""",
     )
     assert any("beyond what its text says" in remark for remark in found.not_covered)
+
+
+def test_functions_of_extensions_are_split_like_others(bar: Bar) -> None:
+    """A queue or a helper that an extension brings, written in PL/pgSQL, is no blind spot."""
+    bar.connection.execute("CREATE EXTENSION citext; ALTER EXTENSION citext ADD FUNCTION is_free(integer)")
+    found = bar.give("BEGIN IF is_free(p) THEN {give} END IF; END")
+    assert "given twice" in found.broken
+    assert any(step.startswith("is_free(integer)") for step in found.steps)
