@@ -454,6 +454,8 @@ class _Check:
                 start = sum(self.lengths[session][:place])
                 driver.drive([(actor, actor.play(start, start + self.lengths[session][place]))])
             answers[session, place] = tuple(actor.answers[known:])
+            if driver.hung and place >= 0 and not all(driver.hung.values()):
+                raise TooManyError  # it waits for nobody: it is slow, and its answer was cancelled
             if driver.hung and place < 0:
                 raise UsageError(
                     f"{self.scenario.path}:{actor.session.line}: the session {actor.session.name} does not end when "

@@ -378,7 +378,7 @@ class _Judging:
                 if not self._expected(order).gives(observed, order, self._renaming(loose), state=False):
                     continue
                 yield from follow(order)
-                if self._commutes(unit, [u for u in inside if u not in order]):
+                if budget is not None and self._commutes(unit, [u for u in inside if u not in order]):
                     return  # it fits here and minds nobody's place: no other place is better
 
         yield from follow(())
