@@ -31,7 +31,7 @@ from harness.load.pattern import PATTERNS
 from harness.options import MOST, OPTIONS, OUTPUTS, Option, Options, check_outputs, resolve
 from harness.records import Record
 from harness.records import read as read_record
-from harness.signals import ended_by, heed
+from harness.signals import ENDING, ended_by, heed
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -594,6 +594,8 @@ def _guarded() -> Iterator[None]:
         _say(f"error: {explained(error)}")
         sys.exit(ExitStatus.ENVIRONMENT)
     except KeyboardInterrupt:
+        for number in ENDING:
+            signal.signal(number, signal.SIG_IGN)  # there is nothing left to end, and the exit status is decided
         if came[:1] not in ([], [signal.SIGINT]):
             _say("terminated; everything that was started has been removed")
             sys.exit(ExitStatus.TERMINATED)
