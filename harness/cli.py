@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import sys
+
+from harness.signals import defer_until_handled
+
+if sys.argv[0].endswith("harness"):  # this process is the command's own, and imports take a while
+    defer_until_handled()
+
 import io
 import os
 import shutil
 import signal
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager, suppress
@@ -16,11 +22,6 @@ from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn, Self
-
-from harness.signals import defer_until_handled
-
-if Path(sys.argv[0]).stem == "harness":  # this process is the command's own, and imports take a while
-    defer_until_handled()
 
 import click
 
