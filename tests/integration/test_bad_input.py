@@ -462,7 +462,10 @@ def test_an_invariant_that_writes_is_refused(folder: Callable[..., Path], harnes
         (("--record", "/nonexistent/record.json"), "The record cannot be written to /nonexistent/record.json."),
         (("--record", "/tmp"), "it is a folder"),
         (("--record", "r" * 300), "File name too long"),
-        (("--pattern", "rescan", "--profile", "seed"), "--profile is for --pattern burst or race"),
+        (
+            ("--pattern", "arrivals", "--profile", "seed"),
+            "--profile is for --pattern burst or race or rescan or unknown",
+        ),
         (("--pattern", "burst", "--profile", "soak"), "takes no --pattern"),
         (("--profile", "soak", "--pause", "0.001"), "A soak needs a pause of at least 0.01 s"),
         (("--pattern", "burst", "--calls", "5", "--duration", "2"), "--calls and --duration both say"),

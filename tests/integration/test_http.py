@@ -333,4 +333,7 @@ def test_a_run_whose_server_dies_accuses_nobody(
     )
     assert not failed
     assert any(o.outcome.effect is Effect.IN_DOUBT for o in result.history.operations())
-    assert result.record.server_lost is (killed == "server")
+    # Without either there is nothing that could be called: the environment failed, with status 3.
+    assert result.record.server_lost
+    lost = "the server" if killed == "server" else "PostgREST"
+    assert f"{lost} was lost during the run; nothing after that could be judged" in result.record.notes
