@@ -278,9 +278,10 @@ def test_patterns_side_by_side_share_one_pool(make_harness: MakeHarness, tmp_pat
 def test_a_pool_that_the_server_has_no_room_for_is_an_error(database: Database) -> None:
     """Not a traceback of the pool's own: how many connections, how long it waited, what to do."""
     target = SqlTarget(database.dsn, SCAN_TICKET, pool_size=400, timeout=1)
+    arguments = [variant.arguments(0) for variant in SCAN_TICKET.variants]
     try:
         with pytest.raises(HarnessError, match="The pool's 400 connections were not there within 1 s"):
-            target.connect(0, [], overlap=False, warm_up=uuid.uuid4())
+            target.connect(0, arguments, overlap=False, warm_up=uuid.uuid4())
     finally:
         target.close()
 
