@@ -230,7 +230,7 @@ def test_ctrl_c_while_the_servers_directory_is_made_leaves_none(
     """It is known to the server before anything else happens."""
     make = tempfile.mkdtemp
 
-    def interrupted(prefix: str, dir: Path) -> str:
+    def interrupted(prefix: str, **_: Path) -> str:
         made = make(prefix=prefix, dir=tmp_path)
         signal.raise_signal(signal.SIGINT)
         return made
