@@ -52,7 +52,7 @@ WITH called AS (
       FROM :"tickets" t
      WHERE coalesce(t.:"used", false)
        AND EXISTS (SELECT FROM harness.operations o WHERE o.key = t.:"ticket"::text)
-), others AS (
+), others AS MATERIALIZED ( -- else it is read again for every ticket: IS NOT DISTINCT FROM cannot be hashed
     SELECT DISTINCT t.:"status" AS status FROM :"tickets" t WHERE NOT coalesce(t.:"used", false)
 )
 SELECT called.ticket_id, called.status
