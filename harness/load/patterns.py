@@ -76,8 +76,12 @@ def _option(name: str, users: Mapping[str, Setting]) -> Option:
     assert all(each.kind == first.kind for each in others), f"patterns differ about what {name} is"
     help = first.help if len(users) == len(PATTERNS) else f"{first.help} ({', '.join(users)})"
     plain = {f"{each:g}" if isinstance(each, float) else str(each): None for each in _defaults(name, users)}
-    profiles = {profile: value for each in users.values() for profile, value in each.by_profile.items()}
-    texts = [*plain, *(f"{value:g} in {profile}" for profile, value in profiles.items() if f"{value:g}" not in plain)]
+    profiles: dict[str, dict[str, None]] = {}
+    for each in users.values():
+        for profile, value in each.by_profile.items():
+            if f"{value:g}" not in plain:
+                profiles.setdefault(profile, {})[f"{value:g}"] = None
+    texts = [*plain, *(f"{' or '.join(values)} in {profile}" for profile, values in profiles.items())]
     return Option(name, first.kind, help, default=", ".join(texts))
 
 
