@@ -7,6 +7,7 @@ The floors; a file imports only from floors below::
 
     cli.py  plugin.py  gate/    two thin faces: console command, pytest plugin; what `pytest harness/` runs
     reports/                    each reads a record, nothing else
+    dry_run.py                  what a run would do, without a server
     doctor.py                   what is there, and what to do for what is not
     experiments/                the same run with one thing changed: overhead, overload
     run.py  check.py  staging.py  changed.py    what a face asks for: open, run or check, give a record

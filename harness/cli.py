@@ -156,8 +156,11 @@ def main() -> None:
 @click.option("--http-url", metavar="URL", help="scan real tickets through this API instead of booting a server")
 @click.option("--tickets", type=click.Path(path_type=Path), metavar="FILE", help="their ids (JSON), for --http-url")
 @click.option("--yes", is_flag=True, help="do not ask before real tickets are scanned")
+@click.option("--dry-run", is_flag=True, help="only say what would run; nothing is booted, and the exit status is 0")
 @_options
-def run(chosen: tuple[str, ...], http_url: str | None, tickets: Path | None, yes: bool, **given: Any) -> None:
+def run(
+    chosen: tuple[str, ...], http_url: str | None, tickets: Path | None, yes: bool, dry_run: bool, **given: Any
+) -> None:
     """Boot a server, run the profile's patterns, print the verdict.
 
     With --http-url or --tickets: burst and race against an API that is there, with real tickets.
@@ -166,6 +169,11 @@ def run(chosen: tuple[str, ...], http_url: str | None, tickets: Path | None, yes
         options = resolve(given, {}, of_patterns=patterns.options())
         said = {name for name, value in given.items() if value}
         if http_url is not None or tickets is not None:
+            if dry_run:
+                raise UsageError(
+                    "--dry-run is not for --http-url and --tickets.",
+                    next_step="leave it and --yes out: what would be scanned is said, and asked, before anything is",
+                )
             if unused := sorted((said | {"pattern"} if chosen else said) - _OF_STAGING):
                 flag = "--" + unused[0].replace("_", "-")
                 raise UsageError(f"{flag} is not for --http-url and --tickets.", next_step="leave it out")
@@ -173,11 +181,19 @@ def run(chosen: tuple[str, ...], http_url: str | None, tickets: Path | None, yes
         if yes:
             raise UsageError("--yes is for --http-url and --tickets.", next_step="leave it out")
         patterns.check_used(said, chosen, options.profile)
+        targets = ("sql", "http") if options.http else ("sql",)
+        if dry_run:
+            from harness.dry_run import lines
+
+            plans = [PATTERNS[name].of(options.profile, options.load) for name in chosen]
+            for line in lines(options, plans or patterns.of_profile(options.profile, options.load), targets):
+                click.echo(line)
+            return
         from harness.run import Harness, open_harness
 
         def runs(harness_: Harness) -> None:
             plans = [PATTERNS[name].of(options.profile, options.load) for name in chosen] or harness_.profile()
-            for target in ("sql", "http") if options.http else ("sql",):
+            for target in targets:
                 for plan in plans:
                     harness_.run(plan, target)
             if options.http:

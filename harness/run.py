@@ -380,18 +380,26 @@ class Harness:
         return words
 
 
-@contextmanager
-def open_harness(options: Options, progress: Progress | None = None) -> Iterator[Harness]:
-    """Boot the server, build the template, and take everything away at the end."""
+def prepared(options: Options) -> tuple[Contract, Server, Template]:
+    """What the options name, read and checked; nothing is booted yet.
+
+    Raises HarnessError for what is seen to be wrong without a server: a path, an output, a contract, a threshold.
+    """
     check_outputs(options)
     contract = contracts.asked_for(options)
     server = open_server(options.server, options.postgres_image)
     server.call_timeout = options.timeout
-    theirs = isinstance(server, ExternalServer)
-    # A path that is wrong is said before anything is booted.
     template = open_template(options, server)
     invariants.load(options.invariants, contract)
     thresholds.check(contract)
+    return contract, server, template
+
+
+@contextmanager
+def open_harness(options: Options, progress: Progress | None = None) -> Iterator[Harness]:
+    """Boot the server, build the template, and take everything away at the end."""
+    contract, server, template = prepared(options)
+    theirs = isinstance(server, ExternalServer)
     with ExitStack() as stack:
         stack.enter_context(server)
         if options.http or not theirs:

@@ -152,6 +152,16 @@ class Template:
         self._tidying: threading.Thread | None = None
 
     @property
+    def platform(self) -> str:
+        """What the migrations were written for, and why that is taken for it."""
+        return f"{self._platform[0]} ({self._platform[1]})"
+
+    @property
+    def order(self) -> tuple[str, ...]:
+        """For each folder, a sentence: in which order its files are taken, and what is left out."""
+        return self._order
+
+    @property
     def applied(self) -> Applied:
         """What became of the files. They are applied when the context is entered."""
         assert self._applied is not None
@@ -310,7 +320,7 @@ class Template:
                 files=len(self.migrations) + len(self._unreadable),
                 applied=whole[0],
                 seeds=(whole[1], len(self.seeds)),
-                platform=f"{self._platform[0]} ({self._platform[1]})",
+                platform=self.platform,
                 role=role or self._me,
                 order=self._order,
                 stand_ins=tuple(platforms.used(connection, applier.stood_in)),

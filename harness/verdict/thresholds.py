@@ -88,14 +88,17 @@ def _named(contract: Contract, what: str) -> set[str]:
 
 def judge(metrics: Metrics, contract: Contract, expected: frozenset[str]) -> list[Finding]:
     """One finding per threshold that the pattern can meet: no refused call is asked to be a successful scan."""
-    findings = []
+    return [_judged(threshold, metrics, contract) for threshold in asked(contract, expected)]
+
+
+def asked(contract: Contract, expected: frozenset[str]) -> list[Threshold]:
+    """The thresholds that are asked of a pattern whose calls should end with these labels."""
+    found = []
     for metric, expressions in contract.thresholds.items():
         counted = contract.metrics.get(metric)
-        if counted is not None and not counted & expected:
-            continue
-        for expression in expressions:
-            findings.append(_judged(parse(metric, expression), metrics, contract))
-    return findings
+        if counted is None or counted & expected:
+            found += [parse(metric, expression) for expression in expressions]
+    return found
 
 
 def _judged(threshold: Threshold, metrics: Metrics, contract: Contract) -> Finding:

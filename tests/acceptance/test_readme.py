@@ -71,7 +71,7 @@ def test_harness_run_commands_run(words: list[str], server: EmbeddedServer, sand
     done = sandbox.run(*words, HARNESS_SERVER=server.dsn, **SHORT)
     # A race this short may be undecided.
     assert done.returncode in (ExitStatus.HELD, ExitStatus.UNDECIDED), done.stdout + done.stderr
-    assert "verdict: " in done.stdout
+    assert ("dry run: " if "--dry-run" in words else "verdict: ") in done.stdout
 
 
 @pytest.mark.parametrize("words", [w for w in of("harness") if not quick(w)], ids=" ".join)
