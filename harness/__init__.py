@@ -22,6 +22,7 @@ The floors; a file imports only from floors below::
     contracts/                  what is right: a function's call, answer, model, claims, invariants
     environment/                servers, PostgREST, platforms and scratch databases
     sqltext/                    reading SQL: scripts, queries, PL/pgSQL bodies, access by text
+    configuration.py            what a project's files say about options
     options.py                  the options, read once
     files.py                    files written whole
     errors.py  signals.py  plain.py    what failed and what to do next; Ctrl-C; values to JSON and back

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Self
 import click
 
 import harness
+from harness import configuration
 from harness.errors import ExitStatus, HarnessError, UsageError, explained
 from harness.load import patterns
 from harness.load.pattern import PATTERNS
@@ -166,7 +167,7 @@ def run(
     With --http-url or --tickets: burst and race against an API that is there, with real tickets.
     """
     with _guarded():
-        options = resolve(given, {}, of_patterns=patterns.options())
+        options = _resolved(given, patterns.options())
         said = {name for name, value in given.items() if value}
         if http_url is not None or tickets is not None:
             if dry_run:
@@ -214,7 +215,7 @@ def run(
 def overhead(pairs: int, seconds: float, **given: Any) -> None:
     """Measure what PostgREST adds: blocks by SQL and by HTTP in turn, then races by both doors."""
     with _guarded():
-        options = resolve(given | {"http": "yes"}, {}, of_patterns=patterns.options())
+        options = _resolved(given | {"http": "yes"}, patterns.options())
         from harness.experiments.overhead import overhead
         from harness.run import open_harness
 
@@ -246,7 +247,7 @@ def compare(context: click.Context, words: tuple[str, ...]) -> None:
 def overload(pool_timeout: float, **given: Any) -> None:
     """Race more clients than PostgREST has connections, and ask the database what became of every call."""
     with _guarded():
-        options = resolve(given | {"http": "yes"}, {}, of_patterns=patterns.options())
+        options = _resolved(given | {"http": "yes"}, patterns.options())
         from harness.experiments.overload import overload
         from harness.run import open_harness
 
@@ -280,7 +281,7 @@ def explore(random_seed: int, **given: Any) -> None:
     names = ("calls", "search", "max_schedules", "max_preemptions", "seconds", "crash", "replay", "times", "variants")
     plan = {name: given.pop(name) for name in names}
     with _guarded():
-        options = resolve(given, {})
+        options = _resolved(given)
         from harness.run import open_harness
 
         with open_harness(options) as opened:
@@ -312,7 +313,7 @@ def check(
 ) -> None:
     """Check scenario files: what several people run together must be explained by one after another."""
     with _guarded():
-        options = resolve(given, {})
+        options = _resolved(given)
         from harness.check import WAYS, Checks, open_checks
         from harness.scenarios import reader
 
@@ -357,7 +358,7 @@ def apply(*, keep_going: bool, **given: Any) -> None:
     Exit status: 0 every file was applied, 3 one was not.
     """
     with _guarded():
-        options = resolve(given, {})
+        options = _resolved(given)
         from harness.environment.choice import applied
         from harness.reports.applied import lines
 
@@ -414,7 +415,7 @@ def new(functions: tuple[str, ...], example: str | None, to: Path | None, **give
             from harness.check import open_checks
             from harness.scenarios.starting import scenario_for
 
-            options = resolve(given, {})
+            options = _resolved(given)
             with open_checks(options) as opened:
                 _report(opened.environment, opened.template.applied.prelude)
                 with opened.template.clone() as database, database.connect() as connection:
@@ -435,7 +436,7 @@ def report(record: Path, **given: Any) -> None:
     With --html, --markdown, --sarif or --code-quality it is written there as well.
     """
     with _guarded():
-        options = replace(resolve(given, {}), record=None)
+        options = replace(_resolved(given), record=None)
         check_outputs(options)
         found = read_record(record)
         _finish(found, options)
@@ -450,7 +451,7 @@ def doctor(**given: Any) -> None:
     Exit status: 0 a run can be made, 3 something that it needs is not there.
     """
     with _guarded():
-        options = resolve(given, {})
+        options = _resolved(given)
         from harness import doctor as surgery
 
         missing = False
@@ -480,6 +481,15 @@ def _staging(http_url: str | None, tickets: Path | None, options: Options, *, ye
 
 
 _OF_STAGING = frozenset({"clients", "pause", "timeout", "contract", "github_summary", *OUTPUTS})
+
+
+def _resolved(given: Mapping[str, Any], of_patterns: Sequence[Option] = ()) -> Options:
+    """The options from the command line, the environment and the project's files, whose folders join the path."""
+    found = configuration.read(Path.cwd(), _TABLE)
+    for folder in map(str, found.path):
+        if folder not in sys.path:
+            sys.path.append(folder)
+    return resolve(given, found.ini, of_patterns=of_patterns, project=found.project)
 
 
 def _given(options: Options, *names: str) -> dict[str, Any]:

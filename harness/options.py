@@ -1,4 +1,6 @@
-"""The options, read once into a frozen value. Command line beats environment beats ini file beats default.
+"""The options, read once into a frozen value.
+
+Command line beats environment beats `[tool.harness]` beats pytest's ini beats default.
 
 Both faces take their options from the table here, and those of patterns from the patterns (`harness.load.patterns`), so
 they cannot differ.
@@ -51,6 +53,8 @@ class Options:
     postgrest: str | None = None
     postgrest_image: str = "postgrest/postgrest:v12.2.12"
     db_pool: int = 10
+    configured: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    """What the project's files say, by the option's name: a command that is called there takes it without a word."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,12 +278,17 @@ def resolve(
     ini: Mapping[str, str | Sequence[str] | None],
     environment: Mapping[str, str] | None = None,
     of_patterns: Sequence[Option] = (),
+    project: Mapping[str, str | Sequence[str] | None] | None = None,
 ) -> Options:
-    """The options from their sources. Raises UsageError for a value that cannot be read."""
+    """The options from their sources; `project` is `[tool.harness]`. Raises UsageError for what cannot be read."""
     environment = os.environ if environment is None else environment
-    values = {option.name: value for option in OPTIONS for value in _given(option, command_line, ini, environment)}
-    load = {option.name: value for option in of_patterns for value in _given(option, command_line, ini, environment)}
-    return Options(**values, load=load)
+    project = project or {}
+
+    def found(options: Sequence[Option], given: Mapping[str, Any], variables: Mapping[str, str]) -> dict[str, Any]:
+        return {each.name: value for each in options for value in _given(each, given, ini, variables, project)}
+
+    values, load = found(OPTIONS, command_line, environment), found(of_patterns, command_line, environment)
+    return Options(**values, load=load, configured=found((*OPTIONS, *of_patterns), {}, {}))
 
 
 def _given(
@@ -287,11 +296,13 @@ def _given(
     command_line: Mapping[str, str | Sequence[str] | None],
     ini: Mapping[str, str | Sequence[str] | None],
     environment: Mapping[str, str],
+    project: Mapping[str, str | Sequence[str] | None],
 ) -> Iterator[Any]:
     """The value of the option from the nearest source that has one; nothing where none has."""
     sources: tuple[tuple[str, str | Sequence[str] | None], ...] = (
         (option.flag, command_line.get(option.name)),
         (option.variable, environment.get(option.variable)),
+        (f"{option.name} in [tool.harness]", project.get(option.name)),
         (f"harness_{option.name}", ini.get(option.name)),
     )
     for source, given in sources:

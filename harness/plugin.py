@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn
 import pytest
 from _pytest.fixtures import TopRequest
 
+from harness import configuration
 from harness.errors import HarnessError
 from harness.load import patterns
 from harness.options import FILE, OPTIONS, Option, Options, resolve
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
 _TABLE = (*OPTIONS, *patterns.options())
 
 _OPTIONS = pytest.StashKey[Options]()
+_FOLDERS = pytest.StashKey[list[str]]()
+"""Where a contract's module may lie, as for the command."""
 _RUNS = pytest.StashKey[list[dict[str, Any]]]()
 
 
@@ -68,7 +71,9 @@ def pytest_configure(config: pytest.Config) -> None:
     given = {option.name: config.getoption(f"harness_{option.name}") for option in _TABLE}
     ini = {option.name: _ini(config, option) for option in _TABLE}
     try:
-        config.stash[_OPTIONS] = resolve(given, ini, of_patterns=patterns.options())
+        project, home = configuration.of_project(config.rootpath, _TABLE)
+        config.stash[_OPTIONS] = resolve(given, ini, of_patterns=patterns.options(), project=project)
+        config.stash[_FOLDERS] = [str(each) for each in (home, config.rootpath) if each is not None]
     except HarnessError as error:
         raise pytest.UsageError(_said(error)) from error
     config.addinivalue_line("markers", "harness_targets(*names): with --harness-http, only through these targets")
@@ -106,6 +111,7 @@ class _Session:
         if self._harness is None:
             from harness.run import open_harness
 
+            sys.path += [folder for folder in self.config.stash[_FOLDERS] if folder not in sys.path]
             try:
                 self._harness = self._stack.enter_context(open_harness(self.options))
             except HarnessError as error:

@@ -358,8 +358,18 @@ class Harness:
         return new_keys(connection, self.contract.new_keys, count, self.options.apply_timeout)
 
     def command(self, *words: str, **of_a_load: Any) -> str:
-        """The command with these words, and every option of this harness that is not a default."""
-        return shlex.join(["harness", *words, *self._given(**of_a_load)])
+        """The command with these words, and every option of this harness that is not a default.
+
+        What the project's files say otherwise, and no word of this command can take back, a variable takes back.
+        """
+        configured = self.options.configured
+        variables = []
+        if words[0] == "run":
+            if "--profile" not in words and configured.get("profile", "quick") != "quick":
+                variables.append("HARNESS_PROFILE=quick")
+            if configured.get("http") and not of_a_load.get("http"):
+                variables.append("HARNESS_HTTP=no")
+        return shlex.join([*variables, "harness", *words, *self._given(**of_a_load)])
 
     def _given(self, **of_a_load: Any) -> list[str]:
         """The options that are not a default, as words of a command; those that belong to a load as they are given."""
@@ -369,11 +379,12 @@ class Harness:
         words: list[str] = []
         for field in dataclasses.fields(Options):
             value = getattr(given, field.name)
-            if field.name == "load" or value == field.default or value is None:
+            said = field.name not in values and field.name in self.options.configured
+            if field.name in ("load", "configured") or value is None or (value == field.default and not said):
                 continue
             name = "--" + field.name.replace("_", "-")
-            if value is True:
-                words.append(name)
+            if isinstance(value, bool):
+                words += [name] if value else []
                 continue
             for each in value if isinstance(value, tuple) else (value,):
                 words += [name, without_password(str(each)) if field.name == "server" else str(each)]

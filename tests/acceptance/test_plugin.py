@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import subprocess
 import xml.etree.ElementTree as ET
 from pathlib import Path
@@ -114,6 +115,42 @@ def test_options_come_from_ini_and_environment(project: Project) -> None:
     assert "clients 3\n" in project.pytest(*words).stdout
     assert "clients 4\n" in project.pytest(*words, HARNESS_CLIENTS="4").stdout
     assert "clients 5\n" in project.pytest(*words, "--harness-clients", "5", HARNESS_CLIENTS="4").stdout
+
+
+CONTRACT = """
+from dataclasses import replace
+from harness import SCAN_TICKET
+MINE = replace(SCAN_TICKET, name='mine')
+"""
+
+
+@pytest.mark.parametrize("where", ["harness_", ""], ids=["pytest's ini", "[tool.harness]"])
+def test_the_command_that_the_summary_prints_runs_as_it_is_printed(where: str, project: Project) -> None:
+    """With the contract, the files and the profile that only the project's own file names."""
+    project.breaks()
+    section = "" if where else "[tool.harness]\n"
+    ini = (project.folder / "pyproject.toml").read_text()
+    (project.folder / "pyproject.toml").write_text(
+        f'{ini}{section}{where}contract = "contracts_of_mine:MINE"\n{where}migrations = ["supabase/migrations"]\n'
+        f'{where}seed = ["tests/seed"]\n{where}profile = "seed"\n{where}timeout = "7"\n{where}clients = "3"\n'
+    )
+    (project.folder / "contracts_of_mine.py").write_text(CONTRACT)
+    project.test("def test_it(harness): assert harness.race(clients=4, rounds=24).verdict.held\n")
+    # Called from elsewhere, with one value of the file taken back to what is the default without it.
+    done = project.pytest("--harness-timeout", "10", "--harness-profile", "quick", "tests/test_more.py")
+    assert done.returncode == 1, done.stdout + done.stderr
+    (command,) = set(re.findall(r"repeat: (.*)", done.stdout))
+    assert "harness run --pattern race --clients 4 --rounds 24 " in command
+    words = shlex.split(command)
+    variables = dict(word.split("=", 1) for word in words[: words.index("harness")])
+    again = project.sandbox.run(
+        *words[words.index("harness") :], "--record", "again.json", cwd=project.folder, **variables
+    )
+    assert again.returncode == 1, again.stdout + again.stderr
+    record = json.loads((project.folder / "again.json").read_text())
+    assert (record["contract"], record["profile"]) == ("mine", "quick")
+    plan = record["runs"][0]["plan"]
+    assert (plan["clients"], plan["rounds"], plan["timeout"], plan["mixed"]) == (4, 24, 10.0, True)
 
 
 def test_paths_in_the_ini_file_are_relative_to_it(project: Project) -> None:
