@@ -1,7 +1,8 @@
 """Staging: burst and race against a PostgREST that somebody else runs, with real ticket ids from a file.
 
-It scans real tickets, so it asks first. Only the API is in reach: claims that need the database are undecided, and a
-ticket that nobody gets in on is not held against the function, because it may have been used before.
+It scans real tickets, so it asks first. Only the API is in reach: what needs the database is not judged, and each such
+claim is named; the verdict is of what can be observed. A ticket that nobody gets in on is not held against the
+function, because it may have been used before; where no ticket was fresh, nothing was observed: undecided.
 
 The file and the environment variables are those of the original load test:
 `{"tickets": [{"id": ..., "event_id": ..., "type": ...}], "raceTestTicket": {"id": ...}}`, and SUPABASE_URL,
@@ -27,7 +28,6 @@ import harness
 from harness.conduct import Fired, KeySource, Load, Told, conduct, judge, record_of
 from harness.contracts import invariants
 from harness.contracts.contract import Contract, Effect, KeyHistory, Operation, Variant
-from harness.contracts.invariants import Violations
 from harness.environment.description import ServerDescription
 from harness.environment.postgrest import Token
 from harness.errors import UsageError
@@ -37,7 +37,7 @@ from harness.load.pattern import Pattern
 from harness.load.race import Race
 from harness.records import Record, RunRecord
 from harness.targets.http import HttpTarget
-from harness.verdict.findings import Finding, Location, Truth
+from harness.verdict.findings import Finding, Location, Truth, counted
 from harness.verdict.metrics import Metrics
 
 _SCANNER = "p_scanned_by"
@@ -131,7 +131,7 @@ def run_staging(
         profile="staging",
         contract=contract.name,
         environment=ServerDescription(
-            "http", "unknown", "somebody else's, through its API", staging.url, {}, os.cpu_count() or 1
+            "http", "", "somebody else's, through its API", staging.url, {}, os.cpu_count() or 1
         ),
         migrations=(),
         seeds=(),
@@ -150,19 +150,18 @@ def _run(
 ) -> None:
     # No fresh keys to warm up with: those calls could not be rolled back.
     keys = KeySource(lambda _: tickets, lambda count: [contract.unknown_key() for _ in range(count)])
-    queries = invariants.load((), contract)
-    unseen = [Violations(unanswered="only its API is in reach")] * len(queries)
+    unseen = [query.claim for query in invariants.load((), contract)]
+    if isinstance(pattern, Race):
+        unseen.append("The calls of a race were in progress at the same time on the server.")
 
     def kept(fired: Fired) -> None:
         history = _Fresh(fired.history, contract)
         fired = dataclasses.replace(fired, history=history)
-        judged = judge(fired, lambda: unseen, queries)
+        judged = judge(fired)
         findings = [_measured(f, judged.metrics) for f in judged.findings]
-        if isinstance(pattern, Race):
-            findings.append(_not_timed(history))
         where = Location(function=contract.function.name)
         located = tuple(dataclasses.replace(f, location=where) for f in findings)
-        told = Told(plan={"timeout": timeout}, notes=tuple(_notes(history)), details={"http": target.details()})
+        told = Told(plan={"timeout": timeout}, notes=tuple(_notes(history, unseen)), details={"http": target.details()})
         keep(record_of(fired, dataclasses.replace(judged, findings=located), told))
 
     conduct(Load(pattern, contract, (target,), timeout), keys, kept)
@@ -195,25 +194,16 @@ def _says_nothing(key: KeyHistory, contract: Contract) -> str | None:
         return None
     labels = {o.outcome.label for o in key.operations}
     if labels == {contract.missing}:
-        return "do not exist there: check the ids in the file"
+        return "not there: check the ids in the file"
     if contract.repeated in labels:
-        return "were used before this run: reset them, or put fresh ones in the file"
+        return "used before this run: reset, or put fresh ones in the file"
     return None
 
 
-def _not_timed(history: History) -> Finding:
-    return Finding(
-        "race_overlapped",
-        "The calls of a race were in progress at the same time on the server.",
-        Truth.UNDECIDED,
-        f"{len(history.operations())} calls on one ticket; when they ran cannot be seen through the API",
-    )
-
-
-def _notes(history: _Fresh) -> Iterator[str]:
+def _notes(history: _Fresh, unseen: Sequence[str]) -> Iterator[str]:
     for reason, count in sorted(history.left_out.items()):
-        yield f"{count} tickets are left out, they {reason}"
-    yield "only the API was in reach: what the database holds was not looked at"
+        yield f"left out: {counted(count, 'ticket')} {reason}"
+    yield f"only the API was in reach; not seen, and not in the verdict: {' '.join(unseen)}"
 
 
 def _scanned_by(contract: Contract, scanner: UUID | None) -> Contract:

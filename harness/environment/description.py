@@ -12,6 +12,7 @@ class ServerDescription:
 
     kind: str
     version: str
+    """Of PostgreSQL; empty where only its API is in reach."""
     why: str
     """Why this kind was taken."""
     address: str
@@ -21,4 +22,6 @@ class ServerDescription:
     """Cores of the machine the harness runs on."""
 
     def __str__(self) -> str:
+        if not self.version:
+            return f"{self.kind}: {self.why}"
         return f"PostgreSQL {self.version} ({self.kind}: {self.why})"

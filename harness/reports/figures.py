@@ -33,7 +33,7 @@ def _configuration(record: Record) -> RenderableType:
     environment = record.environment
     settings = ", ".join(f"{name}={value}" for name, value in environment.settings.items())
     rows = {
-        "server": f"{environment}, {environment.cores} cores",
+        "server": f"{environment}, {counted(environment.cores, 'core')}",
         "settings": settings,
         "migrations": ", ".join(f"{f.path} ({f.sha256[:8]})" for f in record.migrations),
         "seed": ", ".join(f"{f.path} ({f.sha256[:8]})" for f in record.seeds),
@@ -249,5 +249,6 @@ def _section(title: str, body: RenderableType) -> RenderableType:
 def _pairs(rows: Mapping[str, str]) -> RenderableType:
     table = Table(box=None, pad_edge=False, show_header=False)
     for name, value in rows.items():
-        table.add_row(Text(name, "dim"), Text(value))
+        if value:
+            table.add_row(Text(name, "dim"), Text(value))
     return table

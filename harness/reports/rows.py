@@ -317,7 +317,7 @@ def verdict(record: Record) -> str:
     text = (
         f"verdict: {record.truth.value} - {found[Truth.HELD]} held, {found[Truth.BROKEN]} broken,"
         f" {found[Truth.UNDECIDED]} undecided in {counted(len(record.runs), 'run')}"
-        f" on PostgreSQL {environment.version} ({environment.kind})"
+        f" {f'on PostgreSQL {environment.version} ({environment.kind})' if environment.version else 'through an API'}"
     )
     return text + ("; interrupted" if record.interrupted else "")
 

@@ -123,17 +123,18 @@ def test_real_tickets_are_not_scanned_unasked(
 def test_staging_scans_real_tickets_and_keeps_the_token_to_itself(
     served: HttpTarget, database: Database, sandbox: Sandbox, tmp_path: Path
 ) -> None:
-    """Burst and race go through the API; what needs the database is undecided; no output holds the token."""
+    """Burst and race go through the API; what needs the database is named, not judged; no output holds the token."""
     file, tickets = staged(database, tmp_path)
     assert served.postgrest is not None
     token, record = served.postgrest.token().reveal(), tmp_path / "record.json"
     words = ("--http-url", served.url, "--tickets", file, "--yes", "--pause", "0", "--record", record)
     done = sandbox.run("harness", "run", *words, SUPABASE_SERVICE_ROLE_KEY=token)
-    assert done.returncode == ExitStatus.UNDECIDED, done.stdout + done.stderr
+    assert done.returncode == ExitStatus.HELD, done.stdout + done.stderr
     with database.connect() as connection:
         scanned = connection.execute("SELECT ticket_id FROM scan_logs WHERE scan_success").fetchall()
     assert {str(row[0]) for row in scanned} == set(tickets)
-    assert json.loads(record.read_text())["truth"] == "undecided"
+    assert json.loads(record.read_text())["truth"] == "held"
+    assert "not seen, and not in the verdict: " in done.stdout
     assert token not in done.stdout + done.stderr + record.read_text()
 
 

@@ -12,9 +12,11 @@ from uuid import UUID
 
 import pytest
 
+from harness.contracts import invariants
 from harness.contracts.scan_ticket import SCAN_TICKET
-from harness.errors import HarnessError, UsageError
-from harness.records import dumps
+from harness.errors import ExitStatus, HarnessError, UsageError
+from harness.records import Record, dumps
+from harness.reports import terminal
 from harness.staging import confirm, read_staging, run_staging
 from harness.verdict.findings import Truth
 from tests.local_server import HANG, answer, answering
@@ -129,26 +131,48 @@ def test_used_and_unknown_tickets_are_left_out_and_said(tmp_path: Path) -> None:
         staging = read_staging(server.url, file, ENVIRONMENT | {"TEST_SCANNER_ID": SCANNER})
         record = run_staging(staging, SCAN_TICKET, command="harness run", clients=1, pause=0)
     (burst,) = record.runs
-    assert [note for note in burst.notes if "1 tickets are left out" in note] == list(burst.notes[:2])
+    assert [note.partition(":")[0] for note in burst.notes[:2]] == ["left out", "left out"]
+    assert all("1 ticket " in note for note in burst.notes[:2])
     assert not [f for f in burst.findings if f.truth is Truth.BROKEN]
     assert all(json.loads(r.partition(b"\r\n\r\n")[2])["p_scanned_by"] == SCANNER for r in server.requests[1:])
     assert KEY not in dumps(record)
 
 
-def test_claims_that_need_the_database_are_undecided(tmp_path: Path) -> None:
-    """Only the API is in reach, so a staging run is undecided at best, and says why."""
-    with answering(NOT_FOUND, row(success=True, scanned_by=SCANNER, scanned_at="2026-01-01T00:00:00+00:00")) as server:
-        file = ticket_file(tmp_path, {"tickets": [{"id": TICKETS[0]}]})
-        record = run_staging(
-            read_staging(server.url, file, ENVIRONMENT | {"TEST_SCANNER_ID": SCANNER}),
-            SCAN_TICKET,
-            command="x",
-            pause=0,
-        )
-    undecided = {f.id: f.observed for f in record.runs[0].findings if f.truth is Truth.UNDECIDED}
-    assert undecided
-    assert all(name.startswith("invariant.") and "database" in observed for name, observed in undecided.items())
-    assert record.truth is Truth.UNDECIDED
+WON = row(success=True, scanned_by=SCANNER, scanned_at="2026-01-01T00:00:00+00:00")
+
+
+def one_ticket(folder: Path, *answers: bytes) -> Record:
+    """A run on one fresh ticket, with these answers to the probe and the calls."""
+    with answering(*answers) as server:
+        file = ticket_file(folder, {"tickets": [{"id": TICKETS[0]}]})
+        staging = read_staging(server.url, file, ENVIRONMENT | {"TEST_SCANNER_ID": SCANNER})
+        return run_staging(staging, SCAN_TICKET, command="x", pause=0)
+
+
+def test_what_can_be_observed_is_judged_and_what_could_not_be_seen_is_named(tmp_path: Path) -> None:
+    """A run whose every answer was right is held, and says of each claim on the database that it was not seen."""
+    record = one_ticket(tmp_path, NOT_FOUND, WON)
+    (burst,) = record.runs
+    assert (record.truth, record.exit_status) == (Truth.HELD, ExitStatus.HELD)
+    (note,) = [note for note in burst.notes if "not seen" in note]
+    claims = [query.claim for query in invariants.load((), SCAN_TICKET)]
+    assert claims
+    assert all(claim in note for claim in claims)
+    assert not [f for f in burst.findings if f.id.startswith("invariant.")]
+    text = "\n".join(line.text for line in terminal.screen(record, None))
+    assert "verdict: held" in text
+    assert "unknown" not in text
+
+
+def test_a_wrong_answer_is_broken_whatever_could_not_be_seen(tmp_path: Path) -> None:
+    """Somebody else stands on a ticket that this caller was let in on."""
+    other = row(success=True, scanned_by=str(UUID(int=9)), scanned_at="2026-01-01T00:00:00+00:00")
+    assert one_ticket(tmp_path, NOT_FOUND, other).truth is Truth.BROKEN
+
+
+def test_where_no_ticket_was_fresh_nothing_was_observed(tmp_path: Path) -> None:
+    """Held is only said of what was tried."""
+    assert one_ticket(tmp_path, NOT_FOUND, USED).truth is Truth.UNDECIDED
 
 
 def test_an_api_that_does_not_take_the_token_is_said_before_a_ticket_is_scanned(tmp_path: Path) -> None:
