@@ -28,7 +28,7 @@ from harness.records import RunRecord
 from harness.signals import uninterrupted
 from harness.targets.target import Span, Target
 from harness.verdict import charts, invariants, overlap, thresholds
-from harness.verdict.findings import Finding, Truth
+from harness.verdict.findings import Finding, Truth, counted
 from harness.verdict.judge import judge_history
 from harness.verdict.metrics import Metrics, measure
 
@@ -306,10 +306,10 @@ def _notes(fired: Fired, metrics: Metrics, *, lost: Lost | None) -> Iterator[str
     if lost is not None:
         yield f"{lost.what} was lost during the run; nothing after that could be judged"
     if doubtful:
-        yield f"{doubtful} calls are in doubt: their connection died before the answer"
+        yield f"in doubt: {counted(doubtful, 'call')} whose connection died before the answer"
     if given_up:
-        yield f"{given_up} calls are in doubt: they were given up when the run was ended"
+        yield f"in doubt: {counted(given_up, 'call')} given up when the run was ended"
     if fired.timeouts:
-        yield f"{fired.timeouts} calls outlasted {fired.load.timeout:g} s and were cancelled"
+        yield f"cancelled after {fired.load.timeout:g} s: {counted(fired.timeouts, 'call')}"
     if metrics.late:
-        yield f"{metrics.late} calls could not start within {LATE * 1000:g} ms of their due time; it counts as latency"
+        yield f"late by over {LATE * 1000:g} ms, which counts as latency: {counted(metrics.late, 'call')}"

@@ -17,6 +17,7 @@ from harness.reports import rows
 from harness.reports.rows import SIGNS
 from harness.schedules.result import Exploration
 from harness.verdict.findings import Finding, Truth, counted, flat
+from harness.verdict.overlap import would_have_been_seen
 
 _STYLES = {Truth.HELD: "green", Truth.BROKEN: "bold red", Truth.UNDECIDED: "yellow"}
 
@@ -154,8 +155,7 @@ def _race(run: RunRecord) -> RenderableType:
         "start spread": f"{_rounded(overlap.spread_p50_us)} us (median), {_rounded(overlap.spread_p95_us)} us (p95)",
     }
     if run.truth is not Truth.BROKEN and overlap.overlapped:
-        bound = f"has a chance under {overlap.escape_bound:.2%} per overlapped round (95 % confidence)"
-        rows["a fault that did not show"] = bound
+        rows["what may have escaped"] = f"{would_have_been_seen(overlap.escape_bound)}; such are those that overlapped"
     return _pairs(rows)
 
 

@@ -16,6 +16,7 @@ from harness.plain import from_plain
 from harness.records import AppliedFile, Record, RunRecord
 from harness.schedules.result import Exploration, Move, Schedule
 from harness.verdict.findings import Finding, Truth, counted, flat
+from harness.verdict.overlap import would_have_been_seen
 
 SIGNS = {Truth.HELD: "✓", Truth.BROKEN: "✗", Truth.UNDECIDED: "?"}
 
@@ -64,8 +65,10 @@ def _load(run: RunRecord, plain: Row) -> Row:
     if overlap is not None:
         tried += f", {counted(len(overlap.rounds) + overlap.held_rounds, 'round')}"
         if run.truth is not Truth.BROKEN and overlap.overlapped:
-            bound = f"{overlap.escape_bound:.2%} per overlapped round (95 % confidence)"
-            not_tried = (f"a fault that did not show has a chance under {bound}",)
+            overlapped = counted(overlap.overlapped, "round")
+            not_tried = (
+                f"what shows more rarely: {overlapped} overlapped, {would_have_been_seen(overlap.escape_bound)}",
+            )
     answers = ", ".join(f"{name} {n}" for name, n in outcomes(run).items())
     trend = metrics.trends["all"]
     p95 = "" if trend.p95 is None else f"{trend.p95:.2f}"

@@ -251,7 +251,7 @@ class SqlTarget:
             yield from route.description.notes()
         again = sum(self._tried_again, Counter[str]())
         for code, count in sorted(again.items()):
-            yield f"{count} calls were made again after {code}, as the contract has it"
+            yield f"made again after {code}, as the contract has it: {count} call{'' if count == 1 else 's'}"
         for name, statements in self._identities.items():
             if statements.left_out:
                 yield f"settings of {name} that this session may not make: {', '.join(statements.left_out)}"

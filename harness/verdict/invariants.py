@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from harness.contracts.invariants import Invariant, Violations
-from harness.verdict.findings import Finding, Truth
+from harness.verdict.findings import Finding, Truth, counted
 
 _LIMIT = "0 rows"
 
@@ -21,4 +21,12 @@ def judge(invariant: Invariant, found: Violations) -> Finding:
     if not found.count:
         return Finding(name, claim, Truth.HELD, "0 rows violate it", _LIMIT)
     remedy = f"The rows are those of the query at {place}; look at who writes these tables."
-    return Finding(name, claim, Truth.BROKEN, f"{found.count} rows violate it", _LIMIT, found.rows, remedy)
+    return Finding(
+        name,
+        claim,
+        Truth.BROKEN,
+        f"{counted(found.count, 'row')} violate{'s' if found.count == 1 else ''} it",
+        _LIMIT,
+        found.rows,
+        remedy,
+    )

@@ -51,7 +51,7 @@ def _holds_for(claim: Claim, given: Sequence[Operation]) -> str:
     """How many answers the claim speaks of: nobody should take silence for a proof."""
     kind = f"{claim.concerns} answer"
     if not given:
-        return f"no {kind}"
+        return f"not exercised: no {kind} was given"
     silent = sum(o.answer.get(claim.naming) is None for o in given) if claim.naming else 0
     observed = f"holds for {counted(len(given), kind)}"
     return f"{observed}, {silent} of which leave {claim.naming} empty" if silent else observed

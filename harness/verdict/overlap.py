@@ -65,6 +65,14 @@ def escape_bound(rounds: int) -> float:
     return float(1 - (1 - CONFIDENCE) ** (1 / rounds)) if rounds else 1.0
 
 
+def would_have_been_seen(bound: float) -> str:
+    """The bound as a sentence, its percentage rounded up to two digits: a bound must not be said to be better."""
+    percent = bound * 100
+    digits = max(0, 1 - math.floor(math.log10(percent)))
+    least = math.ceil(percent * 10**digits - 1e-9) / 10**digits
+    return f"a fault that shows in {least:g} % or more of such rounds would have been seen (95 %)"
+
+
 def most_at_once(spans: Iterable[Span], over_before: Callable[[Span, Span], bool] = Span.over_before) -> int:
     """The largest number of calls in progress at once: beside each, those that were not over when it started."""
     ordered = sorted(spans, key=attrgetter("started"))
@@ -137,10 +145,6 @@ def judge(overlap: Overlap) -> Finding:
     )
     if overlap.spread_p50_us is not None:
         observed += f"; starts within {overlap.spread_p50_us:.0f} us (median)"
-    if enough:
-        observed += (
-            f"; a fault that showed in none of them has a chance under {overlap.escape_bound:.2%} per round (95 %)"
-        )
     return Finding(
         "race_overlapped",
         "The calls of a race were in progress at the same time on the server.",

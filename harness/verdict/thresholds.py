@@ -106,14 +106,16 @@ def _judged(threshold: Threshold, metrics: Metrics, contract: Contract) -> Findi
     claim = f"{threshold.metric}: {threshold.expression}"
     name = f"threshold.{threshold.metric}.{threshold.expression.replace(' ', '')}"
     unit = " ms" if threshold.metric == contract.duration_metric and threshold.what != "count" else ""
-    limit = f"{threshold.compare}{threshold.limit:g}{unit}"
+    rate = threshold.what == "rate"
+    limit = f"{threshold.compare}{_percent(threshold.limit) if rate else _number(threshold.limit)}{unit}"
+    measured = _percent(value) if rate else _number(value)
     if math.isnan(value):
         return Finding(name, claim, Truth.UNDECIDED, "no call to measure", limit)
     held = _OPERATORS[threshold.compare](value, threshold.limit)
     if not held and too_many_lost(metrics.lost, metrics.calls):
-        lost = f"{value:.4g}{unit}, with {metrics.lost} of {metrics.calls} calls lost to the environment"
+        lost = f"{measured}{unit}, with {metrics.lost} of {metrics.calls} calls lost to the environment"
         return Finding(name, claim, Truth.UNDECIDED, lost, limit)
-    shown = f"{threshold.what}{'' if threshold.percent is None else f'({threshold.percent:g})'}={value:.4g}{unit}"
+    shown = f"{threshold.what}{'' if threshold.percent is None else f'({threshold.percent:g})'}={measured}{unit}"
     return Finding(
         name,
         claim,
@@ -123,6 +125,15 @@ def _judged(threshold: Threshold, metrics: Metrics, contract: Contract) -> Findi
         () if held else ({"metric": threshold.metric, "value": value, "calls": metrics.calls},),
         "" if held else _REMEDIES.get(threshold.what, "Look at the outcomes that the metric counts."),
     )
+
+
+def _percent(share: float) -> str:
+    return f"{share * 100:.4g} %"
+
+
+def _number(value: float) -> str:
+    """Four digits, or all before the point: 23530, not 2.353e+04."""
+    return f"{value:.4g}" if abs(value) < 10_000 else f"{value:.0f}"
 
 
 _REMEDIES: Mapping[str, str] = {

@@ -101,7 +101,7 @@ def test_a_conflict_is_tried_again(lockers: Callable[[Contract], Harness]) -> No
         clients=3, rounds=36
     )
     assert not patient.verdict.broken, patient.verdict
-    assert [note for note in patient.record.notes if "calls were made again after 40001" in note]
+    assert [note for note in patient.record.notes if "made again after 40001" in note]
     impatient = lockers(locker("claim_by_hand", identity=serial)).race(clients=3, rounds=36)
     assert impatient.verdict["no_unhandled_error"].truth is Truth.BROKEN
     careless = lockers(locker("claim_by_hand")).race(clients=3, rounds=36)

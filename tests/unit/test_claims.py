@@ -88,7 +88,7 @@ def test_evidence_shows_the_calls_that_prove_it() -> None:
     [
         (("A", "A"), "holds for 2 already_scanned answers"),
         (("A", None), "holds for 2 already_scanned answers, 1 of which leave scanned_by empty"),
-        ((), "no already_scanned answer"),
+        ((), "not exercised: no already_scanned answer was given"),
     ],
 )
 def test_silence_is_not_taken_for_a_true_answer(told: tuple[str | None, ...], observed: str) -> None:
