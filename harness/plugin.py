@@ -16,7 +16,7 @@ import signal
 import sys
 import warnings
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +24,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 import pytest
+from _pytest._code.code import ExceptionRepr
 from _pytest.fixtures import TopRequest
 
 from harness import configuration
@@ -44,6 +45,8 @@ _TABLE = (*OPTIONS, *patterns.options())
 _OPTIONS = pytest.StashKey[Options]()
 _FOLDERS = pytest.StashKey[list[str]]()
 """Where a contract's module may lie, as for the command."""
+_MADE = pytest.StashKey[Callable[[], "Sequence[RunRecord]"]]()
+"""The runs that a test has made so far."""
 _RUNS = pytest.StashKey[list[dict[str, Any]]]()
 
 
@@ -286,6 +289,7 @@ def harness(_harness_session: _Session, _harness_target: str, request: pytest.Fi
     opened = _harness_session.harness()
     before = len(opened.runs)
     opened.test, opened.target = request.node.nodeid, _harness_target
+    request.node.stash[_MADE] = lambda: opened.runs[before:]
     yield opened
     made = opened.runs[before:]
     # Plain values: a worker of pytest-xdist sends them to the controller.
@@ -329,6 +333,32 @@ def _said(error: HarnessError) -> str:
 
     # What was tried may be somebody else's words.
     return str(HarnessError(spelled(error.what), tried=error.tried, next_step=spelled(error.next_step)))
+
+
+_OF_A_VERDICT = re.compile(r"<Verdict (broken|undecided)|\bverdict (broken|undecided)\n")
+"""What an assertion on a verdict shows: its repr, or its text as the message."""
+
+
+def _tell(shown: Any, runs: Sequence[RunRecord]) -> None:
+    """Show proof, remedy and the command that repeats it in place of `assert False`; beside any other failure."""
+    if all(run.truth.value == "held" for run in runs) or not isinstance(shown, ExceptionRepr):
+        return
+    from harness.reports import rows, terminal
+
+    told = [line.text for line in terminal.findings(runs, None)]
+    crash, entry = shown.reprcrash, shown.reprtraceback.reprentries[-1]
+    if not told or crash is None:  # an interrupted run has no finding to show
+        return
+    why = [line for line in entry.lines if line.startswith("E")]
+    if why and _OF_A_VERDICT.search(crash.message + "\n"):
+        entry.lines = [
+            *(line for line in entry.lines if line not in why),
+            *(f"E   {line}".rstrip() for line in told),
+        ]
+        first = rows.told(runs)[0].finding
+        crash.message = f"{first.truth.value}: {first.claim} ({first.id})"
+    else:
+        shown.addsection("harness: what was not held", "\n".join(told), "-")
 
 
 def _counts(run: RunRecord) -> dict[str, int]:
@@ -413,6 +443,8 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     report = yield
     if call.excinfo is not None and isinstance(call.excinfo.value, HarnessError):
         report.longrepr = _said(call.excinfo.value)  # where in the harness it was found out helps nobody
+    elif call.when == "call" and call.excinfo is not None and _MADE in item.stash:
+        _tell(report.longrepr, item.stash[_MADE]())
     if call.when == "teardown" and _RUNS in item.stash:
         report.harness_runs = item.stash[_RUNS]
     return report

@@ -78,13 +78,49 @@ def test_a_red_verdict_fails_the_test_and_shows_why(project: Project) -> None:
     done = project.pytest(*GIVEN)
     assert done.returncode == 1
     assert "1 failed" in done.stdout
-    assert "<Verdict broken: at_most_one_accepted, " in done.stdout
+    failure = done.stdout[done.stdout.index("= FAILURES =") : done.stdout.index("= harness =")]
+    assert ">       assert result.verdict.held" in failure or ">   assert result.verdict.held" in failure
+    for part in (
+        "broken: At most one call per ticket",
+        "remedy: ",
+        "repeat: harness run ",
+        "test: tests/test_gate.py::",
+    ):
+        assert re.search(rf"^E .*{part}", failure, re.MULTILINE), failure
+    assert "assert False" not in done.stdout
+    assert re.search(r"^FAILED tests/test_gate.py::\S+ - broken: ", done.stdout, re.MULTILINE)  # cut to the width
     summary = done.stdout[done.stdout.index("= harness =") :]
     assert "broken: At most one call per ticket is accepted." in summary
     assert re.search(r"callers were let in on one ticket\n +#\d+ client \d+ called .*: accepted .*scanned_by=", summary)
     assert "repeat: harness run --pattern race" in summary
     assert "--migrations supabase/migrations" in summary
     assert "verdict: broken" in summary
+
+
+def test_a_failure_of_another_kind_keeps_its_own_words(project: Project) -> None:
+    """What was not held stands beside them; and where all was held nothing is added."""
+    project.test(
+        "def test_held(harness):\n    assert harness.unknown(clients=2, calls=2).verdict.held\n    assert 1 == 2\n"
+    )
+    done = project.pytest(*GIVEN, "tests/test_more.py")
+    failures = done.stdout[done.stdout.index("= FAILURES =") : done.stdout.index("= harness =")]
+    assert "assert 1 == 2" in failures
+    assert "repeat: " not in failures
+    project.breaks()
+    project.test(
+        "def test_figures(harness):\n    result = harness.race(clients=4, rounds=24)\n"
+        "    assert result.metrics.calls == 1, 'too many calls'\n\n"
+        "def test_text(harness):\n    result = harness.race(clients=4, rounds=24)\n"
+        "    assert result.verdict.held, str(result.verdict)\n"
+    )
+    done = project.pytest(*GIVEN, "tests/test_more.py")
+    assert done.returncode == 1
+    failures = done.stdout[done.stdout.index("= FAILURES =") : done.stdout.index("= harness =")]
+    _, figures, text = re.split(r"^_+ test_\w+ _+$", failures, flags=re.MULTILINE)
+    assert "AssertionError: too many calls" in figures
+    assert "harness: what was not held" in figures
+    assert "repeat: harness run" in figures
+    assert re.search(r"^E +repeat: harness run", text, re.MULTILINE)
 
 
 def test_the_database_fixture_is_a_fresh_database_each_time(project: Project) -> None:
