@@ -119,8 +119,8 @@ def test_calls_that_came_too_late_are_told(function: Callable[[str], Path], make
     plan = Arrivals(1, rate=100, duration=0.5, distribution="constant")
     result = make_harness(function(body)).run(plan)
     assert result.metrics.calls == len(plan.schedule())
-    [note] = [note for note in result.record.notes if "could not start within" in note]
-    assert note.startswith(f"{result.metrics.late} calls")
+    [note] = [note for note in result.record.notes if note.startswith("late by over 10 ms")]
+    assert note.endswith(f": {result.metrics.late} calls")
 
 
 def test_a_burst_that_ran_out_of_tickets_says_so(make_harness: MakeHarness, monkeypatch: pytest.MonkeyPatch) -> None:
