@@ -7,7 +7,7 @@ Dynamic SQL and languages that cannot be read reach everything.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,6 +31,7 @@ _DEFINES = re.compile(
 )
 _CHOOSES = re.compile(r"\blimit\s+\d|\bfetch\s+first\b|\bdistinct\s+on\b", re.IGNORECASE)
 _ORDER = re.compile(r"\border\s+by\b", re.IGNORECASE)
+_ORDERED_BY = re.compile(r"\border\s+by\b([^;)]*)")
 _RANDOM = re.compile(r"\border\s+by\s+random\s*\(|\btablesample\b", re.IGNORECASE)
 _SPLITTABLE = frozenset({"sql", "plpgsql", "internal", "c"})
 
@@ -89,7 +90,7 @@ def reach(connection: psycopg.Connection[Any], statements: Iterable[str]) -> Rea
         found.texts += [text for text in todo if text]
     found.tables = taken_relations
     _read_texts(found, relations)
-    found.ordered = _ordered(found.texts, connection.execute(own["sequence_columns"]).fetchall())
+    found.ordered = _ordered(found.texts, connection.execute(own["sequence_columns"]).fetchall(), relations)
     return found
 
 
@@ -127,19 +128,34 @@ def _chooses(statement: str) -> bool:
     return bool(_CHOOSES.search(statement)) and not _ORDER.search(statement)
 
 
-def _ordered(texts: list[str], columns: list[tuple[str, str, str, str]]) -> frozenset[str]:
+def _ordered(
+    texts: list[str], columns: list[tuple[str, str, str, str]], relations: list[tuple[Any, ...]]
+) -> frozenset[str]:
     """The sequences whose columns stand in an ORDER BY, beside < or >, or in max or min."""
+    kinds = {name.lower(): kind for _, name, kind, *_ in relations}
+    statements = [each.lower() for text in texts for each in _without_comments(text).split(";")]
     found = set()
-    for sequence, schema, _, column in columns:
-        name = re.escape(column)
-        looked_at = re.compile(
-            rf"\border\s+by\b[^;)]*\b{name}\b|\b{name}\b\s*[<>]|[<>]=?\s*(?:\w+\.)?\b{name}\b"
-            rf"|\b(?:max|min)\s*\(\s*(?:\w+\.)?{name}\b|\b{name}\b\s+between\b",
-            re.IGNORECASE,
-        )
-        if any(looked_at.search(_without_comments(text)) for text in texts):
-            found.add(sequence if schema == "public" else f"{schema}.{sequence}")
+    for sequence, schema, table, column in columns:
+        name = rf"(?:(\w+)\s*\.\s*)?\b{re.escape(column.lower())}\b"
+        compared = re.compile(rf"{name}\s*(?:[<>]|between\b)|[<>]=?\s*{name}|\b(?:max|min)\s*\(\s*{name}")
+        for statement in statements:
+            qualifiers = [next(filter(None, match), "") for match in compared.findall(statement)]
+            for items in _ORDERED_BY.findall(statement):
+                qualifiers += re.findall(name, items)
+            if any(not _is_of_another(qualifier, table.lower(), statement, kinds) for qualifier in qualifiers):
+                found.add(sequence if schema == "public" else f"{schema}.{sequence}")
     return frozenset(found)
+
+
+def _is_of_another(qualifier: str, table: str, statement: str, kinds: Mapping[str, str]) -> bool:
+    """Whether a column that is named so is surely another table's: a queue's id is not that of the log beside it."""
+    if qualifier:
+        aliased = re.findall(rf"(\w+)\s+(?:as\s+)?{re.escape(qualifier)}\b", statement)
+        meant = {each for each in (*aliased, qualifier) if each in kinds}
+    else:
+        meant = kinds.keys() & set(_WORD.findall(statement))
+    # A view may show the table under another name, and a variable may hold its row.
+    return bool(meant) and table not in meant and all(kinds[each] in ("r", "p") for each in meant)
 
 
 def _without_comments(text: str) -> str:

@@ -101,7 +101,44 @@ INSERT INTO invoices (number, who)
 VALUES ('INV-' || lpad(nextval('numbers')::text, 4, '0'), :'session') RETURNING id, number;
 """
 
+QUEUE = """
+-- setup
+CREATE TABLE jobs (id bigserial PRIMARY KEY, state text NOT NULL DEFAULT 'todo');
+CREATE TABLE events (id bigserial PRIMARY KEY, job bigint NOT NULL);
+INSERT INTO jobs DEFAULT VALUES;
+INSERT INTO jobs DEFAULT VALUES;
+CREATE FUNCTION noted() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO events (job) VALUES (NEW.id);
+    RETURN NEW;
+END $$;
+CREATE TRIGGER noted AFTER UPDATE ON jobs FOR EACH ROW EXECUTE FUNCTION noted();
+CREATE FUNCTION next_job() RETURNS bigint LANGUAGE sql AS $$
+    UPDATE jobs SET state = 'doing' WHERE id = (
+        SELECT j.id FROM jobs AS j WHERE j.state = 'todo' ORDER BY j.id LIMIT 1 FOR UPDATE SKIP LOCKED)
+    RETURNING id;
+$$;
+-- session: worker x 2
+SELECT next_job();
+"""
+OUTBOX = """
+-- setup
+CREATE TABLE outbox (id bigserial PRIMARY KEY, body text);
+CREATE TABLE consumer (last_id bigint);
+CREATE TABLE consumed (body text);
+INSERT INTO consumer VALUES (0);
+-- session: writer x 2
+INSERT INTO outbox (body) VALUES (:'session');
+-- session: reader
+BEGIN;
+INSERT INTO consumed SELECT body FROM outbox WHERE id > (SELECT last_id FROM consumer) ORDER BY id;
+UPDATE consumer SET last_id = coalesce((SELECT max(id) FROM outbox), 0);
+COMMIT;
+"""
+
 CASES: dict[str, tuple[str, Truth, str]] = {
+    "a log's ids, in whatever order": (QUEUE, Truth.HELD, ""),
+    "ids by whose order a reader goes": (OUTBOX, Truth.BROKEN, ""),
     "check then act": (stock() + TWO + NEVER, Truth.BROKEN, "overselling"),
     "lost update": (stock(n="left_over - 1") + TWO.replace("(1,", "(2,"), Truth.BROKEN, "lost update"),
     "row lock": (stock("FOR UPDATE") + TWO + NEVER, Truth.HELD, ""),
