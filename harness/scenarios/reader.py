@@ -41,7 +41,7 @@ _TOKEN = re.compile(
 _HEADING = re.compile(r"--[ \t]*([a-z]+(?: [a-z]+)?)[ \t]*:(?!:)[ \t]*(.*?)[ \t]*$")
 _LONE_WORDS = re.compile(r"--[ \t]*([a-z][a-z ]*?)[ \t]*$")
 _SQLSTATE = re.compile(r"[0-9A-Z]{5}")
-_VARIABLE = re.compile(r"(?<![:\w]):('|\"|)(\w+)\1(?!:)")
+_VARIABLE = re.compile(r"(?<![:\w]):('|\"|)(\w+)\1")
 
 
 @dataclass(frozen=True, slots=True)

@@ -115,6 +115,7 @@ def test_what_is_wrong_is_said_with_its_line(case: str, tmp_path: Path) -> None:
     [
         ("SELECT :'a', :\"a\", :a", "SELECT 'o''x', \"o'x\", o'x"),
         ("SELECT b::text, c[1:2], c[:n], ':a', $$:a$$ -- :a", "SELECT b::text, c[1:2], c[3], ':a', $$:a$$ -- :a"),
+        ("SELECT :'a'::text, :n::int, :unknown::int", "SELECT 'o''x'::text, 3::int, :unknown::int"),
         ("SELECT :unknown, '10:30'", "SELECT :unknown, '10:30'"),
     ],
 )
