@@ -10,7 +10,6 @@ from __future__ import annotations
 import itertools
 import random
 import re
-import shlex
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,9 +29,9 @@ from harness.environment.choice import open_server, open_template
 from harness.environment.database import Database, Template
 from harness.environment.postgrest import SupabaseRoles
 from harness.environment.restore import Baseline, Changes, Cloned, NotInPlaceError
-from harness.environment.servers import ExternalServer, Server, connect
+from harness.environment.servers import ExternalServer, Server, command_line, connect
 from harness.errors import UsageError
-from harness.options import Options, check_outputs
+from harness.options import OF_CALLS, OF_CONTRACTS, Options, as_words, check_outputs
 from harness.records import AppliedFile, Record, RunRecord
 from harness.scenarios import reader
 from harness.scenarios.acting import Actor, Driver, keep, transactions
@@ -909,7 +908,7 @@ class _Check:
             words += ["--by", *self.by]
         if self.isolation:
             words += ["--isolation", self.isolation]
-        return shlex.join(words)
+        return command_line([*words, *as_words(self.options, OF_CONTRACTS | OF_CALLS)])
 
 
 def _cannot_be_in_a_session(text: str) -> tuple[str, str] | None:

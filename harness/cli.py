@@ -30,7 +30,7 @@ from harness import configuration
 from harness.errors import ExitStatus, HarnessError, UsageError, explained
 from harness.load import patterns
 from harness.load.pattern import PATTERNS
-from harness.options import MOST, OPTIONS, OUTPUTS, Option, Options, check_outputs, resolve
+from harness.options import MOST, OF_CALLS, OF_CONTRACTS, OPTIONS, OUTPUTS, Option, Options, check_outputs, resolve
 from harness.records import Record
 from harness.records import read as read_record
 from harness.signals import ENDING, ended_by, heed
@@ -51,24 +51,10 @@ class Shown(Enum):
 
 _TABLE = (*OPTIONS, *patterns.options())
 
-_OF_CALLS = frozenset({"run_as", "isolation", "setting", "retry"})
-"""Options that say as whom and how calls are made."""
-
 _OF_A_LOAD = frozenset({"profile", "pool_size", "timeout", *(option.name for option in patterns.options())})
 """Options that an exploration has no use for."""
 
-_OF_CONTRACTS = frozenset(
-    {"contract", "contract_option", "invariants", "http", "postgrest", "postgrest_image", "db_pool"}
-)
-"""Options that a scenario has no use for."""
-
-_OF_A_CALL = (
-    _OF_A_LOAD
-    | set(OUTPUTS)
-    | _OF_CALLS
-    | {"github_summary", "contract", "contract_option", "invariants", "http"}
-    | {"postgrest", "postgrest_image", "db_pool"}
-)
+_OF_A_CALL = _OF_A_LOAD | set(OUTPUTS) | OF_CALLS | OF_CONTRACTS | {"github_summary"}
 """Options that applying files has no use for."""
 
 
@@ -301,8 +287,7 @@ def explore(random_seed: int, **given: Any) -> None:
 @click.option("--changed-since", metavar="REF", help="only those that changes since this commit of git can matter to")
 @partial(
     _options,
-    without=(_OF_A_LOAD | _OF_CALLS) - {"timeout", "isolation"}
-    | {"contract", "contract_option", "invariants", "http", "postgrest", "postgrest_image", "db_pool"},
+    without=((_OF_A_LOAD | OF_CALLS) - {"timeout", "isolation"}) | OF_CONTRACTS,
 )
 def check(
     paths: tuple[Path, ...],
@@ -392,7 +377,7 @@ def clean(*, server: str | None, dry_run: bool) -> None:
 @click.argument("functions", nargs=-1, metavar="[FUNCTION [FUNCTION]]")
 @click.option("--example", metavar="NAME", help="copy a scenario that is shipped instead")
 @click.option("--to", type=click.Path(path_type=Path), metavar="FILE", help="where to  [default: NAME.race.sql]")
-@partial(_options, without=_OF_A_LOAD | _OF_CONTRACTS | {"record"})
+@partial(_options, without=_OF_A_LOAD | OF_CONTRACTS | {"record"})
 def new(functions: tuple[str, ...], example: str | None, to: Path | None, **given: Any) -> None:
     """Write a scenario to start from, for one function or two; without a name, list those that are shipped."""
     with _guarded():

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -289,6 +289,38 @@ def resolve(
 
     values, load = found(OPTIONS, command_line, environment), found(of_patterns, command_line, environment)
     return Options(**values, load=load, configured=found((*OPTIONS, *of_patterns), {}, {}))
+
+
+OF_CALLS = frozenset({"run_as", "isolation", "setting", "retry"})
+"""Options that say as whom and how calls are made."""
+
+OF_CONTRACTS = frozenset(
+    {"contract", "contract_option", "invariants", "http", "postgrest", "postgrest_image", "db_pool"}
+)
+"""Options that a scenario has no use for."""
+
+
+def as_words(options: Options, without: Collection[str] = (), **of_a_load: Any) -> list[str]:
+    """The options that are not a default, as words of a command; those that belong to a load as they are given.
+
+    Those that say where a report goes, and those `without` which the command is, are left out.
+    """
+    values: dict[str, Any] = {"profile": "quick", "http": False, "load": {}, "pool_size": None}
+    values |= {**dict.fromkeys(OUTPUTS), "github_summary": False} | of_a_load
+    given = replace(options, **values)
+    words: list[str] = []
+    for each in fields(Options):
+        value = getattr(given, each.name)
+        said = each.name not in values and each.name in options.configured
+        if each.name in ("load", "configured", *without) or value is None or (value == each.default and not said):
+            continue
+        name = "--" + each.name.replace("_", "-")
+        if isinstance(value, bool):
+            words += [name] if value else []
+            continue
+        for one in value if isinstance(value, tuple) else (value,):
+            words += [name, str(one)]
+    return words
 
 
 def _given(

@@ -7,7 +7,6 @@ its own.
 from __future__ import annotations
 
 import dataclasses
-import shlex
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
@@ -29,14 +28,14 @@ from harness.environment.servers import (
     ExternalServer,
     Server,
     ServerDescription,
+    command_line,
     free_connections,
-    without_password,
 )
 from harness.errors import UsageError
 from harness.history import History
 from harness.load import patterns
 from harness.load.pattern import PATTERNS, Pattern
-from harness.options import OUTPUTS, Options, check_outputs
+from harness.options import Options, as_words, check_outputs
 from harness.records import AppliedFile, Record, RunRecord
 from harness.sources import sources
 from harness.sqltext.definitions import definition
@@ -369,26 +368,7 @@ class Harness:
                 variables.append("HARNESS_PROFILE=quick")
             if configured.get("http") and not of_a_load.get("http"):
                 variables.append("HARNESS_HTTP=no")
-        return shlex.join([*variables, "harness", *words, *self._given(**of_a_load)])
-
-    def _given(self, **of_a_load: Any) -> list[str]:
-        """The options that are not a default, as words of a command; those that belong to a load as they are given."""
-        values: dict[str, Any] = {"profile": "quick", "http": False, "load": {}, "pool_size": None}
-        values |= {**dict.fromkeys(OUTPUTS), "github_summary": False} | of_a_load
-        given = dataclasses.replace(self.options, **values)
-        words: list[str] = []
-        for field in dataclasses.fields(Options):
-            value = getattr(given, field.name)
-            said = field.name not in values and field.name in self.options.configured
-            if field.name in ("load", "configured") or value is None or (value == field.default and not said):
-                continue
-            name = "--" + field.name.replace("_", "-")
-            if isinstance(value, bool):
-                words += [name] if value else []
-                continue
-            for each in value if isinstance(value, tuple) else (value,):
-                words += [name, without_password(str(each)) if field.name == "server" else str(each)]
-        return words
+        return command_line([*variables, "harness", *words, *as_words(self.options, **of_a_load)])
 
 
 def prepared(options: Options) -> tuple[Contract, Server, Template]:

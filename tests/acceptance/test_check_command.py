@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
@@ -30,7 +31,8 @@ WRONG = BROKEN.replace("-- session:", "-- sesion:")
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A folder with a scenario for each verdict, and nothing else: no migrations, no seed."""
+    """A folder with a scenario for each verdict, and a migration that none of them needs."""
+    (tmp_path / "tables.sql").write_text("CREATE TABLE unused (n int);\n")
     for name, text in (("broken", BROKEN), ("held", HELD), ("undecided", UNDECIDED)):
         (tmp_path / f"{name}.race.sql").write_text(text)
     return tmp_path
@@ -40,14 +42,15 @@ def test_each_verdict_has_its_status(folder: Path, sandbox: Sandbox, server: Emb
     """0 held, 1 broken, 4 undecided, 2 a mistake in the file; a broken one says how to see it again."""
     expected = {"held": ExitStatus.HELD, "broken": ExitStatus.BROKEN, "undecided": ExitStatus.UNDECIDED}
     for name, status in expected.items():
-        done = sandbox.run("harness", "check", f"{name}.race.sql", cwd=folder, HARNESS_SERVER=server.dsn)
+        words = ("check", f"{name}.race.sql", "--migrations", "tables.sql")
+        done = sandbox.run("harness", *words, cwd=folder, HARNESS_SERVER=server.dsn)
         assert done.returncode == status, done.stdout + done.stderr
         if name == "broken":
             assert "lost update" in done.stdout
             assert "broken.race.sql:5" in done.stdout
-            [replay] = {line.split()[-1] for line in done.stdout.splitlines() if "--replay" in line}
-            again = sandbox.run("harness", "check", "broken.race.sql", "--replay", replay, cwd=folder,
-                                HARNESS_SERVER=server.dsn)  # fmt: skip
+            (repeat,) = {line.partition("repeat: ")[2] for line in done.stdout.splitlines() if "--replay" in line}
+            assert "--migrations tables.sql" in repeat
+            again = sandbox.run(*shlex.split(repeat), cwd=folder)  # as it is printed, the server included
             assert again.returncode == ExitStatus.BROKEN, again.stdout + again.stderr
         if name == "undecided":
             assert "-- busy: when error 55P03" in done.stdout
