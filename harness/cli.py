@@ -335,9 +335,8 @@ def _changed(paths: tuple[Path, ...], since: str, options: Options) -> tuple[Pat
 
 
 @main.command()
-@click.option("--keep-going", is_flag=True, help="apply what can be applied, and list what failed")
 @partial(_options, without=_OF_A_CALL)
-def apply(*, keep_going: bool, **given: Any) -> None:
+def apply(**given: Any) -> None:
     """Apply prelude, migrations and seed to a scratch database, and say what became of each file.
 
     Exit status: 0 every file was applied, 3 one was not.
@@ -347,7 +346,7 @@ def apply(*, keep_going: bool, **given: Any) -> None:
         from harness.environment.choice import applied
         from harness.reports.applied import lines
 
-        with applied(options, keep_going=keep_going) as (server, template):
+        with applied(options) as (server, template):
             _report(server.describe())
             for line in lines(template.applied):
                 click.echo(line)

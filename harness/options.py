@@ -31,6 +31,7 @@ class Options:
     platform: str = "auto"
     default_privileges: str = "open"
     apply_timeout: float = 600.0
+    keep_going: bool = False
     contract: str = "scan_ticket"
     contract_option: tuple[str, ...] = ()
     run_as: str | None = None
@@ -207,6 +208,7 @@ OPTIONS: tuple[Option, ...] = (
         "of Supabase's API roles on public",
     ),
     _option("apply_timeout", POSITIVE, "seconds that one file may take"),
+    _option("keep_going", YES, "apply what can be applied, and go on without what failed", switch=True),
     _option("contract", _named("NAME"), "a shipped contract, or module:attribute"),
     _option(
         "contract_option", ASSIGNMENT, "name of a table or column, as used=was_scanned; repeatable", repeatable=True

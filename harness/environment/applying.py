@@ -21,6 +21,7 @@ from psycopg import sql
 from psycopg.pq import TransactionStatus
 
 from harness.environment import platforms
+from harness.environment.description import GONE_ON
 from harness.errors import HarnessError
 from harness.sqltext import queries
 from harness.sqltext.scripts import Script, Statement
@@ -165,13 +166,22 @@ class Applied:
     """How many seed files were applied, of how many; `files` and `applied` are the migrations'."""
 
     @property
-    def prelude(self) -> tuple[str, ...]:
-        """What was there beside the files, and what was done for them: sentences that every report shows.
+    def beside(self) -> tuple[str, ...]:
+        """What stood in for what the server lacks, and what was done for the files."""
+        stand_ins = (f"stand-in: {each.name}: {each.says}" for each in self.stand_ins)
+        return (*stand_ins, *(f"note: {note}" for note in self.notes))
 
-        Empty where that is nothing: no platform, no stand-in, nothing supplied.
+    @property
+    def prelude(self) -> tuple[str, ...]:
+        """What was there beside the files, and what is missing of them: sentences that every report shows.
+
+        Empty where that is nothing: no platform, no stand-in, nothing supplied, nothing that failed.
         """
-        found = [f"stand-in: {each.name}: {each.says}" for each in self.stand_ins]
-        found += [f"note: {note}" for note in self.notes]
+        found = [*self.beside]
+        if self.failures:
+            first = self.failures[0]
+            failed = f"{len(self.failures)} of the files' statements failed"
+            found.append(f"{GONE_ON}: {failed}; first {first.path}:{first.line}: {first.message}")
         if not found and self.platform.startswith("none"):
             return ()
         return (f"platform: {self.platform}; migrations ran as {self.role}", *found)

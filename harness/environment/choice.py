@@ -48,9 +48,7 @@ def open_server(choice: str, image: str) -> Server:
     )
 
 
-def open_template(
-    options: Options, server: Server, *, keep_going: bool = False, alone: bool = False, bare: bool = False
-) -> Template:
+def open_template(options: Options, server: Server, *, alone: bool = False, bare: bool = False) -> Template:
     """The template that the options ask for; nothing is created yet.
 
     `alone`: what became of the files is all that is wanted, and a failure stands in that. `bare`: without files there
@@ -69,7 +67,7 @@ def open_template(
     plan = ApplyPlan(
         options.platform,
         options.default_privileges,
-        keep_going,
+        options.keep_going,
         options.apply_timeout,
         options.setup,
         raising=not alone,
@@ -78,10 +76,10 @@ def open_template(
 
 
 @contextmanager
-def applied(options: Options, *, keep_going: bool) -> Iterator[tuple[Server, Template]]:
+def applied(options: Options) -> Iterator[tuple[Server, Template]]:
     """Boot the server and apply the files; everything is taken away at the end. Raises HarnessError."""
     server = open_server(options.server, options.postgres_image)
-    template = open_template(options, server, keep_going=keep_going, alone=True)
+    template = open_template(options, server, alone=True)
     with ExitStack() as stack:
         stack.enter_context(server)
         if not isinstance(server, ExternalServer):

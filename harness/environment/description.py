@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+GONE_ON = "gone on without (--keep-going)"
+"""How the sentence begins that says which of the files' statements failed."""
+
 
 @dataclass(frozen=True, slots=True)
 class ServerDescription:

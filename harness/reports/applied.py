@@ -23,7 +23,7 @@ def lines(applied: Applied) -> Iterator[str]:
     yield f"platform: {applied.platform}; migrations ran as {applied.role}"
     for order in applied.order:
         yield f"order: {order}"
-    yield from map(printable, applied.prelude[1:])
+    yield from map(printable, applied.beside)
     for failure in applied.failures[:_WHOLE]:
         yield printable(f"failed: {failure.error}")
     for failure in applied.failures[_WHOLE:]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import PurePath
 from typing import Any
 
+from harness.environment.description import GONE_ON
 from harness.plain import from_plain
 from harness.records import AppliedFile, Record, RunRecord
 from harness.schedules.result import Exploration, Move, Schedule
@@ -340,7 +341,7 @@ def applied(record: Record) -> str:
         parts.append(f"contract {record.contract}")
     if record.profile:
         parts.append(f"profile {record.profile}")
-    return "; ".join(parts)
+    return "; ".join([*parts, *(each for each in record.prelude if each.startswith(GONE_ON))])
 
 
 def _folders(files: Sequence[AppliedFile]) -> str:

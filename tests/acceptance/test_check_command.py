@@ -61,6 +61,21 @@ def test_each_verdict_has_its_status(folder: Path, sandbox: Sandbox, server: Emb
     assert "write `session:`" in done.stderr
 
 
+def test_a_check_may_go_on_without_what_failed_and_says_so(
+    folder: Path, sandbox: Sandbox, server: EmbeddedServer
+) -> None:
+    """Without --keep-going a statement that fails is status 3; with it the report names what is missing."""
+    (folder / "tables.sql").write_text("CREATE TABLE odd (n nosuch);\n")
+    words = ("check", "held.race.sql", "--migrations", "tables.sql")
+    done = sandbox.run("harness", *words, cwd=folder, HARNESS_SERVER=server.dsn)
+    assert done.returncode == ExitStatus.ENVIRONMENT
+    assert "tables.sql:1" in done.stderr
+    done = sandbox.run("harness", *words, "--keep-going", cwd=folder, HARNESS_SERVER=server.dsn)
+    assert done.returncode == ExitStatus.HELD
+    missing = '1 of the files\' statements failed; first tables.sql:1: type "nosuch" does not exist'
+    assert f"gone on without (--keep-going): {missing}" in done.stdout
+
+
 def test_the_record_is_printed_as_the_check_was(folder: Path, sandbox: Sandbox, server: EmbeddedServer) -> None:
     """One record for all files, with their sessions; `harness report` prints the same and ends the same."""
     done = sandbox.run("harness", "check", ".", "--record", "r.json", cwd=folder, HARNESS_SERVER=server.dsn)

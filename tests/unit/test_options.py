@@ -20,6 +20,7 @@ SAMPLES = {
     "platform": ("supabase", "supabase"),
     "default_privileges": ("closed", "closed"),
     "apply_timeout": ("9", 9.0),
+    "keep_going": ("yes", True),
     "contract": ("a:B", "a:B"),
     "run_as": ("authenticated", "authenticated"),
     "isolation": ("serializable", "serializable"),
