@@ -7,6 +7,7 @@ Each result is judged by verdict/serial.py, and the baseline is put back before 
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import random
 import re
@@ -27,9 +28,11 @@ from psycopg.pq import TransactionStatus
 import harness
 from harness.environment.choice import open_server, open_template
 from harness.environment.database import Database, Template
+from harness.environment.description import Touched
 from harness.environment.postgrest import SupabaseRoles
 from harness.environment.restore import Baseline, Changes, Cloned, NotInPlaceError
 from harness.environment.servers import ExternalServer, Server, command_line, connect
+from harness.environment.touched import Seen, seen, touched
 from harness.errors import UsageError
 from harness.options import OF_CALLS, OF_CONTRACTS, Options, as_words, check_outputs
 from harness.records import AppliedFile, Record, RunRecord
@@ -145,9 +148,10 @@ class Checks:
         check = _Check(scenario, self.options, self.template, by, isolation, replay, reduction=reduction)
         try:
             run = check.checked()
+            run = replace(run, touched=check.touched(), test=self.test)
         finally:
             check.close()
-        self.runs.append(replace(run, test=self.test))
+        self.runs.append(run)
         return self.runs[-1]
 
     def record(self, command: str, *, interrupted: bool = False) -> Record:
@@ -258,6 +262,8 @@ class _Check:
         self.reach: Reach
         self.baseline: Baseline | Cloned | None = None
         self.restored = "in place"
+        self.seen: Seen | None = Seen()
+        """What was touched in the databases that are gone."""
         self.stack = ExitStack()
         self.lengths = [transactions(session) for session in self.sessions]
         self.results: dict[object, Result] = {}
@@ -286,17 +292,42 @@ class _Check:
         options = "-c synchronous_commit=off" + (" -c deadlock_timeout=20ms" if self.superuser else "")
         return connect(make_conninfo(self.database.dsn, options=options))
 
+    def _connect_unseen(self) -> psycopg.Connection[Any]:
+        """A connection whose reading and writing is not counted: it is the harness's own."""
+        connection = self._connect()
+        try:
+            connection.execute("SET track_counts = off")
+        except psycopg.errors.InsufficientPrivilege:
+            self.seen = None  # ours and theirs cannot be told apart
+        return connection
+
     @property
     def control(self) -> psycopg.Connection[Any]:
         """The connection on which the baseline is put back and the final state is read."""
         assert self.baseline is not None
         return self.baseline.connection
 
-    def close(self) -> None:
+    def _count(self) -> None:
+        """Keep what the server counted in the database, which nobody uses any more."""
+        if self.seen is not None:
+            more = seen(self.database.dsn)
+            self.seen = None if more is None else self.seen | more
+
+    def touched(self) -> Touched | None:
+        """What the scenario touched; the check is over."""
+        self._disconnect()
+        self._count()
+        text = self.scenario.path.read_bytes()
+        return touched(self.database.dsn, self.seen, [text.decode(errors="replace")], hashlib.sha256(text).hexdigest())
+
+    def _disconnect(self) -> None:
         for actor in self.actors:
             actor.close()
         if self.baseline is not None:
             self.baseline.connection.close()
+
+    def close(self) -> None:
+        self._disconnect()
         self.stack.close()
 
     def _set_up(self, why_clone: str = "") -> None:
@@ -315,7 +346,7 @@ class _Check:
         if self.reach.defines:
             why_clone = "the sessions define or change tables, functions or large objects"
         if not why_clone:
-            own = self._connect()
+            own = self._connect_unseen()
             try:
                 self.baseline = Baseline(own, self.reach.written)
             except NotInPlaceError as error:
@@ -324,11 +355,12 @@ class _Check:
         if why_clone:
             self.restored = f"by a clone of the database: {why_clone}"
             base = self.stack.enter_context(self.database.clone(f"{self.database.name}_base"))
-            self.baseline = Cloned(self._connect, lambda: self._clone_anew(base))
+            self.baseline = Cloned(self._connect_unseen, lambda: self._clone_anew(base))
 
     def _clone_anew(self, base: Database) -> None:
         for actor in self.actors:
             actor.close()
+        self._count()
         self.database.drop()
         base.clone(self.database.name)
 
@@ -815,7 +847,11 @@ class _Check:
 
     def _holds(self, condition: Condition) -> bool:
         try:
+            if self.seen is not None:
+                self.control.execute("SET track_counts = on")
             rows = self.control.execute(condition.sql.encode(), prepare=False).fetchall()
+            if self.seen is not None:
+                self.control.execute("SET track_counts = off")
         except psycopg.Error as error:
             raise UsageError(
                 f"{self.scenario.path}:{condition.line}: the query of `{condition.kind}:` fails: {_message(error)}",

@@ -94,6 +94,18 @@ def _options(command: Callable[..., Any], *, without: Set[str] = frozenset()) ->
     return command
 
 
+def _changed_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """What goes by a change: --changed-since and --last-record."""
+    command = click.option(
+        "--last-record",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help="record that says what was touched, for --changed-since  [default: that of --record, where it is there]",
+    )(command)
+    text = "run only what the changes since this commit of git can matter to"
+    return click.option("--changed-since", metavar="REF", help=text)(command)
+
+
 def _how(option: Option) -> dict[str, Any]:
     if option.switch:
         return {"is_flag": True, "flag_value": "yes", "default": None}
@@ -144,9 +156,17 @@ def main() -> None:
 @click.option("--tickets", type=click.Path(path_type=Path), metavar="FILE", help="their ids (JSON), for --http-url")
 @click.option("--yes", is_flag=True, help="do not ask before real tickets are scanned")
 @click.option("--dry-run", is_flag=True, help="only say what would run; nothing is booted, and the exit status is 0")
+@_changed_options
 @_options
 def run(
-    chosen: tuple[str, ...], http_url: str | None, tickets: Path | None, yes: bool, dry_run: bool, **given: Any
+    chosen: tuple[str, ...],
+    http_url: str | None,
+    tickets: Path | None,
+    yes: bool,
+    dry_run: bool,
+    changed_since: str | None,
+    last_record: Path | None,
+    **given: Any,
 ) -> None:
     """Boot a server, run the profile's patterns, print the verdict.
 
@@ -161,6 +181,7 @@ def run(
                     "--dry-run is not for --http-url and --tickets.",
                     next_step="leave it and --yes out: what would be scanned is said, and asked, before anything is",
                 )
+            said |= {"changed_since"} if changed_since is not None else set()
             if unused := sorted((said | {"pattern"} if chosen else said) - _OF_STAGING):
                 flag = "--" + unused[0].replace("_", "-")
                 raise UsageError(f"{flag} is not for --http-url and --tickets.", next_step="leave it out")
@@ -168,6 +189,7 @@ def run(
         if yes:
             raise UsageError("--yes is for --http-url and --tickets.", next_step="leave it out")
         patterns.check_used(said, chosen, options.profile)
+        _only_if_changed(changed_since, last_record, options)
         targets = ("sql", "http") if options.http else ("sql",)
         if dry_run:
             from harness.dry_run import lines
@@ -261,13 +283,15 @@ def overload(pool_timeout: float, **given: Any) -> None:
 @click.option("--replay", metavar="TEXT", help="carry out this schedule, such as AABBA, and no other")
 @click.option("--times", type=_NUMBER, default=1, show_default=True, help="carry a replay out so often")
 @click.option("--variant", "variants", multiple=True, metavar="NAME", help="only this argument variant; repeatable")
+@_changed_options
 @partial(_options, without=_OF_A_LOAD)
-def explore(random_seed: int, **given: Any) -> None:
+def explore(random_seed: int, changed_since: str | None, last_record: Path | None, **given: Any) -> None:
     """Try every interleaving of the statements inside concurrent calls."""
     names = ("calls", "search", "max_schedules", "max_preemptions", "seconds", "crash", "replay", "times", "variants")
     plan = {name: given.pop(name) for name in names}
     with _guarded():
         options = _resolved(given)
+        _only_if_changed(changed_since, last_record, options)
         from harness.run import open_harness
 
         with open_harness(options) as opened:
@@ -284,7 +308,7 @@ def explore(random_seed: int, **given: Any) -> None:
     help="try orders one by one, or release the sessions together; repeatable  [default: both]",
 )
 @click.option("--replay", metavar="TEXT", help="carry out this schedule of one scenario, such as AABBA, and no other")
-@click.option("--changed-since", metavar="REF", help="only those that changes since this commit of git can matter to")
+@_changed_options
 @partial(
     _options,
     without=((_OF_A_LOAD | OF_CALLS) - {"timeout", "isolation"}) | OF_CONTRACTS,
@@ -294,6 +318,7 @@ def check(
     by: tuple[str, ...],
     replay: str | None,
     changed_since: str | None,
+    last_record: Path | None,
     **given: Any,
 ) -> None:
     """Check scenario files: what several people run together must be explained by one after another."""
@@ -303,8 +328,9 @@ def check(
         from harness.scenarios import reader
 
         found = reader.find(paths)
+        last = _last_record(changed_since, last_record, options)
         if changed_since is not None:
-            found = _changed(found, changed_since, options)
+            found = _changed(found, changed_since, options, last)
         scenarios = [reader.read(path) for path in found]
         if replay is not None and len(scenarios) != 1:
             raise UsageError("--replay is a schedule of one scenario.", next_step="name one file")
@@ -321,11 +347,43 @@ def check(
             _make(opened, options, runs, bar)
 
 
-def _changed(paths: tuple[Path, ...], since: str, options: Options) -> tuple[Path, ...]:
+def _last_record(since: str | None, given: Path | None, options: Options) -> Path | None:
+    """The record that says what was touched; of its own accord that which this command is to write anew."""
+    if given is not None:
+        if since is None:
+            raise UsageError("--last-record is for --changed-since.", next_step="give both, or leave it out")
+        return given
+    if since is None or options.record is None or not options.record.exists():
+        return None
+    try:
+        read_record(options.record)
+    except UsageError as error:
+        _say(f"{error.what} What changed is looked up by text.")
+        return None
+    return options.record
+
+
+def _only_if_changed(since: str | None, given: Path | None, options: Options) -> None:
+    """End where the changes cannot matter to the contract's function; says why it goes on, or does not."""
+    last = _last_record(since, given, options)
+    if since is None:
+        return
+    from harness import contracts
+    from harness.changed import matters
+
+    contract = contracts.asked_for(options)
+    wanted, why = matters(contract, since, options, last)
+    if not wanted:
+        _say(f"left out, the changes do not reach it: {contract.function.name}; {why}")
+        sys.exit(ExitStatus.HELD)
+    _say(f"{contract.function.name} is called: {why}")
+
+
+def _changed(paths: tuple[Path, ...], since: str, options: Options, last: Path | None) -> tuple[Path, ...]:
     """Those that the changes can matter to; says what is left out, and ends where nothing is left."""
     from harness.changed import choose
 
-    chosen = choose(paths, since, options)
+    chosen = choose(paths, since, options, last)
     click.echo(f"{len(chosen.wanted)} of {len(paths)} scenarios are checked: {chosen.why}", err=True)
     for path in chosen.left_out:
         click.echo(f"left out, the changes do not reach it: {path}", err=True)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness.environment.description import ServerDescription
+from harness.environment.description import ServerDescription, Touched
 from harness.errors import ExitStatus, UsageError
 from harness.files import write_whole
 from harness.plain import from_plain, schema, to_plain
@@ -75,6 +75,8 @@ class RunRecord:
     """What only this kind of run has."""
     charts: Charts | None = None
     """What the pictures of its calls are drawn from; None where no load was fired."""
+    touched: Touched | None = None
+    """What it touched, as measured; None where that cannot be known."""
 
     def __post_init__(self) -> None:
         """Plain values at once: what a report draws from the value and from its file is the same."""

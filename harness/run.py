@@ -23,6 +23,7 @@ from harness.contracts import invariants
 from harness.contracts.contract import Contract
 from harness.environment.choice import open_server, open_template
 from harness.environment.database import Database, Template
+from harness.environment.description import Touched
 from harness.environment.postgrest import SupabaseRoles
 from harness.environment.servers import (
     ExternalServer,
@@ -31,6 +32,7 @@ from harness.environment.servers import (
     command_line,
     free_connections,
 )
+from harness.environment.touched import seen, touched
 from harness.errors import UsageError
 from harness.history import History
 from harness.load import patterns
@@ -214,6 +216,7 @@ class Harness:
         )
         with self.template.lent() as database:
             exploration = explore(database.dsn, self.contract, plan, self.invariants)
+            touched = self._touched(database)
         record = self.keep(
             RunRecord(
                 kind="explore",
@@ -226,6 +229,7 @@ class Harness:
                 unit="step",
                 # The findings stand in the record already.
                 details={"exploration": dataclasses.replace(exploration, findings=())},
+                touched=touched,
             )
         )
         return Explored(record, exploration)
@@ -342,7 +346,15 @@ class Harness:
             lost=lost,
             details={door.name: details} if details else {},
         )
-        return Result(self.keep(record_of(fired, judged, told)), fired.history)
+        run = record_of(fired, judged, told)
+        if door.name == "sql" and not fired.interrupted and lost is None:
+            run = dataclasses.replace(run, touched=self._touched(database))
+        return Result(self.keep(run), fired.history)
+
+    def _touched(self, database: Database) -> Touched | None:
+        """What was touched in the database of a run that is over; None where that cannot be known."""
+        texts = [self.contract.function.name, self.contract.new_keys, *(each.query for each in self.invariants)]
+        return touched(database.dsn, seen(database.dsn), texts)
 
     def keys(self, connection: Connection) -> KeySource:
         """Fresh keys by the seed's function, on a connection that is closed before the load."""

@@ -131,6 +131,8 @@ def _container(image: str, token: str) -> PostgresContainer:
             "-c",
             f"deadlock_timeout={DEADLOCK_TIMEOUT}",
             "-c",
+            "track_functions=all",
+            "-c",
             f"cluster_name={token}",
         ]
     )

@@ -28,3 +28,20 @@ class ServerDescription:
         if not self.version:
             return f"{self.kind}: {self.why}"
         return f"PostgreSQL {self.version} ({self.kind}: {self.why})"
+
+
+@dataclass(frozen=True, slots=True)
+class Touched:
+    """What a run touched, by name without schema, in small letters."""
+
+    tables: tuple[str, ...]
+    """Scanned or written, as the server counted."""
+    functions: tuple[str, ...]
+    """Called, as the server counted."""
+    reached: tuple[str, ...]
+    """What cannot be counted, and what stands in the text of something that ran: views, types, policies' functions."""
+    of: str = ""
+    """The sha256 of the scenario's file; empty where it was a function by its contract."""
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.tables or name in self.functions or name in self.reached

@@ -104,7 +104,7 @@ class EmbeddedServer(Server):
                     binaries / "postgres", "-D", data, "-k", data.parent,
                     "-c", "listen_addresses=", "-c", f"max_connections={MAX_CONNECTIONS}",
                     "-c", f"extension_control_path=$system:{data.parent / _EXTENSIONS}",
-                    "-c", f"deadlock_timeout={DEADLOCK_TIMEOUT}",
+                    "-c", f"deadlock_timeout={DEADLOCK_TIMEOUT}", "-c", "track_functions=all",
                     "-c", f"port={_PORT}", "-c", f"cluster_name={self.token}",
                 ],
                 env=environment(),

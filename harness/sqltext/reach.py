@@ -90,6 +90,8 @@ def _part(kind: str, value: Mapping[str, Any], text: str, name: str) -> Part:
         targets = frozenset(each["relname"].lower() for each in (*relations, into) if each)
         if targets and (renamed := value.get("newname")):
             targets |= {renamed.lower()}
+        # Whom it refers to is changed too: its rows cannot go any more. So is whom it inherits from, or is a part of.
+        targets |= frozenset(_referred_to(value))
         if targets:
             return Part(text, targets, False)
     if kind in ("CreateEnumStmt", "CreateDomainStmt", "AlterEnumStmt"):
@@ -97,7 +99,7 @@ def _part(kind: str, value: Mapping[str, Any], text: str, name: str) -> Part:
         return Part(text, frozenset({names[-1]["String"]["sval"].lower()}), False)
     if kind == "CompositeTypeStmt":
         return Part(text, frozenset({value["typevar"]["relname"].lower()}), False)
-    if kind == "DefineStmt":  # an aggregate calls functions; an operator's name is no word
+    if kind == "DefineStmt" and value.get("kind") != "OBJECT_OPERATOR":  # an aggregate calls functions
         return Part(text, frozenset({value["defnames"][-1]["String"]["sval"].lower()}), True)
     if kind == "DropStmt":
         dropped = {each.lower() for each in _strings(value.get("objects", ()))} - {"public"}
@@ -109,6 +111,20 @@ def _part(kind: str, value: Mapping[str, Any], text: str, name: str) -> Part:
     return replace(
         made, unsure=f"{name} has a statement of which it is not known what it changes ({what})", opaque=opaque
     )
+
+
+def _referred_to(value: Any) -> Iterator[str]:
+    if isinstance(value, dict):
+        for key, each in value.items():
+            if key == "pktable":
+                yield each["relname"].lower()
+            elif key == "inhRelations":
+                yield from (parent["RangeVar"]["relname"].lower() for parent in each)
+            else:
+                yield from _referred_to(each)
+    elif isinstance(value, list):
+        for each in value:
+            yield from _referred_to(each)
 
 
 def _strings(value: Any) -> Iterator[str]:
