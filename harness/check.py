@@ -30,7 +30,7 @@ from harness.environment.choice import open_server, open_template
 from harness.environment.database import Database, Template
 from harness.environment.description import Touched
 from harness.environment.postgrest import SupabaseRoles
-from harness.environment.restore import Baseline, Changes, Cloned, NotInPlaceError
+from harness.environment.restore import SMALL, Baseline, Changes, Cloned, NotInPlaceError
 from harness.environment.servers import ExternalServer, Server, command_line, connect
 from harness.environment.touched import Seen, seen, touched
 from harness.errors import UsageError
@@ -39,7 +39,7 @@ from harness.records import AppliedFile, Record, RunRecord
 from harness.scenarios import reader
 from harness.scenarios.acting import Actor, Driver, keep, transactions
 from harness.scenarios.reach import Reach, reach
-from harness.scenarios.reader import Busy, Condition, Scenario
+from harness.scenarios.reader import Busy, Condition, Scenario, columns_of, operators_of
 from harness.scenarios.telling import Result, Told, findings_of, serial_orders
 from harness.sources import sources
 from harness.sqltext import queries
@@ -57,6 +57,7 @@ from harness.verdict.serial import (
     judge,
     masked,
 )
+from harness.verdict.values import LIKE_UUID
 
 if TYPE_CHECKING:
     from harness import schedules
@@ -83,6 +84,9 @@ MOST_EXPLORED = 4
 
 _STRIDE = 1009
 """How far sequences are set forward in every second serial run: each by another multiple, to be told apart."""
+
+_KEEPS_LOCKS = re.compile(r"\bpg_(?:try_)?advisory_lock", re.IGNORECASE)
+"""Advisory locks that outlast their transaction."""
 
 _WRONG_SQL = re.compile(r"42(?!501)...|26000|0A000")
 """SQLSTATEs of a statement that is wrong by itself: a syntax error, an unknown name, a feature that is not there."""
@@ -260,6 +264,10 @@ class _Check:
         self.started = time.monotonic()
         self.superuser = False
         self.reach: Reach
+        self.ignored: frozenset[str] = frozenset()
+        """Tables and columns that are not compared, by the names that a baseline gives them."""
+        self.constants: frozenset[str] | None = None
+        """Every UUID that was there before the sessions began; None where there are too many rows to look."""
         self.baseline: Baseline | Cloned | None = None
         self.restored = "in place"
         self.seen: Seen | None = Seen()
@@ -342,7 +350,9 @@ class _Check:
             row = connection.execute(queries.own("harness.scenarios", "checks.sql")["session"]).fetchone()
             assert row is not None
             self.began, self.local, self.superuser = row[0], row[1].replace(tzinfo=UTC), row[2]
+            self._check_ignored(connection)
             self.reach = self._reach(connection)
+            self.constants = self._constants(connection)
         if self.reach.defines:
             why_clone = "the sessions define or change tables, functions or large objects"
         if not why_clone:
@@ -381,6 +391,30 @@ class _Check:
                 next_step="end it with COMMIT, or leave BEGIN out: each statement of a setup commits by itself",
             )
 
+    def _check_ignored(self, connection: psycopg.Connection[Any]) -> None:
+        """A table that is not there would be compared under its right name, and nobody would see why."""
+        if not self.scenario.ignored:
+            return
+        query = queries.own("harness.scenarios", "checks.sql")["columns"]
+        tables = {name: (set(columns), set(parts)) for name, columns, parts in connection.execute(query).fetchall()}
+        for ignored in self.scenario.ignored:
+            name = ignored.name.removeprefix("public.")
+            table, _, column = name.rpartition(".")
+            if name in tables:
+                self.ignored |= {name} | tables[name][1]
+            elif table in tables and column in tables[table][0]:
+                self.ignored |= {name} | {f"{part}.{column}" for part in tables[table][1]}
+            else:
+                among = tables[table][0] if table in tables else tables
+                wanted = column if table in tables else name
+                near = min(among, key=lambda each: reader.distance(each, wanted), default="")
+                is_near = near and reader.distance(near, wanted) <= max(2, len(wanted) // 3)
+                what = f"{table} has no column {column}" if table in tables else f"there is no table {name}"
+                raise UsageError(
+                    f"{self.scenario.path}:{ignored.line}: `ignore:` names what is not there: {what}.",
+                    next_step=f"did you mean {near}?" if is_near else "give its name as it is in the database",
+                )
+
     def _reach(self, connection: psycopg.Connection[Any]) -> Reach:
         texts = []
         for session, lengths in zip(self.sessions, self.lengths, strict=True):
@@ -402,6 +436,22 @@ class _Check:
                 texts.append(text)
         return reach(connection, texts)
 
+    def _constants(self, connection: psycopg.Connection[Any]) -> frozenset[str] | None:
+        """UUIDs in the file, in the texts behind it and in the rows of the tables that they name."""
+        texts = [self.scenario.path.read_text(encoding="utf-8-sig"), *self.reach.texts]
+        for names in self.reach.tables:
+            query = sql.SQL("SELECT t::text FROM (SELECT * FROM {} LIMIT {}) AS t").format(
+                sql.Identifier(*names), sql.Literal(SMALL + 1)
+            )
+            try:
+                rows = connection.execute(query).fetchall()
+            except psycopg.Error:
+                return None  # a view that fails, a role without the right
+            if len(rows) > SMALL:
+                return None
+            texts += [row[0] for row in rows]
+        return frozenset(found for text in texts for found in LIKE_UUID.findall(text))
+
     # -- runs
 
     def checked(self) -> RunRecord:
@@ -413,9 +463,8 @@ class _Check:
             return self._checked()
 
     def _checked(self) -> RunRecord:
-        for place in self._violated({}):
-            self.serial_violations.setdefault(place, ())
         self._alone()
+        self._together_one_after_another()
         ways = self._ways()
         if "explore" in ways:
             self._explore()
@@ -499,7 +548,8 @@ class _Check:
             if number == 0:
                 self._measure(actor, session, before)
         state = self._state()
-        if number == 0:
+        if number == 0 and len({session for session, _ in order}) == len(self.sessions):
+            # A final state is one in which everybody has ended: of some of the sessions alone nothing was claimed.
             for place in self._violated(state):
                 self.serial_violations.setdefault(place, order)
         return SerialRun(answers, state, shifts)
@@ -533,10 +583,9 @@ class _Check:
         return found
 
     def _without_ignored(self, name: str, changes: Changes) -> Table | None:
-        names = {ignored.name.removeprefix("public.") for ignored in self.scenario.ignored}
-        if name in names:
+        if name in self.ignored:
             return None
-        kept = [at for at, column in enumerate(changes.columns) if f"{name}.{column}" not in names]
+        kept = [at for at, column in enumerate(changes.columns) if f"{name}.{column}" not in self.ignored]
         if len(kept) == len(changes.columns):
             return Table(changes.columns, changes.types, changes.rows)
         # A row that differs in what is ignored alone is there with + and with -.
@@ -578,6 +627,39 @@ class _Check:
                     )
                 self._note(f"{where}: {answer.message} (SQLSTATE {answer.code}): {_short(statement.text)}")
                 break
+        for number, busy in enumerate(self.scenario.busy):
+            self._ask_once(number, busy)
+
+    def _ask_once(self, number: int, busy: Busy) -> None:
+        """Have a condition of `busy:` evaluated before anything depends on it; say so where no answer has its columns."""
+        if not busy.sql:
+            return
+        answers = [a for runs in self.serial.values() for given in runs[0].answers.values() for a in given]
+        columns = {column.lower() for answer in answers for column in answer.columns}
+        for answer in answers:
+            self._means_busy(number, busy, answer)
+        missing = sorted(name for name in columns_of(busy.sql) if name.lower() not in columns)
+        if missing:
+            self._note(
+                f"{self.scenario.path}:{busy.line}: `busy: when {busy.text}` can mean no answer: none has a column "
+                f"{' or '.join(missing)}"
+            )
+        unknown = operators_of(busy.sql)
+        known = self.control.execute(queries.own("harness.scenarios", "checks.sql")["operators"], [unknown]).fetchall()
+        if wrong := sorted(set(unknown) - {row[0] for row in known}):
+            raise UsageError(
+                f"{self.scenario.path}:{busy.line}: the condition of `busy:` cannot be evaluated: there is no operator "
+                f"{wrong[0]}",
+                tried=busy.text,
+                next_step="write SQL over the answer's columns",
+            )
+
+    def _together_one_after_another(self) -> None:
+        """Ask what must never be so after all sessions, from the first to the last and back: then it is no race."""
+        if self.scenario.conditions:
+            everybody = tuple((place, -1) for place in range(len(self.sessions)))
+            for order in (everybody, everybody[::-1]):
+                self.runs(order)
 
     # -- races
 
@@ -699,6 +781,7 @@ class _Check:
             retry_session=retry is not None and retry.session,
             retries=0 if retry is None else retry.times,
             stop_on_error=session.stop_on_error,
+            leaves_locks=any(_KEEPS_LOCKS.search(text) for text in self.reach.texts),
         )
 
     def _text(self, session: reader.Session, at: int) -> Text:
@@ -746,7 +829,7 @@ class _Check:
         busy = {unit: places for unit, given in answers.items() if (places := self._busy(given))}
         observed = Observed(answers, state, busy, hung or {}, used_up)
         violated = self._violated(state)
-        key = canonical(observed, self._is_now)
+        key = canonical(observed, self._is_now, self.constants), violated
         known = self.results.get(key)
         if known is None:
             if self.scenario.judge == "queries only":

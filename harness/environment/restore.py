@@ -347,12 +347,14 @@ class Cloned:
         return found
 
     def changes(self) -> dict[str, Changes]:
-        """The tables that differ from the baseline, and how; one that is new or gone differs in its rows."""
+        """The tables that differ from the baseline, and how; one that is new, gone or altered differs in its rows."""
         here = self._read()
         found = {}
         for name in sorted(here.keys() | self._rows.keys()):
             columns, types, rows = here.get(name) or (*self._rows[name][:2], Counter())
             base = self._rows[name][2] if name in self._rows else Counter()
+            if name in self._rows and columns != self._rows[name][0]:
+                base = Counter()  # its columns were changed, and rows of the two kinds cannot stand side by side
             signed = [("+", *row) for row in (rows - base).elements()]
             signed += [("-", *row) for row in (base - rows).elements()]
             if signed or (name in here) != (name in self._rows):

@@ -22,4 +22,24 @@ SELECT count(DISTINCT pid) FROM pg_locks WHERE NOT granted AND pid = ANY (%s)
 ;
 
 -- name: session
-SELECT now(), localtimestamp, rolsuper FROM pg_roles WHERE rolname = current_user
+SELECT now(), localtimestamp, rolsuper FROM pg_roles WHERE rolname = current_user;
+
+-- name: operators
+-- Those of some operators that there are.
+SELECT DISTINCT oprname::text FROM pg_operator WHERE oprname = ANY (%s);
+
+-- name: columns
+-- Every table with its columns, and the partitions and other children that have its rows.
+WITH RECURSIVE below (parent, child) AS (
+    SELECT inhparent, inhrelid FROM pg_inherits
+    UNION
+    SELECT b.parent, i.inhrelid FROM below AS b JOIN pg_inherits AS i ON i.inhparent = b.child
+), named (oid, name) AS (
+    SELECT c.oid, CASE WHEN n.nspname = 'public' THEN c.relname::text ELSE n.nspname || '.' || c.relname END
+      FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+     WHERE c.relkind IN ('r', 'p') AND n.nspname !~ '^(pg_|information_schema$|harness_)'
+)
+SELECT t.name,
+       ARRAY(SELECT attname::text FROM pg_attribute WHERE attrelid = t.oid AND attnum > 0 AND NOT attisdropped),
+       ARRAY(SELECT c.name FROM below AS b JOIN named AS c ON c.oid = b.child WHERE b.parent = t.oid)
+  FROM named AS t

@@ -11,10 +11,12 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import pglast
 from pglast import ast
 from pglast.parser import ParseError
+from pglast.visitors import Visitor
 
 from harness.environment.identity import Identity
 from harness.errors import HarnessError, UsageError
@@ -347,7 +349,7 @@ class _Reader:
             first = alone[1].split()[0] if alone else ""
             if alone and alone[1] == "setup":
                 return "setup", ""
-            if alone and len(alone[1].split()) == 1 and _distance(first, "setup") <= 2:
+            if alone and len(alone[1].split()) == 1 and distance(first, "setup") <= 2:
                 raise self._error(line, f"{comment.strip()!r} is no heading.", "write `-- setup`")
             if alone and first in words:
                 raise self._error(
@@ -361,7 +363,7 @@ class _Reader:
             raise self._error(line, "`setup` takes nothing on its line.", "put the statements below it")
         if word in words:
             return word, rest
-        near = sorted((_distance(word, each), each) for each in words)[0]
+        near = sorted((distance(word, each), each) for each in words)[0]
         if near[0] <= 2:
             raise self._error(line, f"There is no heading {word!r}.", f"write `{near[1]}:`")
         raise self._error(
@@ -494,6 +496,12 @@ class _Reader:
             if not _SQLSTATE.fullmatch(error[1]):
                 raise self._error(section.line, f"{error[1]!r} is no SQLSTATE.", "give five signs, such as 55P03")
             busy = replace(busy, code=error[1], like=error[2][1:-1].replace("''", "'") if error[2] else None)
+        elif condition == "error":
+            raise self._error(
+                section.line,
+                "`error` alone does not say which error means busy.",
+                "write `busy: when error 55P03`; for a column of that name, `error IS TRUE`",
+            )
         else:
             self._parsed(f"SELECT ({condition})", section.line, condition)
             busy = replace(busy, sql=condition)
@@ -529,14 +537,15 @@ class _Reader:
         name, because = self._because(section, "ignore: scan_logs because it is a log of attempts")
         if not re.fullmatch(r'("[^"]+"|[\w$]+)(\.("[^"]+"|[\w$]+)){0,2}', name):
             raise self._error(section.line, f"{name!r} is no table or column.", "write TABLE or TABLE.COLUMN")
-        self.ignored.append(Ignored(name.replace('"', ""), because, section.line))
+        parts = [part[1:-1] if part[0] == '"' else part.lower() for part in re.findall(r'"[^"]+"|[\w$]+', name)]
+        self.ignored.append(Ignored(".".join(parts), because, section.line))
 
     def _allow(self, section: _Section) -> None:
         self._end_session()
         self._empty(section)
         name, because = self._because(section, "allow: write skew because two doctors are enough")
         if name not in ANOMALIES:
-            near = sorted((_distance(name, each), each) for each in ANOMALIES)[0]
+            near = sorted((distance(name, each), each) for each in ANOMALIES)[0]
             meant = f"write `{near[1]}`" if near[0] <= 2 else f"use one of {', '.join(ANOMALIES)}"
             raise self._error(section.line, f"There is no anomaly {name!r}.", meant)
         self.allowed.append(Allowed(name, because, section.line))
@@ -600,7 +609,30 @@ def _pieces(text: str) -> Iterator[tuple[bool, str]]:
     yield True, text[at:]
 
 
-def _distance(one: str, other: str) -> int:
+def columns_of(condition: str) -> set[str]:
+    """The columns that a condition names, without what they are qualified by."""
+    return {node.fields[-1].sval for node in _nodes(condition, ast.ColumnRef) if hasattr(node.fields[-1], "sval")}
+
+
+def operators_of(condition: str) -> list[str]:
+    """The operators in a condition, without those that are words."""
+    names = {node.name[-1].sval for node in _nodes(condition, ast.A_Expr)}
+    return sorted(name for name in names if not re.search(r"\w", name))
+
+
+def _nodes(condition: str, kind: type[ast.Node]) -> list[Any]:
+    found: list[Any] = []
+
+    class Found(Visitor):
+        def visit(self, ancestors: object, node: ast.Node) -> None:
+            if isinstance(node, kind):
+                found.append(node)
+
+    Found()(pglast.parse_sql(f"SELECT ({condition})"))
+    return found
+
+
+def distance(one: str, other: str) -> int:
     """Levenshtein's distance."""
     row = list(range(len(other) + 1))
     for i, a in enumerate(one, 1):

@@ -574,7 +574,7 @@ class Controller:
         else:
             call.used_up |= code in program.retry and program.retries > 0
             if program.stop_on_error:
-                call.unit = len(program.units)
+                call.unit = len(program.units) - program.closing
             elif unit.own or unit.does is Does.CHECKS:
                 while call.unit < len(program.units) and program.units[call.unit].statement == unit.statement:
                     call.unit += 1

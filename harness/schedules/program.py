@@ -17,7 +17,7 @@ from pglast.enums import TransactionStmtKind
 from pglast.parser import ParseError
 
 from harness.schedules.measure import Keeps
-from harness.sqltext.access import Access
+from harness.sqltext.access import ADVISORY_LOCKS, Access
 
 NOTHING = Access()
 
@@ -117,6 +117,8 @@ class Program:
     stop_on_error: bool = False
     reset: Mapping[Keeps, Query] = field(default_factory=dict)
     """What is sent before a schedule, where the session's backend may have kept something of the last."""
+    closing: int = 0
+    """How many units at the end stand for the end of its connection."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,14 +159,17 @@ class Session:
     """The most repetitions of one transaction."""
     stop_on_error: bool = False
     """It ends with its first error, as psql with ON_ERROR_STOP."""
+    leaves_locks: bool = False
+    """It may hold advisory locks when it ends: that they go with its connection is a step."""
 
 
 COMMIT_QUERY, ROLLBACK_QUERY = Query("COMMIT"), Query("ROLLBACK")
+UNLOCK_QUERY = Query("SELECT pg_catalog.pg_advisory_unlock_all()")
 CHECK_QUERY = Query("SET CONSTRAINTS ALL IMMEDIATE")
 CHECK_LABEL = "what is deferred to the commit"
 
 _FORGET = {
-    Keeps.LOCKS: Query("SELECT pg_catalog.pg_advisory_unlock_all()"),
+    Keeps.LOCKS: UNLOCK_QUERY,
     Keeps.SEQUENCES: Query("DISCARD SEQUENCES"),
     Keeps.TABLES: Query("DISCARD TEMP"),
 }
@@ -246,8 +251,15 @@ class _Compiler:
                         self._add_own(Does.PREPARES, query, str(query.text))
                 else:  # SET for the session; COMMIT or SAVEPOINT without a transaction, which the server answers
                     self._add(Does.PREPARES, at, statement)
-        s = self.session
-        return Program(tuple(self.units), s.retry, s.retry_session, s.retries, s.stop_on_error, _FORGET)
+        s, before = self.session, len(self.units)
+        if self.in_block:
+            self._add_own(Does.ROLLS_BACK, ROLLBACK_QUERY, "its connection closes: what is open is rolled back", own=True)
+        if s.leaves_locks:
+            self.begun = len(self.units)
+            label = "its connection closes: advisory locks are let go"
+            self._add_own(Does.ALONE, UNLOCK_QUERY, label, Access(writes=frozenset({ADVISORY_LOCKS})))
+        closing = len(self.units) - before
+        return Program(tuple(self.units), s.retry, s.retry_session, s.retries, s.stop_on_error, _FORGET, closing)
 
     def _local(self) -> None:
         for query in sent(self.session.local):

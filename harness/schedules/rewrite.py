@@ -270,6 +270,7 @@ def rewrite(connection: psycopg.Connection[Any], texts: Sequence[str], space: in
     catalogue = _Catalogue(json.loads(_one(connection, queries.text("harness.schedules", "catalogue.sql"))))
     given = [access_by_text.of_statement(text) for text in texts]
     reached = catalogue.reached(given)
+    certainly = {function.oid for function in reached}
     if any(t.unread or t.everything or t.dynamic for t in (*given, *(f.touched for f in reached))):
         # Which functions a text calls that is put together when it runs is not known: each may be one.
         reached += [f for f in catalogue.functions.values() if f not in reached]
@@ -285,7 +286,8 @@ def rewrite(connection: psycopg.Connection[Any], texts: Sequence[str], space: in
         if function.name not in catalogue.touching:
             continue
         if not function.volatile:
-            remarks.append(f"{function.label} is not VOLATILE: it reads with its caller's snapshot")
+            if function.oid in certainly:  # of a function that nothing may call there is nothing to know
+                remarks.append(f"{function.label} is not VOLATILE: it reads with its caller's snapshot")
             continue
         try:
             done = plpgsql.split(
@@ -297,7 +299,8 @@ def rewrite(connection: psycopg.Connection[Any], texts: Sequence[str], space: in
         except UnsplittableError as reason:
             unsplit.append(f"{function.label} is one step: {reason}")
             continue
-        remarks += [f"{function.label} {remark}" for remark in done.remarks]
+        if function.oid in certainly:
+            remarks += [f"{function.label} {remark}" for remark in done.remarks]
         unsplit += [f"{function.label} {reason}" for reason in done.unsplit]
         founds += [(function, found) for found in done.steps]
         split.add(function.oid)
@@ -321,8 +324,12 @@ def rewrite(connection: psycopg.Connection[Any], texts: Sequence[str], space: in
             kept.append(original)
         except psycopg.errors.InsufficientPrivilege:
             unsplit.append(f"{label} is one step: this role may not replace it")
-    remarks += _remarks(reached)
-    named = [(f"{function.label} line {found.line}: {found.text}", found.touched) for function, found in founds]
+    remarks += _remarks([function for function in reached if function.oid in certainly])
+    named = [
+        (f"{function.label} line {found.line}: {found.text}", found.touched)
+        for function, found in founds
+        if function.oid in certainly
+    ]
     for place, touched in (*named, *zip((" ".join(text.split()) for text in texts), given, strict=True)):
         if catalogue.locks_several(touched):
             remarks.append(f"{place[:160]}: may lock several rows, in an order that is left to race")

@@ -15,6 +15,7 @@ not followed, and a unit that commutes with all others is taken as soon as it fi
 from __future__ import annotations
 
 import itertools
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
@@ -23,6 +24,7 @@ from typing import Protocol
 from harness.verdict.findings import Truth
 from harness.verdict.values import (
     CLOCKS,
+    LIKE_UUID,
     RANDOM,
     Clock,
     Generated,
@@ -50,6 +52,7 @@ MOST_STEPS = 20_000
 DEADLOCK = "40P01"
 SERIALIZATION_FAILURE = "40001"
 _IN_ABORTED = "25P02"
+_UUID_LENGTH = 36
 _RAISED = "P0001"
 
 
@@ -199,24 +202,45 @@ def judge(observed: Observed, sessions: Sequence[Sequence[int]], oracle: Oracle,
     return _Judging(observed, sessions, oracle, rules).judged()
 
 
-def canonical(observed: Observed, is_now: Callable[[str], bool] = lambda _: False) -> object:
+def canonical(
+    observed: Observed, is_now: Callable[[str], bool] = lambda _: False, constants: Set[str] | None = None
+) -> object:
     """Equal for results that are judged alike: answers in order, rows of tables and of unordered answers as sets.
 
     `is_now` says of a time that it is a reading of the clock; such differ from result to result and mean nothing.
+    `constants` are all UUIDs that were there before: any other one is made by chance, and is called by its place among
+    them. None: it is not known, and each is taken as it is.
     """
+    names: dict[str, str] = {}
+
+    def named(value: str | None) -> str | None:
+        if constants is None or value is None or len(value) < _UUID_LENGTH:
+            return value
+        return LIKE_UUID.sub(lambda m: m[0] if m[0] in constants else names.setdefault(m[0], f"#{len(names)}"), value)
 
     def plain(rows: Iterable[tuple[str | None, ...]], types: Sequence[int]) -> list[tuple[str | None, ...]]:
         clocks = [at for at, type_ in enumerate(types) if type_ in CLOCKS]
-        if not clocks:
-            return list(rows)
-        return [
-            tuple("now" if at in clocks and v is not None and is_now(v) else v for at, v in enumerate(row))
-            for row in rows
-        ]
+        found = list(rows)
+        if clocks:
+            found = [
+                tuple("now" if at in clocks and v is not None and is_now(v) else v for at, v in enumerate(row))
+                for row in found
+            ]
+        if constants is None:
+            return found
+        # In the order of what chance did not make: the names that chance's values get do not depend on them.
+        found.sort(key=lambda row: [("", "") if v is None else (" ", LIKE_UUID.sub(_known, v)) for v in row])
+        return [tuple(map(named, row)) for row in found]
+
+    def _known(match: re.Match[str]) -> str:
+        return match[0] if constants is not None and match[0] in constants else names.get(match[0], "")
 
     def of_answer(answer: Answer) -> object:
-        rows = plain(answer.rows, answer.types)
-        said = (answer.message or "") if answer.code == _RAISED else ""
+        if answer.ordered:
+            rows = [row for each in answer.rows for row in plain([each], answer.types)]
+        else:
+            rows = plain(answer.rows, answer.types)
+        said = (named(answer.message) or "") if answer.code == _RAISED else ""
         return (
             answer.command,
             answer.code or "",
@@ -225,8 +249,8 @@ def canonical(observed: Observed, is_now: Callable[[str], bool] = lambda _: Fals
         )
 
     return (
-        tuple(sorted((unit, tuple(map(of_answer, answers))) for unit, answers in observed.answers.items())),
-        tuple(sorted((n, frozenset(Counter(plain(t.rows, t.types)).items())) for n, t in observed.state.items())),
+        tuple((unit, tuple(map(of_answer, observed.answers[unit]))) for unit in sorted(observed.answers)),
+        tuple((n, frozenset(Counter(plain(t.rows, t.types)).items())) for n, t in sorted(observed.state.items())),
         tuple(sorted(observed.busy.items())),
         tuple(sorted(observed.hung)),
         tuple(sorted(observed.used_up)),

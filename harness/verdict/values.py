@@ -27,7 +27,7 @@ _ARRAYS = {
     1182: 1082, 1183: 1083, 1185: 1184, 1187: 1186, 1231: 1700, 1028: 26, 2951: 2950, 199: 114, 3807: 3802,
 }  # fmt: skip
 _LIKE_NUMBER = re.compile(r"-?\d+(\.\d+)?")
-_LIKE_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+LIKE_UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _LIKE_CLOCK = re.compile(r"\d{4}-\d\d-\d\d([ T]\d\d:\d\d|$)|^\d\d:\d\d(:\d\d)?")
 _DIGITS = re.compile(r"(\d+)")
 RANDOM = "(random)"
@@ -132,7 +132,7 @@ def _kind(text: str, type_: int) -> str:
     if type_ in (_BOOL, _UUID):
         return "bool" if type_ == _BOOL else "uuid"
     if type_ == 0:  # inside something that does not tell
-        for kind, like in (("number", _LIKE_NUMBER), ("uuid", _LIKE_UUID)):
+        for kind, like in (("number", _LIKE_NUMBER), ("uuid", LIKE_UUID)):
             if like.fullmatch(text):
                 return kind
     return "clock" if _LIKE_CLOCK.match(text) else "text"
