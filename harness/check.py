@@ -37,7 +37,7 @@ from harness.errors import UsageError
 from harness.options import OF_CALLS, OF_CONTRACTS, Options, as_words, check_outputs
 from harness.records import AppliedFile, Record, RunRecord
 from harness.scenarios import reader
-from harness.scenarios.acting import Actor, Driver, keep, transactions
+from harness.scenarios.acting import Actor, Driver, ends_open, keep, transactions
 from harness.scenarios.reach import Reach, reach
 from harness.scenarios.reader import Busy, Condition, Scenario, columns_of, operators_of
 from harness.scenarios.telling import Result, Told, findings_of, serial_orders
@@ -85,8 +85,17 @@ MOST_EXPLORED = 4
 _STRIDE = 1009
 """How far sequences are set forward in every second serial run: each by another multiple, to be told apart."""
 
+_DBLINK = re.compile(r"\bdblink\w*\s*\(", re.IGNORECASE)
+
 _KEEPS_LOCKS = re.compile(r"\bpg_(?:try_)?advisory_lock", re.IGNORECASE)
 """Advisory locks that outlast their transaction."""
+
+_KEEPS_SETTINGS = re.compile(
+    r"(?:^|;|\bbegin\b|\bthen\b|\belse\b|\bloop\b)\s*(?:set\s+(?!local\b|transaction\b|constraints\b)|reset\b|listen\b|prepare\b)"
+    r"|\bset_config\b|\bwith\s+hold\b",
+    re.IGNORECASE,
+)
+"""What a backend keeps from one transaction to the next: settings, roles, channels, prepared statements, cursors."""
 
 _WRONG_SQL = re.compile(r"42(?!501)...|26000|0A000")
 """SQLSTATEs of a statement that is wrong by itself: a syntax error, an unknown name, a feature that is not there."""
@@ -463,6 +472,7 @@ class _Check:
             return self._checked()
 
     def _checked(self) -> RunRecord:
+        self._note_open_ends()
         self._alone()
         self._together_one_after_another()
         ways = self._ways()
@@ -471,6 +481,12 @@ class _Check:
         if "race" in ways:
             self._race()
         return self._record(ways)
+
+    def _note_open_ends(self) -> None:
+        for session, open_ in zip(self.sessions, map(ends_open, self.sessions), strict=True):
+            if open_:
+                line = session.statements[-1].line
+                self._note(f"{self.scenario.path}:{line}: {session.name} ends in a transaction, which is rolled back")
 
     def _ways(self) -> tuple[str, ...]:
         ways = ("explore",) if self.replay else self.by
@@ -482,6 +498,11 @@ class _Check:
             ways = tuple(way for way in ways if way != "explore") or ("race",)
         if "explore" in ways and any("pg_terminate_backend" in text for text in self.reach.texts):
             self._note("a session that ends a backend is raced, and not explored")
+            ways = tuple(way for way in ways if way != "explore") or ("race",)
+        if "explore" in ways and any(_DBLINK.search(text) for text in self.reach.texts):
+            self._note(
+                "what acts through dblink is raced, and not explored: its connection cannot be made to wait its turn"
+            )
             ways = tuple(way for way in ways if way != "explore") or ("race",)
         if "explore" in ways and isinstance(self.baseline, Cloned):
             self._note("orders are not explored where each needs a clone of the database: race alone was made")
@@ -631,7 +652,7 @@ class _Check:
             self._ask_once(number, busy)
 
     def _ask_once(self, number: int, busy: Busy) -> None:
-        """Have a condition of `busy:` evaluated before anything depends on it; say so where no answer has its columns."""
+        """Have a condition of `busy:` evaluated before anything depends on it; say where no answer has its columns."""
         if not busy.sql:
             return
         answers = [a for runs in self.serial.values() for given in runs[0].answers.values() for a in given]
@@ -782,6 +803,7 @@ class _Check:
             retries=0 if retry is None else retry.times,
             stop_on_error=session.stop_on_error,
             leaves_locks=any(_KEEPS_LOCKS.search(text) for text in self.reach.texts),
+            leaves_settings=any(_KEEPS_SETTINGS.search(text) for text in self.reach.texts),
         )
 
     def _text(self, session: reader.Session, at: int) -> Text:
@@ -951,6 +973,16 @@ class _Check:
         session = self.sessions[unit[0]].name
         return session if unit[1] < 0 else f"{session}'s transaction {unit[1] + 1}"
 
+    def _note_what_cannot_race(self) -> None:
+        """A scenario in which nobody does anything holds, and proves nothing."""
+        states = [each.observed.state for each in self.results.values()]
+        states += [run.state for runs in self.serial.values() for run in runs]
+        if len(self.sessions) > 1 and len(self.results) == 1 and not any(states):
+            self._note(
+                "nothing happened that could race: nobody changed anything that is compared, and each was told the "
+                "same in every order; are the rows there that the sessions need, and may they see them (as:)?"
+            )
+
     def _record(self, ways: tuple[str, ...]) -> RunRecord:
         own = () if self.explored is None else self.explored.findings
         broken = {} if self.explored is None else dict(self.explored.broken)
@@ -969,6 +1001,7 @@ class _Check:
             explored=own,
             schedules={name: each.replay for name, each in broken.items()},
         )
+        self._note_what_cannot_race()
         masked_columns = self._masked()
         for how in dict.fromkeys(masked_columns.values()):
             names = [name for name, each in masked_columns.items() if each == how]

@@ -46,6 +46,15 @@ _LINGERS = (
 
 def transactions(session: Session) -> tuple[int, ...]:
     """How many statements each transaction of a session has; one outside of BEGIN is a transaction of its own."""
+    return _transactions(session)[0]
+
+
+def ends_open(session: Session) -> bool:
+    """Whether a session's last transaction is neither committed nor rolled back."""
+    return _transactions(session)[1]
+
+
+def _transactions(session: Session) -> tuple[tuple[int, ...], bool]:
     lengths: list[int] = []
     inside = False
     for statement in session.statements:
@@ -57,7 +66,7 @@ def transactions(session: Session) -> tuple[int, ...]:
             inside = True
         elif _ENDS.match(statement.text):
             inside = False
-    return tuple(lengths)
+    return tuple(lengths), inside
 
 
 def orders_rows(text: str) -> bool:

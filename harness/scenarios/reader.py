@@ -30,7 +30,7 @@ JUDGED = ("sessions", "transactions", "queries only")
 MOST_SESSIONS = 64
 
 ANOMALIES = (
-    "lost update", "write skew", "dirty read", "fuzzy read", "phantom read", "read skew", "double use", "overselling",
+    "lost update", "write skew", "fuzzy read", "phantom read", "read skew", "double use", "overselling",
     "false refusal", "deadlock", "swallowed error", "unhandled 40001", "hang", "not serializable",
     "not split", "did not overlap", "undeclared busy", "choice without order",
 )  # fmt: skip

@@ -26,11 +26,11 @@ REMEDIES: Mapping[str, str] = {
     "lost update": "Let the UPDATE compute from the row (SET n = n - 1 ... WHERE n > 0), or read it FOR UPDATE first.",
     "overselling": "Put the check into the UPDATE's WHERE or a CHECK constraint, or read the row FOR UPDATE first.",
     "double use": "Let one statement check and take (UPDATE ... WHERE NOT used), or a unique index refuse the second.",
-    "write skew": "Lock what was read (FOR UPDATE, or a row that stands for all), or run at serializable with retry:.",
+    "write skew": "Lock what was read (FOR UPDATE, or a row that stands for all), let a unique or exclusion constraint "
+    "refuse the second, or run at serializable with retry:.",
     "phantom read": "A unique or exclusion constraint, a lock on a row that stands for the set, or serializable.",
     "fuzzy read": "Read at repeatable read, or lock the row (FOR SHARE) at the first reading.",
     "read skew": "Read at repeatable read, or in one statement.",
-    "dirty read": "Do not read what has not been committed.",
     "deadlock": "Lock rows in one order in every session, or say `retry: 40P01 up to 3` if the application does.",
     "unhandled 40001": "Say `retry: 40001 up to 5` if the application retries, or `busy: when error 40001`.",
     "swallowed error": "Do not catch what means that nothing was done (WHEN OTHERS), or answer so.",
@@ -302,6 +302,8 @@ def name(told: Told, result: Result) -> str:
         return "overselling" if result.violated else "double use"
     if _same_row(observed) and _none_came(observed) and all(each.state for each in judgement.nearest):
         return "lost update"
+    if _should_be_refused(observed, judgement.nearest):
+        return "write skew"
     if any(difference.table for difference in judgement.nearest):
         return _write_anomaly(result, judgement.nearest)
     if judgement.nearest and _is_no(judgement.nearest[0]):
@@ -372,9 +374,9 @@ def _none_came(observed: Observed) -> bool:
 
 
 def _only_other_rows(observed: Observed) -> bool:
-    """Rows of the baseline were changed, more than one, and none came or went."""
+    """Rows of the baseline were changed, more than one, and none came; or more than one went."""
     signs = [row[0] for table in observed.state.values() for row in table.rows]
-    return signs.count("-") == signs.count("+") > 1
+    return signs.count("-") > 1 and signs.count("+") in (0, signs.count("-"))
 
 
 def _negative(observed: Observed) -> bool:
@@ -383,6 +385,13 @@ def _negative(observed: Observed) -> bool:
         for table in observed.state.values()
         for row in table.rows
     )
+
+
+def _should_be_refused(observed: Observed, nearest: Sequence[Difference]) -> bool:
+    """Rows came and none went, of one who would be refused after the other: neither saw what the other put there."""
+    signs = {row[0] for table in observed.state.values() for row in table.rows}
+    refused = any(d.unit is not None and d.expected[:1] and d.expected[0].startswith("error") for d in nearest)
+    return refused and signs == {"+"}
 
 
 def _is_no(difference: Difference) -> bool:

@@ -28,13 +28,22 @@ from enum import Enum
 from typing import Any
 
 import psycopg
-from psycopg import pq
+from psycopg import pq, sql
 from psycopg.pq import ConnStatus, DiagnosticField, ExecStatus, TransactionStatus
 
 from harness.errors import HarnessError, UsageError
 from harness.schedules import measure
 from harness.schedules.measure import Keeps
-from harness.schedules.program import NOTHING, ROLLBACK_QUERY, Does, Program, Query, StatementAnswer, Unit
+from harness.schedules.program import (
+    NOTHING,
+    RESET_QUERIES,
+    ROLLBACK_QUERY,
+    Does,
+    Program,
+    Query,
+    StatementAnswer,
+    Unit,
+)
 from harness.schedules.rewrite import Rewritten
 from harness.schedules.trace import Choice, Event, Happening, Kind, top
 from harness.sqltext import queries
@@ -285,7 +294,10 @@ class Controller:
             call.died = call.used_up = call.open = call.going = call.entering = call.rolling_back = False
             call.began = call.ended = 0
             call.impatient = self._statement_timeout or self._lock_timeout
-            if forgotten := [query for kind, query in program.reset.items() if kind in call.keeps]:
+            forgotten = [query for kind, query in program.reset.items() if kind in call.keeps]
+            if program.leaves_settings:
+                forgotten += [*RESET_QUERIES, self._set_again()]
+            if forgotten:
                 call.forgetting = True
                 self._send(call, [(query, _Due.NOTHING) for query in forgotten], ended=True)
         self._settle()
@@ -780,6 +792,12 @@ class Controller:
                 self._control.execute("SELECT set_config(%s, %s, false)", [name, value])
                 accepted[name] = value
         return accepted
+
+    def _set_again(self) -> Query:
+        """Settings of a session that RESET ALL took away."""
+        settings = {**self._settings, "synchronous_commit": "off"}
+        calls = (sql.SQL("set_config({}, {}, false)").format(name, value) for name, value in settings.items())
+        return Query(sql.SQL("SELECT {}").format(sql.SQL(", ").join(calls)).as_string(self._control))
 
     def _opened(self, number: int) -> _Call:
         connection = self._connect()

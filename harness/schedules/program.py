@@ -117,6 +117,7 @@ class Program:
     stop_on_error: bool = False
     reset: Mapping[Keeps, Query] = field(default_factory=dict)
     """What is sent before a schedule, where the session's backend may have kept something of the last."""
+    leaves_settings: bool = False
     closing: int = 0
     """How many units at the end stand for the end of its connection."""
 
@@ -161,6 +162,9 @@ class Session:
     """It ends with its first error, as psql with ON_ERROR_STOP."""
     leaves_locks: bool = False
     """It may hold advisory locks when it ends: that they go with its connection is a step."""
+    leaves_settings: bool = False
+    """Settings, roles, prepared statements, held cursors or channels of it may be left: they go before the next
+    schedule."""
 
 
 COMMIT_QUERY, ROLLBACK_QUERY = Query("COMMIT"), Query("ROLLBACK")
@@ -173,6 +177,23 @@ _FORGET = {
     Keeps.SEQUENCES: Query("DISCARD SEQUENCES"),
     Keeps.TABLES: Query("DISCARD TEMP"),
 }
+
+RESET_QUERIES = tuple(
+    Query(text)
+    for text in (
+        "CLOSE ALL",
+        "SET SESSION AUTHORIZATION DEFAULT",
+        "RESET ALL",
+        "UNLISTEN *",
+        # DEALLOCATE ALL would take the harness's own away, too.
+        (
+            "DO $$ DECLARE own text; BEGIN "
+            "FOR own IN SELECT name FROM pg_catalog.pg_prepared_statements WHERE from_sql "
+            "LOOP EXECUTE format('DEALLOCATE %I', own); END LOOP; END $$"
+        ),
+    )
+)
+"""What takes a session's settings, role, cursors, channels and prepared statements from its backend."""
 
 Touches = Callable[[str], Access]
 """What a statement's text touches, by itself and in all that it reaches and that is no step of its own."""
@@ -253,13 +274,24 @@ class _Compiler:
                     self._add(Does.PREPARES, at, statement)
         s, before = self.session, len(self.units)
         if self.in_block:
-            self._add_own(Does.ROLLS_BACK, ROLLBACK_QUERY, "its connection closes: what is open is rolled back", own=True)
+            self._add_own(
+                Does.ROLLS_BACK, ROLLBACK_QUERY, "its connection closes: what is open is rolled back", own=True
+            )
         if s.leaves_locks:
             self.begun = len(self.units)
             label = "its connection closes: advisory locks are let go"
             self._add_own(Does.ALONE, UNLOCK_QUERY, label, Access(writes=frozenset({ADVISORY_LOCKS})))
         closing = len(self.units) - before
-        return Program(tuple(self.units), s.retry, s.retry_session, s.retries, s.stop_on_error, _FORGET, closing)
+        return Program(
+            tuple(self.units),
+            s.retry,
+            s.retry_session,
+            s.retries,
+            s.stop_on_error,
+            _FORGET,
+            s.leaves_settings,
+            closing,
+        )
 
     def _local(self) -> None:
         for query in sent(self.session.local):

@@ -61,6 +61,14 @@ def test_each_verdict_has_its_status(folder: Path, sandbox: Sandbox, server: Emb
     assert "write `session:`" in done.stderr
 
 
+def test_a_server_that_is_not_there_is_status_3(folder: Path, sandbox: Sandbox) -> None:
+    """Nothing was judged, and what is missing is said."""
+    done = sandbox.run("harness", "check", "held.race.sql", "--server", "postgresql://127.0.0.1:1/nothing", cwd=folder)
+    assert (done.returncode, done.stdout) == (ExitStatus.ENVIRONMENT, "")
+    assert "127.0.0.1" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_a_check_may_go_on_without_what_failed_and_says_so(
     folder: Path, sandbox: Sandbox, server: EmbeddedServer
 ) -> None:

@@ -241,6 +241,21 @@ CASES: dict[str, tuple[str, Truth, str]] = {
         Truth.HELD,
         "",
     ),
+    "each takes away what the other's rule counts on": (
+        COUNTER
+        + "-- session: one\nDELETE FROM c WHERE id = 1 AND (SELECT count(*) FROM c) > 1;\n"
+        + "-- session: two\nDELETE FROM c WHERE id = 2 AND (SELECT count(*) FROM c) > 1;\n",
+        Truth.BROKEN,
+        "write skew",
+    ),
+    "each looks, and puts down what the other looked for": (
+        COUNTER
+        + "CREATE FUNCTION book(p int) RETURNS int LANGUAGE plpgsql AS $$ BEGIN\n"
+        + "    IF EXISTS (SELECT FROM c WHERE n = 9) THEN RAISE 'taken'; END IF;\n"
+        + "    INSERT INTO c VALUES (p, 9);\n    RETURN p;\nEND $$;\n-- session: one x 2\nSELECT book(:number + 10);\n",
+        Truth.BROKEN,
+        "write skew",
+    ),
     "a log of attempts": (
         COUNTER
         + "CREATE TABLE log (id serial, who text);\n-- session: one x 2\nINSERT INTO log (who) VALUES (:'session');\n"
@@ -310,6 +325,79 @@ ODD = {
 }
 
 
+AT_ITS_END = {
+    "advisory locks go": "-- session: s x 2\nSELECT pg_advisory_lock(1);\nUPDATE c SET n = n + 1 WHERE id = 1;\n",
+    "what is open is rolled back": (
+        "-- session: a\nBEGIN;\nUPDATE c SET n = 1 WHERE id = 1;\n"
+        "-- session: b\nUPDATE c SET n = n + 1 WHERE id = 1 RETURNING n;\n"
+    ),
+    "settings, roles, channels, cursors and prepared statements go": (
+        "-- session: a\nSHOW work_mem;\nSET work_mem = '77MB';\nPREPARE q AS UPDATE c SET n = n + 1 WHERE id = 1;\n"
+        "EXECUTE q;\nBEGIN;\nDECLARE k CURSOR WITH HOLD FOR SELECT id FROM c;\nCOMMIT;\n"
+        "SELECT pg_listening_channels();\nLISTEN ch;\n"
+        "-- session: b\nSELECT current_user = session_user AS me;\nUPDATE c SET n = n + 1 WHERE id = 1;\n"
+        "SET ROLE pg_monitor;\n"
+    ),
+}
+
+
+@pytest.mark.parametrize("case", AT_ITS_END)
+def test_a_session_s_end_is_a_step(case: str, check: Check) -> None:
+    """Its connection closes with it: nobody waits for what it held, and the next try finds nothing of it."""
+    run = check(COUNTER + AT_ITS_END[case])
+    assert {each.truth for each in run.findings} == {Truth.HELD}, run.findings
+    assert run.details["check"]["exhausted"]
+    assert any("a ends in a transaction" in note for note in run.notes) == ("rolled back" in case)
+
+
+def test_a_table_that_a_session_alters_is_compared(check: Check) -> None:
+    """What differs in its columns differs in all of its rows; an order that loses an update is still found."""
+    text = COUNTER + "-- session: a\nUPDATE c SET n = n + 1 WHERE id = 1;\n-- session: b\nALTER TABLE c ADD z int;\n"
+    run = check(text, by=("race",))
+    assert finding(run).truth is Truth.HELD
+    assert run.details["check"]["restored"].startswith("by a clone")
+    lost = "BEGIN;\nSELECT n AS had FROM c WHERE id = 1 \\gset\nUPDATE c SET n = :had + 1 WHERE id = 1;\nCOMMIT;\n"
+    both = f"-- session: a\n{lost}-- session: b\n{lost}ALTER TABLE c ADD z int;\n-- judge: sessions\n"
+    assert finding(check(COUNTER + both, by=("race",))).truth is Truth.BROKEN
+
+
+def test_what_acts_through_dblink_is_raced(check: Check) -> None:
+    """Its connection is its own and cannot be made to wait its turn: that is said, and race alone is made."""
+    fake = "CREATE FUNCTION dblink_exec(text) RETURNS text LANGUAGE sql AS 'SELECT NULL::text';\n"
+    run = check(COUNTER + fake + "-- session: a x 2\nSELECT dblink_exec('x');\nUPDATE c SET n = n + 1 WHERE id = 1;\n")
+    assert run.details["check"]["by"] == ["race"]
+    assert any("dblink is raced, and not explored" in note for note in run.notes)
+
+
+def test_a_scenario_in_which_nothing_happens_says_so(check: Check) -> None:
+    """Nobody changed anything, and everybody is told the same: held, with a word of doubt; a change takes it away."""
+    sessions = "-- session: a x 2\nUPDATE c SET n = n + 1 WHERE id = {};\n"
+    doubts = [
+        [note for note in check(COUNTER + sessions.format(row)).notes if "nothing happened that could race" in note]
+        for row in (9, 1)
+    ]
+    assert [len(each) for each in doubts] == [1, 0]
+
+
+def test_results_that_differ_in_made_up_ids_alone_are_judged_once(check: Check) -> None:
+    """A row's random id, and a time, tell no result from another; which of two rows that were there was taken does."""
+    tables = (
+        "CREATE TABLE doors (id uuid PRIMARY KEY, free boolean);\n"
+        "CREATE TABLE notes (id uuid, door uuid, at timestamptz);\n"
+        "INSERT INTO doors VALUES ('00000000-0000-4000-8000-000000000001', true), "
+        "('00000000-0000-4000-8000-000000000002', true);\n"
+    )
+    take = (
+        "BEGIN;\nSELECT id AS door FROM doors WHERE free ORDER BY id LIMIT 1 \\gset\n"
+        "UPDATE doors SET free = false WHERE id = :'door';\n"
+        "INSERT INTO notes VALUES (gen_random_uuid(), :'door', now()) RETURNING id;\nCOMMIT;\n"
+    )
+    run = check(COUNTER + tables + f"-- session: a x 2\n{take}")
+    assert finding(run).truth is Truth.BROKEN
+    assert run.details["check"]["results"] == 3  # first a's door and then b's, the other way round, one for both
+    assert run.details["check"]["schedules"] > 5
+
+
 @pytest.mark.parametrize("case", ODD)
 def test_what_is_odd_is_supported(case: str, check: Check) -> None:
     """Each runs, is judged, and leaves nothing to the next try."""
@@ -333,6 +421,21 @@ REFUSED = {
         "-- session: a x 2\nSELECT n FROM c;\n-- busy: when n = nope()\n",
         ":7: the condition of `busy:` cannot be evaluated",
         "42883",
+    ),
+    "busy with an operator that is not there": (
+        "-- session: a x 2\nUPDATE c SET n = 1;\n-- busy: when n >>> 1\n",
+        ":7: the condition of `busy:` cannot be evaluated: there is no operator >>>",
+        "",
+    ),
+    "a table that is not there, ignored": (
+        "-- session: a\nSELECT 1;\n-- ignore: cc because it is a log\n",
+        ":7: `ignore:` names what is not there: there is no table cc",
+        "did you mean c?",
+    ),
+    "a column that is not there, ignored": (
+        "-- session: a\nSELECT 1;\n-- ignore: c.m because it is a log\n",
+        ":7: `ignore:` names what is not there: c has no column m",
+        "",
     ),
     "a session that is retried after a commit": (
         "-- retry session: 40001 up to 2\n-- session: a\nSELECT 1;\nSELECT 2;\n",
@@ -359,11 +462,37 @@ def test_what_cannot_be_judged_is_refused(case: str, check: Check, checks: Check
 
 
 def test_what_never_holds_is_broken_without_any_concurrency(check: Check) -> None:
-    """A query that finds something after one session alone, or after the setup, says so."""
+    """A query that finds something where all sessions ended one after another says so."""
     run = check(COUNTER + "-- session: a x 2\nUPDATE c SET n = 5;\n-- never: five\nSELECT * FROM c WHERE n = 5;\n")
-    assert "without any concurrency: after a-1" in finding(run, "never_1").observed
-    run = check(COUNTER + "-- session: a x 2\nUPDATE c SET n = 5;\n-- never: none\nSELECT * FROM c WHERE n = 0;\n")
-    assert "without any concurrency: after the setup" in finding(run, "never_1").observed
+    assert "without any concurrency: after a-1, then a-2" in finding(run, "never_1").observed
+    assert finding(run).truth is Truth.HELD
+
+
+@pytest.mark.parametrize("judge", ["", "-- judge: queries only\n"])
+def test_what_is_always_so_is_asked_when_everybody_has_ended(judge: str, check: Check) -> None:
+    """A sum that both add to is not yet there after the setup, or after one of the two."""
+    text = COUNTER + judge + "-- session: a x 2\nUPDATE c SET n = n + 1 WHERE id = 1;\n"
+    assert finding(check(text + "-- always: both\nSELECT n = 2 FROM c WHERE id = 1;\n"), "always_1").truth is Truth.HELD
+    run = check(text + "-- always: one\nSELECT n = 1 FROM c WHERE id = 1;\n")
+    assert "without any concurrency: after a-1, then a-2" in finding(run, "always_1").observed
+
+
+def test_a_partitioned_table_is_ignored_with_its_partitions(check: Check) -> None:
+    """The rows are the partitions'; a log that is compared tells who was busy, one that is ignored does not."""
+    text = (
+        COUNTER + "CREATE TABLE log (who text) PARTITION BY LIST (who);\n"
+        "CREATE TABLE log_all PARTITION OF log DEFAULT;\n-- session: a x 2\nINSERT INTO log VALUES (:'session');\n"
+        "BEGIN;\nSELECT n FROM c WHERE id = 1 FOR UPDATE NOWAIT;\nUPDATE c SET n = n + 1 WHERE id = 1;\nCOMMIT;\n"
+        "-- busy: when error 55P03\n-- judge: sessions\n"
+    )
+    assert finding(check(text)).truth is Truth.BROKEN
+    assert finding(check(text + "-- ignore: log because it is a log of attempts\n")).truth is Truth.HELD
+
+
+def test_a_condition_that_no_answer_can_meet_is_named(check: Check) -> None:
+    """A column that no answer has is likely misspelt."""
+    run = check(COUNTER + "-- session: a x 2\nSELECT n FROM c;\n-- busy: when stauts = 'x'\n")
+    assert any("can mean no answer: none has a column stauts" in note for note in run.notes)
 
 
 def test_a_session_that_hangs_is_a_finding(check: Check, checks: Checks) -> None:

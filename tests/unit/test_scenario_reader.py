@@ -83,6 +83,7 @@ WRONG = {
     "two of one name": (SHORT + "-- session: a\nSELECT 2;\n", ":4: Two sessions are named a", "x 2"),
     "a query that does not parse": (SHORT + "-- never: y\nSELEC 1;\n", ":5: 'SELEC 1' does not parse", "mend"),
     "a condition that does not parse": (SHORT + "-- busy: when status =\n", ":4: 'status =' does not parse", "mend"),
+    "an error without its code": (SHORT + "-- busy: when error\n", ":4: `error` alone", "busy: when error 55P03"),
     "no query": (SHORT + "-- never: y\nUPDATE t SET a = 1;\n", ":5: `never:` needs a query", "SELECT"),
     "two queries": (SHORT + "-- never: y\nSELECT 1; SELECT 2;\n", ":4: `never:` has 2 statements", "one query"),
     "busy without when": (SHORT + "-- busy: error 55P03\n", ":4: 'error 55P03' does not say when", "busy: when"),
