@@ -45,8 +45,9 @@ def _copied(values: Sequence[bytes]) -> tuple[Any, ...]:
 
 
 def _judged(history: History, labels: frozenset[str]) -> list[Finding]:
+    claims = judge_history(history, SCAN_TICKET)  # in the conductor's order
     metrics = measure(history, SCAN_TICKET, labels, LATE)
-    return [*thresholds.judge(metrics, SCAN_TICKET, labels), *judge_history(history, SCAN_TICKET)]
+    return [*thresholds.judge(metrics, SCAN_TICKET, labels), *claims]
 
 
 def main() -> None:

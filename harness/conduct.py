@@ -198,10 +198,11 @@ def judge(
     """
     contract, history = fired.load.contract, fired.history
     expected = fired.load.pattern.expected(contract)
+    claims = judge_history(history, contract)  # first: it decodes the answers, which tell whether one can be read
     metrics = measure(history, contract, expected, LATE)
-    overlapped = overlap.measure(history.operations(), fired.spans, contract.capacity)
+    overlapped = overlap.measure(history.operations(), fired.spans, contract.capacity) if fired.spans else None
     findings = thresholds.judge(metrics, contract, expected) if with_thresholds else []
-    findings += judge_history(history, contract)
+    findings += claims
     if overlapped is not None:
         findings.append(overlap.judge(overlapped))
     if asked is not None:
@@ -228,7 +229,7 @@ def record_of(fired: Fired, judged: Judged, told: Told, *, kind: str = "") -> Ru
         interrupted=fired.interrupted,
         repeat=told.repeat,
         details=told.details,
-        charts=charts.measure(history.operations(), metrics.durations, bars),
+        charts=charts.measure(history.calls(), metrics.durations, bars),
     )
 
 
@@ -300,7 +301,7 @@ def _beside(actor: Actor | None, crew: Crew) -> Iterator[None]:
 
 
 def _notes(fired: Fired, metrics: Metrics, *, lost: Lost | None) -> Iterator[str]:
-    doubts = [o.outcome.code for o in fired.history.operations() if o.outcome.effect is Effect.IN_DOUBT]
+    doubts = [call.outcome.code for call in fired.history.calls() if call.outcome.effect is Effect.IN_DOUBT]
     given_up = doubts.count(INTERRUPTED)
     doubtful = len(doubts) - given_up
     if lost is not None:

@@ -2,16 +2,17 @@
 
 While calls are fired each thread appends to its own `Log`, a handful of flat columns: no object is built, formatted or
 locked per call, and an operation costs well under 200 bytes. `History` puts the logs together afterwards and yields
-`Operation` values, decoded as they are asked for.
+`Operation` values, decoded as they are asked for: all together they would take thrice what the logs do.
 """
 
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from itertools import islice, repeat
+from bisect import bisect_right
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from itertools import accumulate, chain, pairwise, repeat
 from operator import itemgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 from harness.contracts.contract import Effect, KeyHistory, Operation, Outcome, Unreadable, readable
 
@@ -20,6 +21,9 @@ WARM_UP = -1
 
 _NUMBER = itemgetter(0)
 """Where `number` stands in an operation."""
+
+_AT_ONCE = 1000
+"""Operations decoded at once, in whole keys: enough for the columns to be read in C, few enough for the caches."""
 
 NEVER = 2**62
 """`returned` of a call whose answer never came."""
@@ -152,6 +156,17 @@ class Log:
         self.amended[position] = (ended, rolled_back)
 
 
+class Call(NamedTuple):
+    """What the figures of a run need of a call: neither its key nor its answer. Times as an operation's."""
+
+    client: int
+    phase: int
+    due: int
+    called: int
+    returned: int
+    outcome: Outcome
+
+
 class History:
     """All operations of a run, in order of `called`."""
 
@@ -161,48 +176,128 @@ class History:
         self.zero = zero
         self.unknown_keys = frozenset(unknown_keys)
         self._operations: tuple[Operation, ...] | None = None
+        self._unread: Sequence[Mapping[int, Outcome]] | None = None
+        """For each log, position -> outcome of a call whose evidence nobody can read; None until all were decoded."""
 
     def __len__(self) -> int:
         return sum(len(log) for log in self.logs)
 
     def operations(self) -> tuple[Operation, ...]:
-        """Every operation, decoded; worked out once."""
+        """Every operation, decoded; worked out once and kept: of very many ask for `stream`."""
         if self._operations is None:
-            numbers = iter(_in_order_of_calls(self.logs))
-            found = [o for log in self.logs for o in _operations(log, self.zero, islice(numbers, len(log)))]
-            found.sort(key=_NUMBER)
-            self._operations = tuple(found)
+            self._operations = tuple(sorted(self.stream(), key=_NUMBER))
         return self._operations
+
+    def stream(self) -> Iterator[Operation]:
+        """Every operation, one key after the other, decoded as they are asked for and not kept."""
+        return (operation for key in self.by_key() for operation in key.operations)
 
     def by_key(self) -> Iterator[KeyHistory]:
         """The operations of each key, keys in order of their first call."""
-        keys: dict[Hashable, list[Operation]] = {}
-        for operation in self.operations():
-            keys.setdefault(operation.key, []).append(operation)
-        for key, operations in keys.items():
-            yield KeyHistory(key, key not in self.unknown_keys, operations)
+        return chain.from_iterable(self.batches())
+
+    def batches(self) -> Iterator[list[KeyHistory]]:
+        """`by_key`, some thousand operations at a time, decoded as they are asked for and not kept."""
+        if self._operations is not None:
+            keys: dict[Hashable, list[Operation]] = {}
+            for operation in self._operations:
+                keys.setdefault(operation.key, []).append(operation)
+            yield [KeyHistory(key, key not in self.unknown_keys, mine) for key, mine in keys.items()]
+            return
+        unread: list[dict[int, Outcome]] = [{} for _ in self.logs]
+        for batch in _batches(self.logs):
+            operations = self._decoded(batch, unread)
+            yield [
+                KeyHistory(key := batch.keys[start], key not in self.unknown_keys, operations[start:end])
+                for start, end in pairwise(batch.bounds)
+            ]
+        self._unread = unread
+
+    def calls(self) -> Iterator[Call]:
+        """Every call, those of one log after those of another."""
+        if self._operations is not None:
+            return (Call(o.client, o.phase, o.due, o.called, o.returned, o.outcome) for o in self._operations)
+        if self._unread is None:
+            for _ in self.batches():
+                pass
+        assert self._unread is not None
+        return chain.from_iterable(
+            _calls(log, self.zero, unread) for log, unread in zip(self.logs, self._unread, strict=True)
+        )
+
+    def held_phases(self) -> set[int]:
+        """The phases in which a transaction was held open, so that calls were made to wait."""
+        if self._operations is not None:
+            return {operation.phase for operation in self._operations if operation.held}
+        return {log.phases[position] for log in self.logs for position in log.amended}
+
+    def _decoded(self, batch: _Batch, unread: Sequence[dict[int, Outcome]]) -> list[Operation]:
+        """The batch's operations, in its order."""
+        if len(self.logs) == 1:
+            return _operations(self.logs[0], self.zero, batch, unread[0])
+        firsts = list(accumulate((len(log) for log in self.logs), initial=0))
+        whose = [bisect_right(firsts, position) - 1 for position in batch.positions]
+        parts = [_Batch([], [], [], []) for _ in self.logs]
+        for mine, number, position, key in zip(whose, batch.numbers, batch.positions, batch.keys, strict=True):
+            parts[mine].numbers.append(number)
+            parts[mine].positions.append(position - firsts[mine])
+            parts[mine].keys.append(key)
+        made = [
+            iter(_operations(log, self.zero, part, found))
+            for log, part, found in zip(self.logs, parts, unread, strict=True)
+        ]
+        return [next(made[mine]) for mine in whose]
 
 
-def _in_order_of_calls(logs: Sequence[Log]) -> array[int]:
-    """For each call of the logs, one log after the other, its place among all of them."""
+class _Batch(NamedTuple):
+    """Calls to decode together: all of some keys, one key after the other."""
+
+    numbers: list[int]
+    """Each call's place among all of them, in order of `called`."""
+    positions: list[int]
+    """Its place in the logs, one log after the other."""
+    keys: list[Hashable]
+    bounds: list[int]
+    """Where each key begins, and the end."""
+
+
+def _batches(logs: Sequence[Log]) -> Iterator[_Batch]:
     called = array("q")
+    decoded: list[Hashable] = []
     for log in logs:
         called.extend(log.called)
-    numbers = array("q", bytes(called.itemsize * len(called)))
-    for number, position in enumerate(sorted(range(len(called)), key=called.__getitem__)):
-        numbers[position] = number
-    return numbers
+        decoded += map(log.decode_key, log.keys)
+    places = array("q", sorted(range(len(called)), key=called.__getitem__))
+    del called
+    # Keys are numbered as they are met, so that one object stands for a key from here on.
+    met: dict[Hashable, int] = {}
+    key_of = array("q", [met.setdefault(decoded[place], len(met)) for place in places])
+    del decoded
+    keys = list(met)
+    del met
+    by_key = array("q", sorted(range(len(places)), key=key_of.__getitem__))
+    at = 0
+    while at < len(by_key):
+        end = min(at + _AT_ONCE, len(by_key))
+        while end < len(by_key) and key_of[by_key[end]] == key_of[by_key[end - 1]]:
+            end += 1
+        numbers = list(by_key[at:end])
+        whose = [key_of[number] for number in numbers]
+        bounds = [0, *(n for n, (one, other) in enumerate(pairwise(whose), 1) if one != other), end - at]
+        yield _Batch(numbers, [places[number] for number in numbers], [keys[mine] for mine in whose], bounds)
+        at = end
 
 
-def _operations(log: Log, zero: int, numbers: Iterable[int]) -> list[Operation]:
-    """The log's calls as they were written, with keys, arguments and answers decoded, column by column.
+def _operations(log: Log, zero: int, batch: _Batch, unread: dict[int, Outcome]) -> list[Operation]:
+    """The log's calls at the batch's positions, with arguments and answers decoded, column by column.
 
     One expression and the plain tuple's constructor, nothing beside the values that are kept, and no value twice: there
     may be a million of them.
     """
     assert not log.due or len(log.due) == len(log), "a log is of one loop, closed or open"
-    amended, in_doubt, new, target = log.amended, Effect.IN_DOUBT, tuple.__new__, log.target
-    outcomes, answers = _answered(log)
+    amended, in_doubt, new, target, positions = log.amended, Effect.IN_DOUBT, tuple.__new__, log.target, batch.positions
+    clients = [log.clients[at] for at in positions]
+    outcomes, answers = _answered(log, positions, unread)
     return [
         new(
             Operation,
@@ -223,32 +318,55 @@ def _operations(log: Log, zero: int, numbers: Iterable[int]) -> list[Operation]:
             ),
         )
         for number, client, key, arguments, due, called, returned, outcome, answer, phase, held in zip(
-            numbers,
-            log.clients,
-            map(log.decode_key, log.keys),
-            [log.arguments[client][variant] for client, variant in zip(log.clients, log.variants, strict=True)],
-            log.due or log.called,
-            log.called,
-            log.returned,
+            batch.numbers,
+            clients,
+            batch.keys,
+            [log.arguments[client][log.variants[at]] for client, at in zip(clients, positions, strict=True)],
+            [(log.due or log.called)[at] for at in positions],
+            [log.called[at] for at in positions],
+            [log.returned[at] for at in positions],
             outcomes,
             answers,
-            log.phases,
-            [amended.get(position) for position in range(len(log))] if amended else repeat(None),
+            [log.phases[at] for at in positions],
+            [amended.get(at) for at in positions] if amended else repeat(None),
             strict=False,
         )
     ]
 
 
-def _answered(log: Log) -> tuple[Sequence[Outcome], Sequence[dict[str, Any]]]:
-    """The outcome of each call and its evidence columns by name; empty where no answer came."""
-    names = log.evidence_names
+def _answered(
+    log: Log, positions: Sequence[int], unread: dict[int, Outcome]
+) -> tuple[Sequence[Outcome], Sequence[dict[str, Any]]]:
+    """The outcome of each call and its evidence columns by name; empty where no answer came.
+
+    The outcomes of calls whose evidence nobody can read are written into `unread` as well.
+    """
+    names, stride = log.evidence_names, log.stride
+    outcomes = [log.outcomes[at] for at in positions]
     nothing = (None,) * len(names)
-    columns = [log.decode_evidence(at, log.evidence[at :: log.stride]) for at in range(len(names))]
-    if not columns:
-        return log.outcomes, [{}] * len(log)
+    columns = [
+        log.decode_evidence(column, [log.evidence[at * stride + column] for at in positions])
+        for column in range(len(names))
+    ]
     none: dict[str, Any] = {}  # one for all calls without an answer
+    if not columns:
+        return outcomes, [none] * len(positions)
     answers = [none if row == nothing else dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
-    if not any(type(value) is Unreadable for column in columns for value in column):
-        return log.outcomes, answers
-    calls = list(map(readable, log.outcomes, answers))
-    return [outcome for outcome, _ in calls], [answer for _, answer in calls]
+    if any(Unreadable in set(map(type, column)) for column in columns):
+        for index, position in enumerate(positions):
+            outcome, answers[index] = readable(outcomes[index], answers[index])
+            if outcome is not outcomes[index]:
+                outcomes[index] = unread[position] = outcome
+    return outcomes, answers
+
+
+def _calls(log: Log, zero: int, unread: Mapping[int, Outcome]) -> Iterator[Call]:
+    in_doubt, amended, new = Effect.IN_DOUBT, log.amended, tuple.__new__
+    for at, (client, phase, due, called, returned, outcome) in enumerate(
+        zip(log.clients, log.phases, log.due or log.called, log.called, log.returned, log.outcomes, strict=False)
+    ):
+        if at in unread:
+            outcome = unread[at]
+        held = amended.get(at) if amended else None
+        ended = NEVER if outcome.effect is in_doubt else (held[0] if held else returned) - zero
+        yield new(Call, (client, phase, due - zero, called - zero, ended, outcome))

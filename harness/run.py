@@ -334,7 +334,7 @@ class Harness:
             self.template.tidy()
             lost = what_was_lost(fired, database.dsn)
             connect = lost.again if lost else database.connect
-            asked = state.ask(self.invariants, fired.history.operations(), connect)
+            asked = state.ask(self.invariants, fired.history.stream(), connect)
         judged = judge(fired, asked, self.invariants)
         details = door.details()
         told = Told(

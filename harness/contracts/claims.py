@@ -40,13 +40,9 @@ class UpTo:
         return (state,) if isinstance(state, int) and state >= self.capacity else ()
 
 
-def standing(history: KeyHistory, *, effect: Effect | None = None, label: str | None = None) -> tuple[Operation, ...]:
-    """The operations with an effect or a label whose transaction was not rolled back on purpose."""
-    return tuple(
-        o
-        for o in history.operations
-        if not o.rolled_back and effect in (None, o.outcome.effect) and label in (None, o.outcome.label)
-    )
+def applied(history: KeyHistory) -> list[Operation]:
+    """The operations that were applied, and whose transaction was not rolled back on purpose."""
+    return [o for o in history.operations if o.outcome.effect is Effect.APPLIED and not o.rolled_back]
 
 
 def any_with(history: KeyHistory, *effects: Effect) -> bool:
@@ -65,9 +61,9 @@ def at_most(
     """No more calls are applied on a key than it has room for."""
 
     def judge(history: KeyHistory) -> Iterator[Violation]:
-        applied = standing(history, effect=Effect.APPLIED)
-        if len(applied) > capacity:
-            yield Violation(reason.format(count=len(applied)), applied)
+        found = applied(history)
+        if len(found) > capacity:
+            yield Violation(reason.format(count=len(found)), tuple(found))
 
     return Claim(id, statement or f"At most {capacity} calls are applied on a key.", remedy, judge)
 
@@ -82,11 +78,12 @@ def at_least_one(
     """Somebody gets what all want, unless a call failed or is in doubt."""
 
     def judge(history: KeyHistory) -> Iterator[Violation]:
-        if not history.exists or any_with(history, Effect.FAILED, Effect.IN_DOUBT):
+        if not history.exists:
             return
-        # Refusals given while a winner's transaction was open are right, and then that transaction went away.
-        if standing(history, effect=Effect.APPLIED) or any(o.rolled_back for o in history.operations):
-            return
+        for operation in history.operations:
+            # Refusals given while a winner's transaction was open are right, also where that transaction went away.
+            if operation.outcome.effect is not Effect.REFUSED or operation.rolled_back:
+                return
         yield Violation(reason, tuple(history.operations))
 
     return Claim(id, statement, remedy, judge)
@@ -123,15 +120,17 @@ def names_the_winner(
     """The evidence column says who passed the argument of the call that was applied, to winners and to refused ones."""
 
     def judge(history: KeyHistory) -> Iterator[Violation]:
-        winners = {o.arguments[argument] for o in standing(history, effect=Effect.APPLIED)}
+        winners = [o.arguments[argument] for o in applied(history)]
         for operation in history.operations:
-            told, own = operation.answer.get(column), operation.arguments[argument]
+            told = operation.answer.get(column)
             if told is None:
                 continue
-            if operation.outcome.effect is Effect.APPLIED and told != own:
+            if operation.outcome.effect is Effect.APPLIED:
+                if told == (own := operation.arguments[argument]):
+                    continue
                 why = reason.format(own=own, told=told)
             elif operation.outcome.label == refused and told not in winners:
-                first = ", ".join(str(w) for w in winners) or "nobody"
+                first = ", ".join(dict.fromkeys(str(winner) for winner in winners)) or "nobody"
                 why = f"was told that {told} was first; {first} was"
             else:
                 continue
@@ -153,7 +152,9 @@ def busy_only_in_flight(
     """Not now, somebody else is at it: said only when somebody else is."""
 
     def judge(history: KeyHistory) -> Iterator[Violation]:
-        for operation in standing(history, label=label):
+        for operation in history.operations:
+            if operation.outcome.label != label or operation.rolled_back:
+                continue
             overlapping = (
                 o
                 for o in history.operations

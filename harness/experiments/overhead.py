@@ -131,7 +131,7 @@ def overhead(
         blocks, anatomy, histories = bench.bursts(Burst(clients, duration=seconds), pairs)
         races = bench.races(Race(clients, rounds))
         merged = History([log for h in (*histories, *(r.history for r in races)) for log in h.logs], histories[0].zero)
-        asked = state.ask(harness.invariants, merged.operations(), database.connect)
+        asked = state.ask(harness.invariants, merged.stream(), database.connect)
         findings = [
             *judge_history(merged, harness.contract),
             *(_renamed(r.overlapped, r.name) for r in races),
@@ -349,7 +349,7 @@ def _equivalent(histories: Sequence[History], races: Sequence[_Raced], contract:
     calls = lost = 0
     for kind, group in (("burst", histories), ("race", [r.history for r in races])):
         for history in group:
-            for operation in history.operations():
+            for operation in history.stream():
                 calls += 1
                 lost += operation.outcome.lost
                 if not operation.outcome.lost:
@@ -407,7 +407,7 @@ def _renamed(finding: Finding, race: str) -> Finding:
 
 def _by_target(history: History) -> dict[str, dict[str, int]]:
     found: dict[str, Counter[str]] = {}
-    for operation in history.operations():
+    for operation in history.stream():
         found.setdefault(operation.target, Counter())[operation.outcome.label] += 1
     return {target: dict(sorted(labels.items())) for target, labels in sorted(found.items())}
 

@@ -44,9 +44,9 @@ def overload(harness: Harness, options: HttpOptions, *, clients: int = 50, round
             if not fired.interrupted:
                 lost = what_was_lost(fired, database.dsn)
                 again = lost.again if lost else database.connect
-                asked = state.ask(harness.invariants, fired.history.operations(), again)
+                asked = state.ask(harness.invariants, fired.history.stream(), again)
             judged = judge(fired, asked, harness.invariants, with_thresholds=False)
-            turned_away = sum(o.outcome.code == EXHAUSTED for o in fired.history.operations())
+            turned_away = sum(call.outcome.code == EXHAUSTED for call in fired.history.calls())
             note = (
                 f"{clients} clients on a pool of {options.pool}: {len(fired.history) - turned_away} calls got through, "
                 f"{turned_away} were turned away with 504 {EXHAUSTED} after waiting {options.pool_timeout:g} s for a "

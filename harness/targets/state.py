@@ -6,7 +6,7 @@ import json
 import math
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from datetime import datetime
@@ -71,7 +71,7 @@ def check(invariants: Sequence[Invariant], connection: psycopg.Connection[Any]) 
 
 
 def ask(
-    invariants: Sequence[Invariant], operations: Sequence[Operation], connect: Connect
+    invariants: Sequence[Invariant], operations: Iterable[Operation], connect: Connect
 ) -> Callable[[], list[Violations]]:
     """Load the operations into `harness.operations` and put every query to the server.
 
@@ -105,7 +105,7 @@ def ask(
     return answers.result
 
 
-def violating(invariant: Invariant, operations: Sequence[Operation], connect: Connect) -> Counter[str]:
+def violating(invariant: Invariant, operations: Iterable[Operation], connect: Connect) -> Counter[str]:
     """Every row that violates an invariant, as JSON, with how often it is there. Raises HarnessError as `ask` does."""
     with _loaded(operations, connect) as connection, _explained(invariant):
         query = sql.SQL("SELECT to_jsonb(violating)::text FROM ({}\n) AS violating")
@@ -113,7 +113,7 @@ def violating(invariant: Invariant, operations: Sequence[Operation], connect: Co
         return Counter(str(row[0]) for row in rows)
 
 
-def _loaded(operations: Sequence[Operation], connect: Connect) -> psycopg.Connection[Any]:
+def _loaded(operations: Iterable[Operation], connect: Connect) -> psycopg.Connection[Any]:
     """A connection to the database, which has the operations now."""
     connection = connect()
     try:
@@ -128,7 +128,7 @@ def _loaded(operations: Sequence[Operation], connect: Connect) -> psycopg.Connec
     return connection
 
 
-def _lines(operations: Sequence[Operation]) -> Iterator[str]:
+def _lines(operations: Iterable[Operation]) -> Iterator[str]:
     """The operations in COPY's text format (manual, "COPY", "File Formats").
 
     Written here, and not by the driver's row by row: a long run has a million of them.

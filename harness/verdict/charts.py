@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.contracts.contract import Effect, Operation
-from harness.history import WARM_UP, History
+from harness.contracts.contract import Effect
+from harness.history import WARM_UP, Call, History
 from harness.targets.target import Span
 from harness.verdict.findings import Finding, Truth, flat
 from harness.verdict.metrics import percentile
@@ -67,12 +67,12 @@ class Charts:
     """The calls of one round of a race: one that breaks a claim, or the one with most of them at once."""
 
 
-def measure(operations: Sequence[Operation], durations: Sequence[float], bars: Sequence[Bar] = ()) -> Charts:
+def measure(calls: Iterable[Call], durations: Sequence[float], bars: Sequence[Bar] = ()) -> Charts:
     """The charts of a run; `durations` are sorted, in milliseconds."""
     ended = [
-        (o.returned, o.outcome.label, o.client)
-        for o in operations
-        if o.phase != WARM_UP and o.outcome.effect is not Effect.IN_DOUBT
+        (call.returned, call.outcome.label, call.client)
+        for call in calls
+        if call.phase != WARM_UP and call.outcome.effect is not Effect.IN_DOUBT
     ]
     last = max((returned for returned, _, _ in ended), default=0)
     width = max(last, 1) / BINS

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import islice
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from harness.contracts.contract import NOT_REACHED, TIMEOUT, Claim, Contract, Effect, KeyHistory, Operation, Violation
 from harness.history import History
@@ -16,45 +16,58 @@ DEADLOCK = "40P01"
 
 def judge_history(history: History, contract: Contract) -> list[Finding]:
     """What the operations alone prove, database or not: the contract's claims, linearizability, errors."""
-    histories = list(history.by_key())
-    operations = history.operations()
-    return [
-        *(_judged_claim(claim, histories) for claim in contract.claims),
-        linearizability.judge(contract.model, histories),
-        _no_deadlock(operations),
-        _no_unhandled_error(operations),
-    ]
+    claims = [_OfClaim(claim) for claim in contract.claims]
+    order = linearizability.Judge(contract.model)
+    errors = _Errors()
+    for batch in history.batches():
+        for each in claims:
+            each.take(batch)
+        order.take(batch)
+        errors.take(batch)
+    return [*(each.finding() for each in claims), order.finding(), errors.deadlocks(), errors.unhandled()]
 
 
-def _judged_claim(claim: Claim, histories: Sequence[KeyHistory]) -> Finding:
-    count = 0
-    evidence: list[dict[str, object]] = []
-    for history in histories:
-        for violation in claim.judge(history):
-            count += 1
-            if len(evidence) < SHOWN:
-                evidence.append(_evidence(violation))
-    if not histories:
-        return Finding(claim.id, claim.statement, Truth.UNDECIDED, "no call was made")
-    if not count:
-        observed = f"holds on {counted(len(histories), 'key')}"
-        if claim.concerns is not None:
-            given = [o for history in histories for o in history.operations if o.outcome.label == claim.concerns]
-            observed = _holds_for(claim, given)
-        return Finding(claim.id, claim.statement, Truth.HELD, observed)
-    return Finding(
-        claim.id, claim.statement, Truth.BROKEN, counted(count, "violation"), "none", tuple(evidence), claim.remedy
-    )
+class _OfClaim:
+    """What the keys so far say of one claim."""
 
+    def __init__(self, claim: Claim) -> None:
+        self.claim = claim
+        self.keys = self.violations = 0
+        self.evidence: list[dict[str, object]] = []
+        self.given = self.silent = 0
+        """Answers that the claim speaks of, and those of them that leave the column it looks at empty."""
 
-def _holds_for(claim: Claim, given: Sequence[Operation]) -> str:
-    """How many answers the claim speaks of: nobody should take silence for a proof."""
-    kind = f"{claim.concerns} answer"
-    if not given:
-        return f"not exercised: no {kind} was given"
-    silent = sum(o.answer.get(claim.naming) is None for o in given) if claim.naming else 0
-    observed = f"holds for {counted(len(given), kind)}"
-    return f"{observed}, {silent} of which leave {claim.naming} empty" if silent else observed
+    def take(self, batch: Sequence[KeyHistory]) -> None:
+        self.keys += len(batch)
+        for history in batch:
+            for violation in self.claim.judge(history):
+                self.violations += 1
+                if len(self.evidence) < SHOWN:
+                    self.evidence.append(_evidence(violation))
+        label, column = self.claim.concerns, self.claim.naming
+        if label is not None:
+            given = [o for history in batch for o in history.operations if o.outcome.label == label]
+            self.given += len(given)
+            self.silent += sum(o.answer.get(column) is None for o in given) if column else 0
+
+    def finding(self) -> Finding:
+        claim = self.claim
+        if not self.keys:
+            return Finding(claim.id, claim.statement, Truth.UNDECIDED, "no call was made")
+        if not self.violations:
+            return Finding(claim.id, claim.statement, Truth.HELD, self._holds())
+        observed = counted(self.violations, "violation")
+        return Finding(claim.id, claim.statement, Truth.BROKEN, observed, "none", tuple(self.evidence), claim.remedy)
+
+    def _holds(self) -> str:
+        """For how many answers: nobody should take silence for a proof."""
+        if self.claim.concerns is None:
+            return f"holds on {counted(self.keys, 'key')}"
+        kind = f"{self.claim.concerns} answer"
+        if not self.given:
+            return f"not exercised: no {kind} was given"
+        observed = f"holds for {counted(self.given, kind)}"
+        return f"{observed}, {self.silent} of which leave {self.claim.naming} empty" if self.silent else observed
 
 
 def _evidence(violation: Violation) -> dict[str, object]:
@@ -64,51 +77,84 @@ def _evidence(violation: Violation) -> dict[str, object]:
     }
 
 
-def _no_deadlock(operations: Sequence[Operation]) -> Finding:
-    victims = [o for o in operations if o.outcome.code == DEADLOCK]
-    return _errors(
-        "no_deadlock",
-        "No call ends as the victim of a deadlock (40P01).",
-        victims,
-        len(operations),
-        "Take locks in one order in every path, and the strong one first: FOR UPDATE, not FOR SHARE and then UPDATE.",
-    )
+class _Kind:
+    """Calls that ended with errors of one kind: how many, and the first with each code and message."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.first: dict[tuple[str | None, str | None], dict[str, object]] = {}
+
+    def take(self, operation: Operation) -> None:
+        self.count += 1
+        told = (operation.outcome.code, operation.outcome.detail)
+        if told not in self.first and len(self.first) < SHOWN:
+            self.first[told] = shown(operation)
+
+    def finding(self, name: str, claim: str, calls: int, remedy: str) -> Finding:
+        if not calls:
+            return Finding(name, claim, Truth.UNDECIDED, "no call was made")
+        if not self.count:
+            return Finding(name, claim, Truth.HELD, f"none in {calls} calls", "none")
+        evidence = tuple(
+            {"reason": f"{code}: {detail}", "operations": [first]} for (code, detail), first in self.first.items()
+        )
+        return Finding(name, claim, Truth.BROKEN, f"{self.count} of {calls} calls", "none", evidence, remedy)
 
 
-def _no_unhandled_error(operations: Sequence[Operation]) -> Finding:
-    others = NOT_REACHED | {DEADLOCK}
-    failed = [o for o in operations if o.outcome.effect is Effect.FAILED and o.outcome.code not in others]
-    finding = _errors(
-        "no_unhandled_error",
-        "No call ends with an error that the function should have handled.",
-        failed,
-        len(operations),
-        "Find out what it waits for: take locks with NOWAIT or a lock_timeout, and answer when there is none."
-        if failed and all(o.outcome.code == TIMEOUT for o in failed)
-        else "Handle the condition in the function, or let it be an answer of its own.",
-    )
-    lost = sum(o.outcome.lost for o in operations)
-    late = sum(o.outcome.effect is Effect.IN_DOUBT for o in operations) - lost
-    if finding.truth is not Truth.HELD or not (lost or late):
-        return finding
-    if late or too_many_lost(lost, len(operations)):
-        kinds = [f"{lost} lost to the environment"] * bool(lost) + [f"{late} given up for their time"] * bool(late)
-        observed = f"{lost + late} of {len(operations)} calls in doubt: {', '.join(kinds)}"
-        return Finding(finding.id, finding.claim, Truth.UNDECIDED, observed, "none")
-    observed = f"none in {len(operations) - lost} calls; {lost} more lost to the environment"
-    return Finding(finding.id, finding.claim, Truth.HELD, observed, "none")
+class _Errors:
+    """The calls so far that did not end with an answer."""
+
+    def __init__(self) -> None:
+        self.calls = self.lost = self.late = 0
+        self.victims, self.others = _Kind(), _Kind()
+        self.only_timeouts = True
+
+    def take(self, batch: Sequence[KeyHistory]) -> None:
+        self.calls += sum(len(history.operations) for history in batch)
+        for operation in _without_answer(batch):
+            outcome = operation.outcome
+            if outcome.effect is Effect.IN_DOUBT:
+                self.lost += outcome.lost
+                self.late += not outcome.lost
+            if outcome.code == DEADLOCK:
+                self.victims.take(operation)
+            elif outcome.effect is Effect.FAILED and outcome.code not in NOT_REACHED:
+                self.others.take(operation)
+                self.only_timeouts = self.only_timeouts and outcome.code == TIMEOUT
+
+    def deadlocks(self) -> Finding:
+        return self.victims.finding(
+            "no_deadlock",
+            "No call ends as the victim of a deadlock (40P01).",
+            self.calls,
+            "Take locks in one order in every path, and the strong one first: FOR UPDATE, not FOR SHARE and then "
+            "UPDATE.",
+        )
+
+    def unhandled(self) -> Finding:
+        finding = self.others.finding(
+            "no_unhandled_error",
+            "No call ends with an error that the function should have handled.",
+            self.calls,
+            "Find out what it waits for: take locks with NOWAIT or a lock_timeout, and answer when there is none."
+            if self.only_timeouts
+            else "Handle the condition in the function, or let it be an answer of its own.",
+        )
+        lost, late = self.lost, self.late
+        if finding.truth is not Truth.HELD or not (lost or late):
+            return finding
+        if late or too_many_lost(lost, self.calls):
+            kinds = [f"{lost} lost to the environment"] * bool(lost) + [f"{late} given up for their time"] * bool(late)
+            observed = f"{lost + late} of {self.calls} calls in doubt: {', '.join(kinds)}"
+            return replace(finding, truth=Truth.UNDECIDED, observed=observed)
+        return replace(finding, observed=f"none in {self.calls - lost} calls; {lost} more lost to the environment")
 
 
-def _errors(name: str, claim: str, failed: Sequence[Operation], calls: int, remedy: str) -> Finding:
-    if not calls:
-        return Finding(name, claim, Truth.UNDECIDED, "no call was made")
-    if not failed:
-        return Finding(name, claim, Truth.HELD, f"none in {calls} calls", "none")
-    kinds: dict[tuple[str | None, str | None], Operation] = {}
-    for operation in failed:
-        kinds.setdefault((operation.outcome.code, operation.outcome.detail), operation)
-    evidence = tuple(
-        {"reason": f"{code}: {detail}", "operations": [shown(first)]}
-        for (code, detail), first in islice(kinds.items(), SHOWN)
-    )
-    return Finding(name, claim, Truth.BROKEN, f"{len(failed)} of {calls} calls", "none", evidence, remedy)
+def _without_answer(batch: Sequence[KeyHistory]) -> Iterator[Operation]:
+    failed, in_doubt = Effect.FAILED, Effect.IN_DOUBT
+    for history in batch:
+        for operation in history.operations:
+            outcome = operation.outcome
+            # A deadlock may be an answer that the contract names, and so have another effect.
+            if outcome.code is not None or outcome.effect is failed or outcome.effect is in_doubt:
+                yield operation

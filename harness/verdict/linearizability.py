@@ -16,7 +16,7 @@ call, or never.
 from __future__ import annotations
 
 import time
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Collection, Hashable, Iterable, Sequence
 from itertools import pairwise
 from operator import attrgetter
 
@@ -39,7 +39,7 @@ class _OutOfTime(Exception):  # noqa: N818 - it ends a search, it is no error
 
 def linearizable(model: Model, history: KeyHistory, deadline: float) -> bool | None:
     """Whether one key's operations fit into a sequence that the model allows; None when time ran out."""
-    operations = [o for o in history.operations if not _without_effect(o)]
+    operations = [o for o in history.operations if o.outcome.effect is not Effect.FAILED and not _undone(o)]
     state = model.initial(history.exists)
     if len(operations) > 1:
         operations.sort(key=_CALLED)
@@ -49,16 +49,20 @@ def linearizable(model: Model, history: KeyHistory, deadline: float) -> bool | N
             except _OutOfTime:
                 return None
     # One after the other: there is one order only. (Of operations in doubt, which never return, only the last can be.)
-    states: Iterable[Hashable] = (state,)
+    states: Collection[Hashable] = (state,)
     for operation in operations:
-        if operation.outcome.effect is not Effect.IN_DOUBT:
+        if operation.outcome.effect is Effect.IN_DOUBT:
+            continue
+        if len(states) == 1:  # nearly always, and hashing a state costs more than the step
+            (state,) = states
+            states = model.step(state, operation)
+        else:
             states = {after for before in states for after in model.step(before, operation)}
     return bool(states)
 
 
-def _without_effect(operation: Operation) -> bool:
-    effect = operation.outcome.effect
-    return effect is Effect.FAILED or (operation.rolled_back and effect is Effect.APPLIED)
+def _undone(operation: Operation) -> bool:
+    return operation.rolled_back and operation.outcome.effect is Effect.APPLIED
 
 
 def _search(model: Model, state: Hashable, operations: Sequence[Operation], deadline: float) -> bool:
@@ -107,33 +111,46 @@ def _search(model: Model, state: Hashable, operations: Sequence[Operation], dead
     return False
 
 
-def judge(model: Model, histories: Iterable[KeyHistory], time_limit: float = TIME_LIMIT) -> Finding:
-    """One finding over all keys."""
-    deadline = time.monotonic() + time_limit
-    keys = broken = out_of_time = 0
-    evidence: list[dict[str, object]] = []
-    for history in histories:
-        keys += 1
-        answer = linearizable(model, history, deadline)
-        if answer is None:
-            out_of_time += 1
-        elif not answer:
-            broken += 1
-            if len(evidence) < SHOWN:
-                operations = [shown(o) for o in history.operations[:SHOWN_OPERATIONS]]
-                evidence.append({"reason": "no order of these calls explains their answers", "operations": operations})
-    truth = Truth.BROKEN if broken else Truth.UNDECIDED if out_of_time or not keys else Truth.HELD
-    observed = f"{keys - broken - out_of_time} of {keys} keys linearizable"
-    if out_of_time:
-        observed += f", {out_of_time} not decided in {time_limit:g} s"
-    return Finding(
-        "linearizable",
-        "Each key's history could have come from the calls taking effect one at a time.",
-        truth,
-        observed,
-        "every key",
-        tuple(evidence),
-        "An answer was worked out from a state that another call had already changed: take the lock before reading."
-        if broken
-        else "",
-    )
+class Judge:
+    """One finding over all keys, taken some at a time."""
+
+    def __init__(self, model: Model, time_limit: float = TIME_LIMIT) -> None:
+        self._model, self._limit = model, time_limit
+        self._spent = 0.0
+        self._keys = self._broken = self._out_of_time = 0
+        self._evidence: list[dict[str, object]] = []
+
+    def take(self, histories: Iterable[KeyHistory]) -> None:
+        """Look at some keys; what was spent on those before counts against the limit."""
+        began = time.monotonic()
+        deadline = began + self._limit - self._spent
+        for history in histories:
+            self._keys += 1
+            answer = linearizable(self._model, history, deadline)
+            if answer is None:
+                self._out_of_time += 1
+            elif not answer:
+                self._broken += 1
+                if len(self._evidence) < SHOWN:
+                    operations = [shown(o) for o in history.operations[:SHOWN_OPERATIONS]]
+                    reason = "no order of these calls explains their answers"
+                    self._evidence.append({"reason": reason, "operations": operations})
+        self._spent += time.monotonic() - began
+
+    def finding(self) -> Finding:
+        keys, broken, out_of_time = self._keys, self._broken, self._out_of_time
+        truth = Truth.BROKEN if broken else Truth.UNDECIDED if out_of_time or not keys else Truth.HELD
+        observed = f"{keys - broken - out_of_time} of {keys} keys linearizable"
+        if out_of_time:
+            observed += f", {out_of_time} not decided in {self._limit:g} s"
+        return Finding(
+            "linearizable",
+            "Each key's history could have come from the calls taking effect one at a time.",
+            truth,
+            observed,
+            "every key",
+            tuple(self._evidence),
+            "An answer was worked out from a state that another call had already changed: take the lock before reading."
+            if broken
+            else "",
+        )

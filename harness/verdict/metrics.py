@@ -119,25 +119,23 @@ def measure(history: History, contract: Contract, expected: frozenset[str], late
     failed = late = fast = answered = as_expected = lost = 0
     late_ns, fast_ns = int(late_after * 1e9), int(FAST * 1e6)
     first, last = 2**62, 0
-    held_phases = {op.phase for op in history.operations() if op.held}
-    for operation in history.operations():
-        if operation.phase == WARM_UP:
+    held_phases = history.held_phases()
+    for _, phase, due, called, returned, outcome in history.calls():
+        if phase == WARM_UP:
             continue
-        outcome = operation.outcome
         labels[outcome.label] += 1
-        first = min(first, operation.due)
-        ended = operation.returned
+        first = min(first, due)
         if outcome.effect is Effect.IN_DOUBT:
             lost += outcome.lost
             failed += not outcome.lost
             continue
-        last = max(last, ended)
+        last = max(last, returned)
         failed += outcome.effect is Effect.FAILED
         answered += outcome.effect is not Effect.FAILED
         as_expected += outcome.label in expected
-        late += operation.called - operation.due > late_ns
-        took = ended - operation.due
-        if operation.phase in held_phases:
+        late += called - due > late_ns
+        took = returned - due
+        if phase in held_phases:
             fast += 1  # it was made to wait on purpose
             continue
         fast += took < fast_ns

@@ -10,7 +10,7 @@ from tests.histories import call, history
 def test_every_call_that_ended_is_in_one_interval_of_its_outcome_and_client() -> None:
     """The sums over time are those of the run; percentiles rise from the fastest to the slowest."""
     made = history(*(call("accepted" if n % 3 else "busy", n, n + 5, client=n % 4) for n in range(500)))
-    found = charts.measure(made.operations(), sorted(float(n) for n in range(500)))
+    found = charts.measure(made.calls(), sorted(float(n) for n in range(500)))
     assert {label: sum(each) for label, each in found.outcomes.items()} == {"accepted": 333, "busy": 167}
     assert {client: sum(each) for client, each in found.clients.items()} == dict.fromkeys("0123", 125)
     assert all(len(each) == charts.BINS for each in found.outcomes.values())

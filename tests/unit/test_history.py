@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from harness import Effect, Outcome
+from harness.contracts.contract import Unreadable
 from harness.contracts.scan_ticket import SCAN_TICKET
 from harness.history import NEVER, WARM_UP, History, Log
 from harness.load.crew import Client, Crew
@@ -106,3 +107,32 @@ def test_keys_that_were_never_created_are_marked(unknown: bool) -> None:
     write(log, iter([(0, key, 0, WARM_UP)]))
     (one,) = History([log], 0, [key] if unknown else []).by_key()
     assert one.exists is not unknown
+
+
+def test_many_calls_are_decoded_some_at_a_time_and_none_is_lost_or_split() -> None:
+    """The calls of a key stay together, also where several clients made them; read at once or one key at a time."""
+    keys = [uuid.UUID(int=n % 700) for n in range(4000)]  # each is called by every client, from first to last
+    logs = [new_log() for _ in range(3)]
+    for turn in range(40):
+        for log in logs:
+            write(log, ((0, key, 0, 0) for key in keys[turn * 100 : turn * 100 + 100]))
+    made = History(logs)
+    batches = list(made.batches())
+    assert len(batches) > 5
+    found = [history for batch in batches for history in batch]
+    assert [history.key for history in found] == list(dict.fromkeys(keys))
+    assert [o.number for history in found for o in history.operations] == [
+        o.number for key in dict.fromkeys(keys) for o in made.operations() if o.key == key
+    ]
+    assert sorted(o for history in found for o in history.operations) == list(made.operations())
+
+
+def test_a_call_whose_evidence_nobody_can_read_has_failed_for_the_figures_too() -> None:
+    """The figures are taken without the answers, and yet a call that is no answer counts as failed."""
+    log = new_log()
+    write(log, ((0, uuid.UUID(int=n), 0, 0) for n in range(3)))
+    log.decode_evidence = lambda _, raw: [Unreadable("it is no time") if n == 1 else n for n in range(len(raw))]
+    asked_first, judged_first = History([log]), History([log])
+    expected = [o.outcome for o in judged_first.operations()]
+    assert [outcome.label for outcome in expected] == ["accepted", "failed", "accepted"]
+    assert [call.outcome for call in asked_first.calls()] == expected

@@ -14,7 +14,7 @@ from harness import Effect, KeyHistory, Model, Operation, Outcome
 from harness.contracts.scan_ticket import ScanModel
 from harness.history import NEVER
 from harness.verdict import linearizability
-from harness.verdict.findings import Truth
+from harness.verdict.findings import Finding, Truth
 from harness.verdict.linearizability import linearizable
 from tests.histories import call, on_one_key
 from tests.inventory import StockModel
@@ -212,13 +212,20 @@ def test_the_search_agrees_with_trying_every_order(model: Model, random_operatio
     assert min(verdicts.values()) > 100, verdicts  # both answers were really asked for
 
 
+def judged(model: Model, histories: Sequence[KeyHistory], time_limit: float = SOON) -> Finding:
+    """The finding over keys that come all at once."""
+    judge = linearizability.Judge(model, time_limit)
+    judge.take(histories)
+    return judge.finding()
+
+
 def test_a_search_that_runs_out_of_time_is_undecided() -> None:
     """With its time used up, a search that is not over says that it does not know."""
     # Fourteen sets in any order and a read of a value that none of them leaves: every subset is a configuration.
     sets = [_made(n, "set", Effect.APPLIED, 0, 100, value=n) for n in range(1, 15)]
     history = KeyHistory(0, True, [*sets, _made(15, "read", Effect.REFUSED, 101, 102, value=99)])
     assert linearizable(Register(), history, time.monotonic() - 1) is None
-    finding = linearizability.judge(Register(), [history], time_limit=0)
+    finding = judged(Register(), [history], time_limit=0)
     assert finding.truth is Truth.UNDECIDED
     assert "1 not decided in 0 s" in finding.observed
 
@@ -228,7 +235,7 @@ def test_a_counterexample_outweighs_a_search_without_an_answer() -> None:
     sets = [_made(n, "set", Effect.APPLIED, 0, 100, value=n) for n in range(1, 15)]
     long = KeyHistory(0, True, [*sets, _made(15, "read", Effect.REFUSED, 101, 102, value=99)])
     wrong = KeyHistory(1, True, [_made(0, "read", Effect.REFUSED, 0, 1, value=7)])
-    finding = linearizability.judge(Register(), [long, wrong], time_limit=0)
+    finding = judged(Register(), [long, wrong], time_limit=0)
     assert finding.truth is Truth.BROKEN
     assert finding.evidence
 
@@ -242,7 +249,7 @@ def test_a_race_of_many_is_judged_in_no_time() -> None:
 
 def test_keys_are_judged_apart() -> None:
     """Two scans of two tickets are no double scan."""
-    finding = linearizability.judge(
+    finding = judged(
         ScanModel(),
         [KeyHistory(uuid.UUID(int=n), True, [call("accepted", n, n + 1, key=uuid.UUID(int=n))]) for n in range(2)],
     )
