@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 
 from harness import Effect, Outcome
-from harness.contracts.contract import Unreadable
 from harness.contracts.scan_ticket import SCAN_TICKET
 from harness.history import NEVER, WARM_UP, History, Log
 from harness.load.crew import Client, Crew
 from harness.load.firing import Job, fire
 from harness.load.patterns import Burst
 from harness.targets.memory import MemoryTarget
+from harness.targets.target import decoded
 from tests.histories import Gate, play
 
 ACCEPTED = Outcome("accepted", Effect.APPLIED)
@@ -131,7 +131,14 @@ def test_a_call_whose_evidence_nobody_can_read_has_failed_for_the_figures_too() 
     """The figures are taken without the answers, and yet a call that is no answer counts as failed."""
     log = new_log()
     write(log, ((0, uuid.UUID(int=n), 0, 0) for n in range(3)))
-    log.decode_evidence = lambda _, raw: [Unreadable("it is no time") if n == 1 else n for n in range(len(raw))]
+    unread = log.evidence[log.stride]  # the second call's first column
+
+    def load(value: bytes) -> bytes:
+        if value == unread:
+            raise ValueError("it is no time")
+        return value
+
+    log.decode_evidence = lambda _, raw: decoded(load, raw, ValueError)
     asked_first, judged_first = History([log]), History([log])
     expected = [o.outcome for o in judged_first.operations()]
     assert [outcome.label for outcome in expected] == ["accepted", "failed", "accepted"]
