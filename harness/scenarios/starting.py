@@ -14,9 +14,11 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
+from harness.environment.identity import Identity
 from harness.errors import UsageError
 from harness.scenarios.reach import reach
 from harness.sqltext import queries
+from harness.sqltext.plpgsql import touched_by
 
 _VALUES = (
     (r"(small|big)?int(eger)?|numeric.*|real|double precision", "1"),
@@ -46,6 +48,14 @@ _MORE = """\
 """
 
 
+_ASKS_WHO = re.compile(r"\bauth\s*\.\s*(?:uid|jwt|role|email)\s*\(|request\.jwt", re.IGNORECASE)
+"""A function asks who calls it."""
+
+
+_LISTED = re.compile(r"ANY \(+ARRAY\[('(?:[^']|'')*'|-?[\d.]+)")
+"""A check of a column against a list of values."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Column:
     name: str
@@ -54,6 +64,8 @@ class _Column:
     """First value of an enum."""
     refers: tuple[str, str, str] | None
     """Schema, table and column that it refers to."""
+    listed: str | None
+    """The first of the values that a check allows, as it is written in SQL."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,13 +108,47 @@ def _found(connection: psycopg.Connection[Any], wanted: str) -> _Function:
     return _Function(schema, name, kind, tuple(zip(named, types[:needed], strict=True)), bool(many))
 
 
+def _named(connection: psycopg.Connection[Any], functions: Sequence[_Function]) -> set[tuple[str, str]] | None:
+    """The tables that some functions, and those that they call, name as tables; None where not all can be read."""
+    own = queries.own("harness.scenarios", "reach.sql")
+    known = connection.execute(own["functions" if connection.info.server_version >= 140000 else "functions_13"])
+    bodies: dict[str, list[tuple[str, str]]] = {}
+    for _, _, name, language, body in known.fetchall():
+        bodies.setdefault(name, []).append((language, (body or "").strip()))
+    names: set[str] = set()
+    seen: set[str] = set()
+    due = [function.name for function in functions]
+    while due:
+        name = due.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        for language, body in bodies.get(name, ()):
+            if language in ("c", "internal"):
+                continue
+            touched = touched_by(language, body)
+            if touched.unread or touched.dynamic or touched.everything:
+                return None
+            names |= touched.reads | {one.table for one in touched.written}
+            due += touched.calls
+    found = set()
+    for schema, table, kind, *_ in connection.execute(own["relations"]).fetchall():
+        if table in names or f"{schema}.{table}" in names:
+            found.add((schema, table))
+            if kind in ("v", "m"):
+                return None  # what is behind it is named by words alone
+    return found
+
+
 class _Starting:
     def __init__(self, connection: psycopg.Connection[Any]) -> None:
         self.connection = connection
         own = queries.own("harness.scenarios", "starting.sql")
         self.needed: dict[tuple[str, str], list[_Column]] = {}
-        for schema, table, column, type_, _, label, refers in connection.execute(own["columns"]).fetchall():
-            found = _Column(column, type_, label, None if refers is None else (refers[0], refers[1], refers[2]))
+        for schema, table, column, type_, _, label, refers, check in connection.execute(own["columns"]).fetchall():
+            listed = _LISTED.search(check or "")
+            to = None if refers is None else (refers[0], refers[1], refers[2])
+            found = _Column(column, type_, label, to, listed[1] if listed else None)
             self.needed.setdefault((schema, table), []).append(found)
         self.keys = {(s, t): (column, type_) for s, t, column, type_ in connection.execute(own["keys"]).fetchall()}
         self.proposed: dict[tuple[str, str], str] = {}
@@ -111,16 +157,29 @@ class _Starting:
         names = " and ".join(dict.fromkeys(function.name for function in functions))
         both = [*functions, functions[-1]][:2]
         with self.connection.transaction(force_rollback=True):
-            tables = reach(self.connection, [f"SELECT {f.schema}.{f.name}()" for f in both]).tables
-            for table in sorted(tables):
+            reached = reach(self.connection, [f"SELECT {f.schema}.{f.name}()" for f in both])
+            wanted = _named(self.connection, both)
+            for table in sorted(reached.tables if wanted is None else reached.tables & wanted):
                 self._propose(table, ())
+            asks = any(_ASKS_WHO.search(text) for text in reached.texts)
+            if asks and ("auth", "users") in self.needed:
+                self._propose(("auth", "users"), ())
             setup = list(self._tried(self.proposed.values()))
-            calls = [self._call(function, number) for number, function in enumerate(both, 1)]
-            sessions = [f"-- session: {who}\n{call}" for who, call in zip(("ann", "ben"), calls, strict=True)]
+            who = self._who() if asks else ""
+            calls = [self._call(function, number, who) for number, function in enumerate(both, 1)]
+            as_whom = f"-- as: {who}\n" if who else ""
+            sessions = [
+                f"-- session: {name}\n{as_whom}{call}" for name, call in zip(("ann", "ben"), calls, strict=True)
+            ]
         lines = [f"-- scenario: what two do with {names} is as one after another", "", "-- setup"]
         if setup:
             lines.append("-- Rows to start from, as the tables ask for them: change them to what the function needs.")
         lines += [*setup, ""]
+        if who:
+            lines += [
+                "-- One person twice, as after a double click: give each a user of its own where two people meet.",
+                "",
+            ]
         lines += "\n\n".join(sessions).splitlines()
         lines += ["", _MORE]
         return "\n".join(lines)
@@ -141,6 +200,18 @@ class _Starting:
         values = ", ".join(self._value(column) for column in columns)
         self.proposed[table] = f"INSERT INTO {name} ({targets}) VALUES ({values});"  # noqa: S608
 
+    def _who(self) -> str:
+        """As whom a function is called that asks who its caller is; nothing where nobody can be."""
+        query = queries.own("harness.scenarios", "starting.sql")["authenticated"]
+        if self.connection.execute(query).fetchone() is None:
+            return ""
+        try:
+            with self.connection.transaction():
+                row = self.connection.execute("SELECT id::text FROM auth.users ORDER BY id LIMIT 1").fetchone()
+        except psycopg.Error:
+            row = None
+        return f'authenticated {{"sub": "{row[0] if row else _value("uuid", "").strip(chr(39))}"}}'
+
     def _is_empty(self, table: tuple[str, str]) -> bool:
         try:
             with self.connection.transaction():
@@ -155,31 +226,38 @@ class _Starting:
             return self._first(schema, table, key)
         if column.label is not None:
             return "'" + column.label.replace("'", "''") + "'"
-        return _value(column.type, "example")
+        if column.listed is not None:
+            return column.listed
+        value = _value(column.type, "example")
+        length = re.fullmatch(r"(?:character varying|character|bit)\((\d+)\)", column.type)
+        return f"'{value[1:-1][: int(length[1])]}'" if length else value
 
     def _tried(self, statements: Sequence[str] | Any) -> Iterator[str]:
         """The statements, those that the server refuses as comments."""
         for statement in statements:
             error = self._error(statement)
-            yield statement if error is None else f"--  {statement}\n--  refused: {error}"
+            yield statement if error is None else f"--  {statement}\n--  The server says of this: {error}"
 
-    def _error(self, statement: str) -> str | None:
+    def _error(self, *statements: str, kept: bool = True) -> str | None:
         try:
-            with self.connection.transaction():
-                self.connection.execute(statement.encode(), prepare=False)
+            with self.connection.transaction(force_rollback=not kept):
+                for statement in statements:
+                    self.connection.execute(statement.encode(), prepare=False)
         except psycopg.Error as error:
-            return f"{error.diag.message_primary or error} (SQLSTATE {error.sqlstate})"
+            said = str(error.diag.message_primary or error)
+            return f"{' '.join(said.split())} (SQLSTATE {error.sqlstate})"
         return None
 
-    def _call(self, function: _Function, number: int) -> str:
+    def _call(self, function: _Function, number: int, who: str) -> str:
         arguments = ", ".join(self._argument(name, type_, number) for name, type_ in function.arguments)
         name = self._name(function.schema, function.name)
         call = f"{name}({arguments})"
         how = "CALL" if function.kind == "p" else "SELECT * FROM" if function.rows else "SELECT"
         text = f"{how} {call};"
-        who = "ann" if number == 1 else "ben"
-        error = self._error(text.replace(":'session'", f"'{who}'"))
-        return text if error is None else f"-- The server says of this: {' '.join(error.split())}\n{text}"
+        name = "ann" if number == 1 else "ben"
+        first = [Identity.read(who).statements(self.connection).local] if who else []
+        error = self._error(*first, text.replace(":'session'", f"'{name}'"), kept=False)
+        return text if error is None else f"-- The server says of this: {error}\n{text}"
 
     def _argument(self, name: str, type_: str, number: int) -> str:
         """A row of a table that the parameter is named after, else any value of its type."""

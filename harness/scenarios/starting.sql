@@ -16,7 +16,7 @@ SELECT n.nspname::text,
 
 -- name: columns
 -- Of some tables: the columns that an INSERT must name, with type, first value of an enum, and what they refer to.
-SELECT n.nspname::text, c.relname::text, a.attname::text, format_type(a.atttypid, NULL), t.typtype::text,
+SELECT n.nspname::text, c.relname::text, a.attname::text, format_type(a.atttypid, a.atttypmod), t.typtype::text,
        (SELECT e.enumlabel::text FROM pg_enum AS e WHERE e.enumtypid = a.atttypid ORDER BY e.enumsortorder LIMIT 1),
        (SELECT ARRAY[fn.nspname::text, f.relname::text, fa.attname::text]
           FROM pg_constraint AS k
@@ -24,7 +24,9 @@ SELECT n.nspname::text, c.relname::text, a.attname::text, format_type(a.atttypid
           JOIN pg_namespace AS fn ON fn.oid = f.relnamespace
           JOIN pg_attribute AS fa ON fa.attrelid = f.oid
                                  AND fa.attnum = k.confkey[array_position(k.conkey, a.attnum)]
-         WHERE k.conrelid = c.oid AND k.contype = 'f' AND a.attnum = ANY (k.conkey) LIMIT 1)
+         WHERE k.conrelid = c.oid AND k.contype = 'f' AND a.attnum = ANY (k.conkey) LIMIT 1),
+       (SELECT pg_get_constraintdef(k.oid) FROM pg_constraint AS k
+         WHERE k.conrelid = c.oid AND k.contype = 'c' AND k.conkey = ARRAY[a.attnum] ORDER BY k.oid LIMIT 1)
   FROM pg_attribute AS a
   JOIN pg_class AS c ON c.oid = a.attrelid
   JOIN pg_namespace AS n ON n.oid = c.relnamespace
@@ -40,4 +42,8 @@ SELECT n.nspname::text, c.relname::text, a.attname::text, format_type(a.atttypid
   JOIN pg_class AS c ON c.oid = i.indrelid
   JOIN pg_namespace AS n ON n.oid = c.relnamespace
   JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum = i.indkey[0]
- WHERE i.indisprimary AND i.indnatts = 1 AND n.nspname !~ '^(pg_|information_schema$|harness_)'
+ WHERE i.indisprimary AND i.indnatts = 1 AND n.nspname !~ '^(pg_|information_schema$|harness_)';
+
+-- name: authenticated
+-- The role that an API's users have, where it is there.
+SELECT 1 FROM pg_roles WHERE rolname = 'authenticated'

@@ -9,6 +9,7 @@ import pytest
 from harness.check import Checks
 from harness.environment.database import Template
 from harness.environment.embedded import EmbeddedServer
+from harness.environment.postgrest import SupabaseRoles
 from harness.errors import UsageError
 from harness.options import Options
 from harness.scenarios import examples, reader
@@ -55,6 +56,56 @@ def test_what_is_written_runs_as_it_is(functions: list[str], server: EmbeddedSer
         assert text.index("INTO shops") < text.index("INTO items")
         assert "refused" not in text
         assert "SELECT * FROM buy((SELECT id FROM items ORDER BY 1 LIMIT 1), :'session');" in text
+
+
+WHO = """
+CREATE SCHEMA auth;
+GRANT USAGE ON SCHEMA auth TO authenticated;
+CREATE TABLE auth.users (id uuid PRIMARY KEY);
+CREATE TABLE auth.tokens (user_id uuid NOT NULL REFERENCES auth.users, token text NOT NULL);
+CREATE FUNCTION auth.uid() RETURNS uuid LANGUAGE sql STABLE AS
+    $$ SELECT (current_setting('request.jwt.claims', true)::json ->> 'sub')::uuid $$;
+CREATE TABLE members (user_id uuid NOT NULL REFERENCES auth.users, state varchar(2) NOT NULL,
+    rank text NOT NULL CHECK (rank IN ('gold', 'tin')), n int NOT NULL CHECK (n > 0));
+CREATE FUNCTION spend() RETURNS int LANGUAGE plpgsql SECURITY DEFINER AS $$
+BEGIN
+    -- users and tokens are only words here
+    UPDATE members SET n = n + 1 WHERE user_id = auth.uid();
+    RETURN (SELECT n FROM members WHERE user_id = auth.uid());
+END $$;
+"""
+
+
+def test_a_function_that_asks_who_calls_it_is_called_by_somebody(server: EmbeddedServer, tmp_path: Path) -> None:
+    """The user is there, the sessions are hers, values fit their columns; a table that it only mentions has no row."""
+    migration = tmp_path / "001.sql"
+    migration.write_text(WHO)
+    with SupabaseRoles(server), Template(server, [migration], []) as template:
+        with template.clone() as database, database.connect() as connection:
+            text = scenario_for(connection, ["spend"])
+        path = tmp_path / "new.race.sql"
+        path.write_text(text)
+        run = Checks(Options(timeout=5.0), server, template).check(reader.read(path), by=("race",))
+    assert text.count('-- as: authenticated {"sub": "00000000-0000-0000-0000-000000000001"}') == 2
+    assert "'ex', 'gold', 1);" in text
+    assert "tokens" not in text
+    assert run.truth is Truth.HELD
+    assert not [note for note in run.notes if "nothing happened" in note or "fails already" in note]
+
+
+def test_what_the_server_refuses_is_a_comment(server: EmbeddedServer, tmp_path: Path) -> None:
+    """A row that no proposal fits stands there with the reason, and what is written can be read all the same."""
+    migration = tmp_path / "001.sql"
+    odd = "CREATE TABLE odd (code text NOT NULL CHECK (code ~ '^[0-9]+$'));\n"
+    migration.write_text(
+        odd + "CREATE FUNCTION count_odd() RETURNS bigint LANGUAGE sql AS 'SELECT count(*) FROM odd';\n"
+    )
+    with Template(server, [migration], []) as template, template.clone() as database, database.connect() as connection:
+        text = scenario_for(connection, ["count_odd"])
+    assert '--  The server says of this: new row for relation "odd" violates check constraint' in text
+    path = tmp_path / "new.race.sql"
+    path.write_text(text)
+    assert len(reader.read(path).sessions) == 2
 
 
 def test_an_example_is_copied_by_its_name() -> None:
