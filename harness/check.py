@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 from psycopg import sql
-from psycopg.conninfo import make_conninfo
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.pq import TransactionStatus
 
 import harness
@@ -192,7 +192,7 @@ def open_checks(options: Options) -> Iterator[Checks]:
     Where the default folders of migrations and seed are not there, a scenario's own setup is all there is.
     """
     check_outputs(options)
-    server = open_server(options.server, options.postgres_image)
+    server = open_server(options.server, options.postgres_image, options.database)
     theirs = isinstance(server, ExternalServer)
     template = open_template(options, server, bare=True)
     with ExitStack() as stack:
@@ -307,7 +307,8 @@ class _Check:
         For the same reason a deadlock is found at once, where the role may say so.
         """
         options = "-c synchronous_commit=off" + (" -c deadlock_timeout=20ms" if self.superuser else "")
-        return connect(make_conninfo(self.database.dsn, options=options))
+        theirs = conninfo_to_dict(self.database.dsn).get("options", "")
+        return connect(make_conninfo(self.database.dsn, options=f"{theirs} {options}".strip()))
 
     def _connect_unseen(self) -> psycopg.Connection[Any]:
         """A connection whose reading and writing is not counted: it is the harness's own."""
@@ -371,10 +372,15 @@ class _Check:
             except NotInPlaceError as error:
                 own.close()
                 why_clone = str(error)
-        if why_clone:
+        if why_clone and self.template.given:
+            self.restored = f"by filling the given database again: {why_clone}"
+            self.baseline = Cloned(self._connect_unseen, self._fill_again)
+        elif why_clone:
             self.restored = f"by a clone of the database: {why_clone}"
             base = self.stack.enter_context(self.database.clone(f"{self.database.name}_base"))
             self.baseline = Cloned(self._connect_unseen, lambda: self._clone_anew(base))
+        if isinstance(self.baseline, Cloned) and self.baseline.unreadable:
+            self._note(f"not compared, since the role may not read them: {', '.join(self.baseline.unreadable)}")
 
     def _clone_anew(self, base: Database) -> None:
         for actor in self.actors:
@@ -382,6 +388,13 @@ class _Check:
         self._count()
         self.database.drop()
         base.clone(self.database.name)
+
+    def _fill_again(self) -> None:
+        for actor in self.actors:
+            actor.close()
+        self.template.fill_again()
+        with connect(self.database.dsn) as connection:
+            self._run_setup(connection)
 
     def _run_setup(self, connection: psycopg.Connection[Any]) -> None:
         for statement in self.scenario.setup:

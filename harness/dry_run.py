@@ -45,7 +45,10 @@ def lines(options: Options, plans: Sequence[Pattern], targets: Sequence[str]) ->
 
 def _server(server: Server, options: Options) -> str:
     if isinstance(server, ExternalServer):
-        return f"{without_password(server.dsn)} ({server.why}); scratch databases are created there and dropped"
+        what = "scratch databases are created there and dropped"
+        if server.database is not None:
+            what = f"everything happens in {server.database}, which is emptied between runs and at the end"
+        return f"{without_password(server.dsn)} ({server.why}); {what}"
     image = f" of {options.postgres_image}" if server.kind == "container" else ""
     return f"{server.kind}{image} ({server.why})"
 

@@ -24,6 +24,7 @@ class Options:
     """What a run is made with. Numbers that are None come from the profile."""
 
     server: str = "auto"
+    database: str | None = None
     postgres_image: str = "postgres:17"
     migrations: tuple[Path, ...] = (Path("sql/migrations"),)
     seed: tuple[Path, ...] = (Path("sql/seed"),)
@@ -193,6 +194,9 @@ def _option(name: str, kind: Kind, help: str, **how: bool) -> Option:
 
 OPTIONS: tuple[Option, ...] = (
     _option("server", _named("SERVER"), "auto, container, embedded, or a DSN"),
+    _option(
+        "database", _named("NAME"), "an empty database to work in, or NAME.SCHEMA, where the DSN's role may create none"
+    ),
     _option("postgres_image", _named("IMAGE"), "image for the container"),
     _option("migrations", FILE, "file, or folder of *.sql; repeatable", repeatable=True),
     _option("seed", FILE, "file or folder applied after the migrations; repeatable", repeatable=True),

@@ -322,7 +322,7 @@ class Harness:
         if needed > free:
             raise UsageError(
                 f"{pattern.clients} clients need {needed} connections, and the server has {free} free.",
-                tried=f"max_connections = {most}, less those reserved and in use",
+                tried=f"max_connections = {most} (or a limit of role or database), less those reserved and in use",
                 next_step="give fewer --clients, put a pool between with --pool-size, or raise max_connections",
             )
 
@@ -390,7 +390,7 @@ def prepared(options: Options) -> tuple[Contract, Server, Template]:
     """
     check_outputs(options)
     contract = contracts.asked_for(options)
-    server = open_server(options.server, options.postgres_image)
+    server = open_server(options.server, options.postgres_image, options.database)
     server.call_timeout = options.timeout
     template = open_template(options, server)
     invariants.load(options.invariants, contract)

@@ -92,6 +92,9 @@ _CREATE_ROLE = re.compile(r"CREATE\s+(ROLE|USER|GROUP)\b(?!\s+MAPPING)", re.IGNO
 _ROLE_CREATED = re.compile(rb'CREATE\s+(?:ROLE|USER|GROUP)\s+("[^"]+"|[\w$]+)', re.IGNORECASE)
 _SETS_ROLE = re.compile(rf"(ALTER\s+(?:ROLE|USER)\s+{_NAME})(\s+(?:SET|RESET)\b.*)", re.IGNORECASE | re.DOTALL)
 _SETTING = re.compile(r"SET\s+(SESSION\s+|LOCAL\s+)?[\w.\"]+\s*(=|TO\b)", re.IGNORECASE)
+_MEANS_POSTGRES = re.compile(
+    rf"\b(OWNER\s+TO|AUTHORIZATION|FOR\s+(?:ROLE|USER))\s+(?:{platforms.ROLE}\b|\"{platforms.ROLE}\")", re.IGNORECASE
+)
 _MISSING_ROLE = re.compile(r'role "(.*)" does not exist')
 _MISSING_SCHEMA = re.compile(r'schema "([^"]*)" does not exist|relation "([^".]*)\.[^"]*" does not exist')
 _UNSET = re.compile(r'syntax error at or near ":"')
@@ -496,6 +499,11 @@ class Applier:
         if self.beyond and (named := _MISSING_NAME.search(message)) and (extension := _extension_of(named)):
             into = (named[1] or named[2]).replace('"', "").lower().rpartition(".")[0]
             return self._turn_on(extension, again, into)
+        if self.beyond and not self.role and isinstance(error, psycopg.errors.InsufficientPrivilege):
+            renamed = _MEANS_POSTGRES.sub(r"\1 CURRENT_USER", text)
+            if renamed != text:
+                self.notes[f"{platforms.ROLE}, whom statements name, is taken to be who is connected"] += 1
+                return again(renamed)
         if self.beyond and self.role and isinstance(error, psycopg.errors.InsufficientPrivilege):
             for what, begins in _BEYOND:
                 if begins.match(text):
@@ -539,7 +547,8 @@ class Applier:
                 return again(_VERSION.sub("", text))
         if name not in platforms.stand_ins():
             return False
-        if isinstance(error, (psycopg.errors.FeatureNotSupported, psycopg.errors.UndefinedFile)):
+        lacking = isinstance(error, (psycopg.errors.FeatureNotSupported, psycopg.errors.UndefinedFile))
+        if lacking or isinstance(error, psycopg.errors.InsufficientPrivilege):  # which the platform would let him
             if name in self.stood_in:
                 return True
             with self._as_admin():
@@ -573,7 +582,9 @@ class Applier:
         with self._as_admin():
             try:
                 self.connection.execute(sql.SQL("CREATE ROLE {} NOLOGIN").format(sql.Identifier(name)))
-                if self.role is not None:
+                if self.role is None and not self.ours:
+                    self.connection.execute(sql.SQL("GRANT {} TO CURRENT_USER").format(sql.Identifier(name)))
+                elif self.role is not None:
                     grant = sql.SQL("GRANT {} TO {} WITH ADMIN OPTION")
                     self.connection.execute(grant.format(sql.Identifier(name), sql.Identifier(self.role)))
             except psycopg.errors.InsufficientPrivilege:
@@ -616,6 +627,10 @@ class Applier:
             next_step = "is it a variable of psql? nothing sets it: \\set it in the file, or in one that includes it"
         elif (named := _MISSING_NAME.search(message)) and (missing := _extension_of(named)):
             next_step = f"CREATE EXTENSION {missing} in a file before this one (a dump of one schema leaves it out)"
+        elif error.sqlstate == "42501":
+            next_step = "grant that to the role, or give the DSN of one that may"
+            if self.ours:
+                next_step = "see whether the platform allows it: what only a superuser may, it does not"
         elif error.sqlstate in ("42P01", "42703", "3F000", "42883", "42704"):
             next_step = "see that what it names is created by a file before this one"
         return Failure(statement.path, line, message, error.sqlstate, statement.text, next_step, self._follows(message))

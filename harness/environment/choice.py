@@ -16,11 +16,18 @@ SUPABASE_MIGRATIONS = Path("supabase/migrations")
 """Taken where the default folder of migrations is not there."""
 
 
-def open_server(choice: str, image: str) -> Server:
+def open_server(choice: str, image: str, database: str | None = None) -> Server:
     """The server for `--server`: `auto`, `container`, `embedded` or a DSN; not yet started.
 
-    Raises UsageError for what is none of these.
+    `database` is that of `--database`. Raises UsageError for what is none of these.
     """
+    dsn = "=" in choice or "://" in choice
+    if database is not None and not dsn:
+        raise UsageError(
+            "--database is for a server that is not booted here.",
+            tried=f"--server {choice}, where each run gets a database of its own",
+            next_step="leave it out, or name the server with --server and a DSN",
+        )
     # Imported here: an external DSN must not need Docker or the embedded binaries.
     if choice == "container":
         from harness.environment.container import ContainerServer
@@ -40,8 +47,8 @@ def open_server(choice: str, image: str) -> Server:
         why = "a Docker engine answers and has the image" if reason is None else reason.partition(" (")[0]
         server.why = f"auto: {why}"
         return server
-    if "=" in choice or "://" in choice:
-        return ExternalServer(choice)
+    if dsn:
+        return ExternalServer(choice, database)
     raise UsageError(
         f"--server {choice!r} is none of auto, container, embedded and no DSN.",
         next_step="a DSN looks like postgresql://user:password@host:port/database",
@@ -78,7 +85,7 @@ def open_template(options: Options, server: Server, *, alone: bool = False, bare
 @contextmanager
 def applied(options: Options) -> Iterator[tuple[Server, Template]]:
     """Boot the server and apply the files; everything is taken away at the end. Raises HarnessError."""
-    server = open_server(options.server, options.postgres_image)
+    server = open_server(options.server, options.postgres_image, options.database)
     template = open_template(options, server, alone=True)
     with ExitStack() as stack:
         stack.enter_context(server)

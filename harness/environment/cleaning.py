@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psycopg
 
-from harness.environment import leftovers, remains
+from harness.environment import given, leftovers, remains
 from harness.environment.leftovers import Leftover
 from harness.environment.servers import connect
 from harness.errors import HarnessError
@@ -18,11 +18,16 @@ from harness.errors import HarnessError
 def clean(server: str | None, *, dry_run: bool) -> Iterator[Leftover]:
     """What dead runs have left, each given back when it has been removed, or with `dry_run` only named.
 
-    On the server of a DSN its databases and roles; with None what was booted on this machine. Raises HarnessError.
+    On the server of a DSN its databases and roles, and what is in the DSN's own database where that was given; with
+    None what was booted on this machine. Raises HarnessError.
     """
     if server is None:
         yield from _here(dry_run=dry_run)
         return
+    if (left := given.left(server)) is not None:
+        if not dry_run:
+            left.clear()
+        yield Leftover("contents", left.name, left.pid)
     with connect(server) as connection:
         for leftover in list(leftovers.on_server(connection)):
             if not dry_run:

@@ -10,7 +10,7 @@ import itertools
 import os
 import secrets
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -25,11 +25,12 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from harness.environment import applying, platforms, setup
 from harness.environment import migrations as files
 from harness.environment.applying import Applied, Applier, Failure
-from harness.environment.leftovers import mark_database
+from harness.environment.given import GivenDatabase
+from harness.environment.leftovers import drop_database, mark_database
 from harness.environment.own import Connection
 from harness.environment.roles import SupabaseRoles
 from harness.environment.servers import ExternalServer, Server, connect
-from harness.errors import HarnessError
+from harness.errors import HarnessError, UsageError
 from harness.signals import uninterrupted
 from harness.sqltext import queries
 from harness.sqltext.scripts import Script
@@ -44,6 +45,8 @@ class Database:
     dsn: str
     name: str
     _maintenance: str
+    _release: Callable[[], None] | None = None
+    """Called in place of dropping a database that was given."""
 
     def engine(self) -> Any:
         """A SQLAlchemy engine on this database, without a pool of its own."""
@@ -66,8 +69,11 @@ class Database:
 
     def drop(self) -> None:
         """Drop it now, whoever is still connected. Raises HarnessError when the server is gone."""
+        if self._release is not None:
+            self._release()
+            return
         with connect(self._maintenance) as connection:
-            connection.execute(_drop(self.name))
+            drop_database(connection, self.name)
 
     def __enter__(self) -> Self:
         return self
@@ -78,10 +84,6 @@ class Database:
         # A server that is gone has taken the database with it, or out of reach; the run itself says so.
         with uninterrupted(), suppress(HarnessError, psycopg.OperationalError):
             self.drop()
-
-
-def _drop(name: str) -> sql.Composed:
-    return sql.SQL(_SQL["drop_database"]).format(sql.Identifier(name))
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +126,11 @@ class Template:
         """
         self._server = server
         self._server_goes = server_goes
+        self._given: GivenDatabase | None = None
+        if isinstance(server, ExternalServer) and server.database is not None:
+            self._given = GivenDatabase(server.dsn, server.database)
+        self._filled = self._in_use = False
+        """Of a given database: whether it is as a run expects it, and whether one has it."""
         self._ours = not isinstance(server, ExternalServer)
         self._plan = plan
         found = files.find(migrations, "migrations", "--migrations", keep_going=plan.keep_going)
@@ -145,6 +152,9 @@ class Template:
         """Statements that give a clone what CREATE DATABASE does not copy; the clone's name is {}."""
         self._roles: SupabaseRoles | None = None
         self._roles_before: set[str] = set()
+        self._roles_made: set[str] = set()
+        self._role: str | None = None
+        """As whom migrations run, where that is not who is connected."""
         self._prefix = f"harness_{os.getpid()}_{secrets.token_hex(6)}"
         self._numbers = itertools.count(1)
         self._made: Future[Database] | None = None
@@ -169,10 +179,17 @@ class Template:
 
     @property
     def _database(self) -> Database:
+        if self._given is not None:
+            return Database(self._given.dsn, self._given.name, self._given.dsn, self._released)
         return self._named(f"{self._prefix}_template")
 
     def clone(self) -> Database:
-        """A fresh database with everything that the template holds."""
+        """A fresh database with everything that the template holds.
+
+        A given database is that for one run at a time: raises UsageError where another has it.
+        """
+        if self._given is not None:
+            return self._given_filled()
         made, self._made = self._made, None
         if made is None or made.exception() is not None:
             return self._clone()  # and what went wrong on the thread is said now, if it still does
@@ -194,7 +211,7 @@ class Template:
 
     def tidy(self) -> None:
         """Make the next clone, drop old ones, on a thread: called while the server has little to do."""
-        if self._made is None:
+        if self._made is None and self._given is None:
             self._made = made = Future[Database]()
             self._tidying = threading.Thread(target=self._tidy, args=(made,), name="tidy", daemon=True)
             self._tidying.start()
@@ -206,6 +223,34 @@ class Template:
             made.set_result(self._clone())
         except BaseException as error:
             made.set_exception(error)
+
+    @property
+    def given(self) -> bool:
+        """Whether there is one database for all runs, which is filled again for each, and none is cloned."""
+        return self._given is not None
+
+    def fill_again(self) -> None:
+        """Put the given database back to what the files make of it, whoever is still connected."""
+        assert self._given is not None
+        self._filled = False
+        self._given.empty()
+        self._fill(self._role)
+        self._filled = True
+
+    def _given_filled(self) -> Database:
+        if self._in_use:
+            raise UsageError(
+                "A run has the given database already.",
+                tried=f"--database {self._given.name if self._given else ''}, in which one run follows the other",
+                next_step="let one end before the other begins, or give a role that may create databases",
+            )
+        if not self._filled:
+            self.fill_again()
+        self._in_use = True
+        return self._database
+
+    def _released(self) -> None:
+        self._filled = self._in_use = False
 
     def _clone(self) -> Database:
         database = self._named(f"{self._prefix}_{next(self._numbers)}")
@@ -219,6 +264,9 @@ class Template:
             command = sql.SQL(_SQL["create_database_of"]).format(*names, sql.Identifier(self._owner))
         with connect(self._server.dsn) as connection:
             try:
+                if not self._ours and template == self._database.name:
+                    # A pooler in session mode keeps sessions for whoever comes next, and a template may have none.
+                    connection.execute(_SQL["own_sessions_in"], [template])
                 connection.execute(command)
                 if not self._ours:
                     mark_database(connection, database.name)
@@ -233,12 +281,16 @@ class Template:
 
     def __enter__(self) -> Self:
         try:
-            role = self._migrate_as()
+            if self._given is not None:
+                self._given.__enter__()
+            self._role = self._migrate_as()
             if not self._server_goes:
                 # A signal may strike between two contexts that clean up, and only one of them would.
                 atexit.register(self._drop_all)
-            self._create(self._database, "template0")
-            self._applied = self._fill(role)
+            if self._given is None:
+                self._create(self._database, "template0")
+            self._applied = self._fill(self._role)
+            self._filled = True
             with self._database.connect() as connection:
                 rows = connection.execute(queries.text("harness.environment", "kept_settings.sql").encode())
                 self._kept_settings = [str(row[0]) for row in rows]
@@ -260,8 +312,8 @@ class Template:
             who = connection.execute(_SQL["who"]).fetchone()
         assert who is not None
         self._me, self._superuser, there = str(who[0]), bool(who[1]), bool(who[2])
-        if not (supabase and self._superuser and there):
-            return None
+        if not (supabase and self._superuser and there) or self._given is not None:
+            return None  # a given database is its owner's
         self._owner = platforms.ROLE
         return platforms.ROLE
 
@@ -288,7 +340,14 @@ class Template:
                     ) from error
             if role is None:
                 kind = "a superuser" if self._superuser else f"{self._me}, which has not {platforms.ROLE}'s rights"
+                if self._me == platforms.ROLE and not self._superuser:
+                    kind = f"{self._me}, without what the platform adds to its rights"
                 notes.append(f"the migrations ran as {kind}: SECURITY DEFINER and ownership mean what they do for it")
+        if self._given is not None:
+            notes.append(
+                f"everything happens in {self._given.description}: runs follow one another in it, each after it was "
+                "emptied and filled again, and it is left as it was found"
+            )
         if self._plan.setup is not None:
             notes.append(self._set_up(self._plan.setup, role))
         with self._database.connect() as connection:
@@ -300,6 +359,7 @@ class Template:
                 keep_going=self._plan.keep_going,
                 limit=self._plan.limit,
                 stood_in=set(stood_in),
+                roles_made=set(self._roles_made),
             )
             whole = [0, 0]
             try:
@@ -315,7 +375,8 @@ class Template:
                 if not connection.closed:
                     connection.execute("DISCARD ALL")
                 if self._roles is not None and not self._ours:
-                    self._roles.made(self._made_roles(applier))
+                    self._roles_made = self._made_roles(applier)
+                    self._roles.made(self._roles_made)
             return Applied(
                 files=len(self.migrations) + len(self._unreadable),
                 applied=whole[0],
@@ -367,13 +428,16 @@ class Template:
                     self._roles.__exit__(kind, error, traceback)
 
     def _drop_all(self) -> None:
+        if self._given is not None:
+            self._given.__exit__(None, None, None)
+            return
         with uninterrupted(), suppress(HarnessError, psycopg.OperationalError), connect(self._server.dsn) as connection:
             if self._tidying is not None:
                 self._tidying.join()  # else a clone might appear after the others are gone
             # Clones, too: Ctrl-C may come when one is made and its own context not yet entered.
             names = connection.execute(_SQL["databases_of_a_template"], [f"{self._prefix}_"]).fetchall()
             for (name,) in names:
-                connection.execute(_drop(str(name)))
+                drop_database(connection, str(name))
 
     def _named(self, name: str) -> Database:
         dsn = self._server.dsn

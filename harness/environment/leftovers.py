@@ -27,7 +27,7 @@ class Leftover:
     """One thing that a dead run made."""
 
     kind: str
-    """`database`, `role`, `container` or `folder`."""
+    """`database`, `role`, `container` or `folder`, or the `contents` of a database."""
     name: str
     pid: str
     """Process id of the run."""
@@ -65,5 +65,15 @@ def drop(connection: psycopg.Connection[Any], leftover: Leftover) -> None:
     if leftover.kind == "role":
         with suppress(psycopg.Error):  # what it was granted in this database, where that is possible
             connection.execute(sql.SQL(_SQL["drop_owned"]).format(sql.Identifier(leftover.name)))
-    query = _SQL["drop_database" if leftover.kind == "database" else "drop_login"]
-    connection.execute(sql.SQL(query).format(sql.Identifier(leftover.name)))
+        connection.execute(sql.SQL(_SQL["drop_login"]).format(sql.Identifier(leftover.name)))
+        return
+    drop_database(connection, leftover.name)
+
+
+def drop_database(connection: psycopg.Connection[Any], name: str) -> None:
+    """Drop it, whoever is connected. Raises psycopg.Error."""
+    try:
+        connection.execute(sql.SQL(_SQL["drop_database"]).format(sql.Identifier(name)))
+    except psycopg.errors.InsufficientPrivilege:
+        connection.execute(_SQL["own_sessions_in"], [name])
+        connection.execute(sql.SQL(_SQL["drop_database_without_force"]).format(sql.Identifier(name)))

@@ -12,11 +12,19 @@ SELECT rolname, rolsuper, current_setting('server_version') FROM pg_roles WHERE 
 SELECT pg_backend_pid();
 
 -- name: free_connections
--- How many more clients may connect, and how many may in all.
-SELECT current_setting('max_connections')::int
-       - current_setting('superuser_reserved_connections')::int
-       - (SELECT count(*)::int FROM pg_stat_activity WHERE backend_type = 'client backend') AS free,
-       current_setting('max_connections')::int AS most;
+-- How many more clients may connect, and how many may in all: the least that server, role and database allow.
+SELECT min(most - used)::int, min(most)::int
+  FROM (SELECT current_setting('max_connections')::int,
+               current_setting('superuser_reserved_connections')::int
+               + (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend')
+         UNION ALL
+        SELECT rolconnlimit, (SELECT count(*) FROM pg_stat_activity WHERE usename = rolname)
+          FROM pg_roles WHERE rolname = current_user AND rolconnlimit >= 0 AND NOT rolsuper
+         UNION ALL
+        SELECT datconnlimit, (SELECT count(*) FROM pg_stat_activity a WHERE a.datname = d.datname)
+          FROM pg_database d WHERE datname = current_database() AND datconnlimit >= 0
+           AND NOT (SELECT rolsuper FROM pg_roles WHERE rolname = current_user)
+       ) AS limits (most, used);
 
 -- name: create_database
 CREATE DATABASE {} TEMPLATE {};
@@ -33,6 +41,14 @@ SELECT current_user, rolsuper,
 -- name: drop_database
 DROP DATABASE IF EXISTS {} WITH (FORCE);
 
+-- name: drop_database_without_force
+-- WITH (FORCE) would end an autovacuum worker too, which only a superuser may; DROP DATABASE sends one away by itself.
+DROP DATABASE IF EXISTS {};
+
+-- name: own_sessions_in
+SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+ WHERE datname = %s AND usename = current_user AND pid <> pg_backend_pid();
+
 -- name: databases_of_a_template
 SELECT datname FROM pg_database WHERE starts_with(datname, %s);
 
@@ -44,7 +60,12 @@ SELECT pg_advisory_lock_shared(hashtext('harness uses roles'));
 SELECT pg_advisory_unlock_shared(hashtext('harness uses roles'));
 
 -- name: alone_with_roles
-SELECT pg_try_advisory_lock(hashtext('harness uses roles'));
+-- An advisory lock is its database's, and roles are the server's: runs by way of other databases count too.
+SELECT pg_try_advisory_lock(hashtext('harness uses roles'))
+       AND NOT EXISTS (SELECT FROM pg_locks AS mine JOIN pg_locks AS other
+                           USING (locktype, classid, objid, objsubid)
+                        WHERE mine.locktype = 'advisory' AND mine.pid = pg_backend_pid() AND mine.mode = 'ExclusiveLock'
+                          AND other.database <> mine.database);
 
 -- name: available_extensions
 SELECT ARRAY(SELECT name::text FROM pg_available_extensions), (SELECT setting FROM pg_config WHERE name = 'SHAREDIR');

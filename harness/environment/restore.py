@@ -129,7 +129,7 @@ class Baseline:
     def _tables(self) -> tuple[BaseTable, ...]:
         found = []
         for row in self._connection.execute(self._queries["tables"]).fetchall():
-            oid, schema, table, columns, types, stored, key, always = row
+            oid, schema, table, columns, types, stored, key, always, _ = row
             found.append(
                 BaseTable(oid, schema, table, tuple(columns), tuple(types), tuple(stored), tuple(key or ()),
                           tuple((name, how) for name, how in always or ()))
@@ -328,6 +328,8 @@ class Cloned:
         self._anew = anew
         self._queries = queries.own("harness.environment", "restore.sql")
         self._connection = connect()
+        self.unreadable: tuple[str, ...] = ()
+        """Tables that the role may not read, so that what becomes of them is not known."""
         self._rows = self._read()
         self.sequences: tuple[BaseSequence, ...] = ()
 
@@ -338,12 +340,17 @@ class Cloned:
 
     def _read(self) -> dict[str, tuple[tuple[str, ...], tuple[int, ...], Counter[tuple[str | None, ...]]]]:
         found = {}
-        for oid, schema, name, columns, types, *_ in self._connection.execute(self._queries["tables"]).fetchall():
+        unreadable = []
+        for oid, schema, name, columns, types, *_, may in self._connection.execute(self._queries["tables"]).fetchall():
             table = BaseTable(oid, schema, name, tuple(columns), tuple(types), (), (), ())
+            if not may:
+                unreadable.append(table.name)
+                continue
             rows = self._connection.execute(
                 sql.SQL("SELECT {} FROM ONLY {}").format(table.as_text(), table.quoted)
             ).fetchall()
             found[table.name] = (table.columns, table.types, Counter(rows))
+        self.unreadable = tuple(unreadable)
         return found
 
     def changes(self) -> dict[str, Changes]:

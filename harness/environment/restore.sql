@@ -15,7 +15,8 @@ SELECT c.oid::bigint,
                        JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum = k.attnum ORDER BY k.place)
           FROM pg_index AS i WHERE i.indrelid = c.oid AND i.indisprimary),
        ARRAY(SELECT ARRAY[t.tgname::text, t.tgenabled::text] FROM pg_trigger AS t
-              WHERE t.tgrelid = c.oid AND NOT t.tgisinternal AND t.tgenabled IN ('A', 'R') ORDER BY t.tgname)
+              WHERE t.tgrelid = c.oid AND NOT t.tgisinternal AND t.tgenabled IN ('A', 'R') ORDER BY t.tgname),
+       has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT')
   FROM pg_class AS c
   JOIN pg_namespace AS n ON n.oid = c.relnamespace
  WHERE c.relkind = 'r' AND c.relpersistence IN ('p', 'u')

@@ -59,7 +59,7 @@ class SupabaseRoles:
             raise HarnessError(
                 f"The roles of Supabase cannot be created on {address(self._dsn)}.",
                 tried=f"CREATE ROLE for those of anon, authenticated, service_role, authenticator and the platform's "
-                f"others that are missing: {str(error).strip()} (SQLSTATE {error.sqlstate})",
+                f"others that are missing: {error.diag.message_primary or error} (SQLSTATE {error.sqlstate})",
                 next_step="ALTER ROLE ... CREATEROLE for the role in the DSN, or have the roles created",
             ) from error
         return self

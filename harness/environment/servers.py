@@ -126,10 +126,12 @@ class ExternalServer(Server):
 
     kind = "external"
 
-    def __init__(self, dsn: str) -> None:
+    def __init__(self, dsn: str, database: str | None = None) -> None:
+        """`database`: the one that is given, NAME or NAME.SCHEMA; then no other is created there."""
         super().__init__()
         # SQLAlchemy's spelling of the same address is taken too.
         self._dsn = dsn.replace("postgresql+psycopg://", "postgresql://", 1)
+        self.database = database
 
     @property
     def dsn(self) -> str:
@@ -144,6 +146,8 @@ class ExternalServer(Server):
                 tried=re.sub('".*?"', '"..."', " ".join(str(error).split())),  # what it quotes may be a password
                 next_step="give postgresql://user:password@host:port/database, or auto, container or embedded",
             ) from error
+        if self.database is not None:
+            self._dsn = make_conninfo(self._dsn, dbname=self.database.partition(".")[0])
         with connect(self._dsn) as connection:
             if connection.info.server_version < OLDEST * 10000:
                 raise HarnessError(
@@ -155,12 +159,13 @@ class ExternalServer(Server):
             left = sum(1 for _ in leftovers.on_server(connection))
             if left:
                 self.why += f"; {left} left here by runs that were killed: see `harness clean --server`"
-        if row is None or not row[1]:
+        if self.database is None and (row is None or not row[1]):
             role = row[0] if row else "?"
             raise HarnessError(
                 f"The role {role!r} may not create databases on {address(self._dsn)}.",
                 tried="rolcreatedb and rolsuper in pg_roles",
-                next_step=f'ALTER ROLE "{role}" CREATEDB, or give the DSN of a role that has it',
+                next_step=f'ALTER ROLE "{role}" CREATEDB, or give the DSN of a role that has it, or an empty database '
+                "to work in: --database NAME",
             )
 
     def _refuse_pooler(self, connection: psycopg.Connection[Any]) -> None:
@@ -190,15 +195,18 @@ def connect(dsn: str, *, autocommit: bool = True, seconds: float = CONNECT_TIMEO
     try:
         return Connection.connect(dsn, autocommit=autocommit, connect_timeout=math.ceil(seconds))
     except psycopg.Error as error:
-        raise HarnessError(
-            f"No connection to {address(dsn)}.",
-            tried=" ".join(str(error).split()),
-            next_step="check that the server runs and that host, port, user, password and database are right",
-        ) from error
+        told = " ".join(str(error).split())
+        next_step = "check that the server runs and that host, port, user, password and database are right"
+        if "too many connections" in told or "connection slots" in told:
+            next_step = (
+                "give the role, the database or the server more connections (CONNECTION LIMIT, max_connections), "
+            )
+            next_step += "or give fewer --clients, or a pool with --pool-size"
+        raise HarnessError(f"No connection to {address(dsn)}.", tried=told, next_step=next_step) from error
 
 
 def free_connections(connection: psycopg.Connection[Any]) -> tuple[int, int]:
-    """How many more clients may connect to its server now, and max_connections."""
+    """How many more clients may connect now, and how many in all: the server, the role and the database have limits."""
     row = connection.execute(queries.own("harness.environment")["free_connections"]).fetchone()
     assert row is not None
     return row[0], row[1]

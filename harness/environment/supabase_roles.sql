@@ -6,7 +6,6 @@ DECLARE
     v_super   CONSTANT boolean := (SELECT rolsuper FROM pg_roles WHERE rolname = current_user);
     v_made    text[] := '{}';
     v_role    record;
-    v_member  text;
     v_group   text;
 BEGIN
     PERFORM pg_advisory_xact_lock(hashtext('harness creates roles'));
@@ -34,13 +33,21 @@ BEGIN
         ) AS roles (name, anybody, superuser)
     LOOP
         CONTINUE WHEN EXISTS (SELECT FROM pg_roles WHERE rolname = v_role.name);
-        IF v_super THEN
-            EXECUTE format('CREATE ROLE %I NOLOGIN %s %s', v_role.name, v_role.anybody, v_role.superuser);
-        ELSE
-            EXECUTE format('CREATE ROLE %I NOLOGIN %s', v_role.name, CASE WHEN v_role.anybody LIKE '%INHERIT%' THEN
-                split_part(v_role.anybody, ' ', 1) ELSE '' END);
-        END IF;
+        BEGIN
+            IF v_super THEN
+                EXECUTE format('CREATE ROLE %I NOLOGIN %s %s', v_role.name, v_role.anybody, v_role.superuser);
+            ELSE
+                EXECUTE format('CREATE ROLE %I NOLOGIN %s', v_role.name, CASE WHEN v_role.anybody LIKE '%INHERIT%' THEN
+                    split_part(v_role.anybody, ' ', 1) ELSE '' END);
+            END IF;
+        EXCEPTION WHEN duplicate_object OR unique_violation THEN
+            CONTINUE; -- by a run in another database, which this one's lock does not hold up
+        END;
         EXECUTE format('COMMENT ON ROLE %I IS %L', v_role.name, 'created by pg-concurrency-harness');
+        IF NOT v_super THEN
+            -- Who makes a role without being a superuser is no member of it, and could give it nothing.
+            EXECUTE format('GRANT %I TO %I', v_role.name, current_user);
+        END IF;
         v_made := v_made || v_role.name;
     END LOOP;
 

@@ -15,6 +15,7 @@ from harness.options import resolve as resolve_them
 
 SAMPLES = {
     "server": ("embedded", "embedded"),
+    "database": ("given", "given"),
     "postgres_image": ("postgres:15", "postgres:15"),
     "setup": ("alembic upgrade head", "alembic upgrade head"),
     "platform": ("supabase", "supabase"),
