@@ -555,12 +555,12 @@ class _Check:
         driver = self._driver()
         answers: dict[Unit, tuple[Answer, ...]] = {}
         begun: set[int] = set()
+        before = self._counters() if number == 0 else {}
         for at, (session, place) in enumerate(order):
             actor = self.actors[session]
             if session not in begun:
                 begun.add(session)
                 actor.begin()
-            before = self._counters() if number == 0 else {}
             known = len(actor.answers)
             if place < 0:
                 driver.drive([(actor, actor.play())])
@@ -580,7 +580,7 @@ class _Check:
             if all(later != session for later, _ in order[at + 1 :]):
                 actor.end()
             if number == 0:
-                self._measure(actor, session, before)
+                before = self._measure(actor, session, before)
         state = self._state()
         if number == 0 and len({session for session, _ in order}) == len(self.sessions):
             # A final state is one in which everybody has ended: of some of the sessions alone nothing was claimed.
@@ -594,10 +594,10 @@ class _Check:
         rows = self.control.execute(queries.own("harness.scenarios", "checks.sql")["counters"]).fetchall()
         return {name: (scans, changes) for name, scans, changes in rows}
 
-    def _measure(self, actor: Actor, session: int, before: Mapping[str, tuple[int, int]]) -> None:
-        """Which tables a session touched, by the server's own counters."""
+    def _measure(self, actor: Actor, session: int, before: Mapping[str, tuple[int, int]]) -> dict[str, tuple[int, int]]:
+        """Note which tables a session touched, by the server's own counters, and give what these are now."""
         if self.control.info.server_version < 150000:
-            return
+            return {}
         if not actor.lost:
             actor.pgconn.exec_(b"SELECT pg_stat_force_next_flush()")
         after = self._counters()
@@ -605,6 +605,7 @@ class _Check:
         changed = {name for name, (_, changes) in after.items() if changes > before.get(name, (0, 0))[1]}
         self.reads[session] = self.reads.get(session, frozenset()) | scanned
         self.writes[session] = self.writes.get(session, frozenset()) | changed
+        return after
 
     def _state(self) -> dict[str, Table]:
         """The final state, without what is ignored: the rows in which each table differs from the baseline."""
