@@ -35,7 +35,7 @@ from harness.environment.servers import ExternalServer, Server, command_line, co
 from harness.environment.touched import Seen, seen, touched
 from harness.errors import UsageError
 from harness.options import OF_CALLS, OF_CONTRACTS, Options, as_words, check_outputs
-from harness.records import AppliedFile, Record, RunRecord
+from harness.records import AppliedFile, Record, RunRecord, Source
 from harness.scenarios import reader
 from harness.scenarios.acting import Actor, Driver, ends_open, keep, transactions
 from harness.scenarios.reach import Reach, reach
@@ -43,6 +43,7 @@ from harness.scenarios.reader import Busy, Condition, Scenario, columns_of, oper
 from harness.scenarios.telling import Result, Told, findings_of, serial_orders
 from harness.sources import sources
 from harness.sqltext import queries
+from harness.sqltext.scripts import Script
 from harness.verdict.findings import Truth
 from harness.verdict.serial import (
     Answer,
@@ -180,9 +181,16 @@ class Checks:
             seeds=tuple(AppliedFile(str(s.path), s.sha256) for s in self.template.seeds),
             runs=tuple(self.runs),
             interrupted=interrupted,
-            sources=tuple(sources((*self.template.migrations, *self.template.seeds), self.runs)),
+            sources=self._sources(),
             prelude=self.template.applied.prelude,
         )
+
+    def _sources(self) -> tuple[Source, ...]:
+        """The functions that steps are in, and the files of the scenarios that did not hold."""
+        scripts = [Script.read(Path(run.plan["file"])) for run in self.runs]
+        not_held = [s for s, run in zip(scripts, self.runs, strict=True) if run.truth is not Truth.HELD]
+        applied = (*self.template.migrations, *self.template.seeds, *not_held)
+        return (*sources(applied, self.runs), *(Source("", str(s.path), 1, s.text) for s in not_held))
 
 
 @contextmanager
@@ -1052,6 +1060,7 @@ class _Check:
             details={
                 "check": checked,
                 "sessions": [session.name for session in self.sessions],
+                "statements": {session.name: [s.text for s in session.statements] for session in self.sessions},
                 "serial_orders": serial_orders(told),
                 "exploration": {"broken": {f"{self.scenario.title}.{name}": each for name, each in broken.items()}},
             },

@@ -36,10 +36,10 @@ class AppliedFile:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """The statement that defines a function, as it was applied."""
+    """The statement that defines a function, as it was applied, or a scenario's file."""
 
     function: str
-    """Its name, without parameters."""
+    """Its name, without parameters; empty: it is a whole file."""
     path: str
     line: int
     """Line in the file of the statement's first word, from 1."""

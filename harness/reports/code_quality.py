@@ -21,7 +21,7 @@ def report(record: Record, root: Path) -> str:
     issues = []
     for each in rows.told(record.runs)[:MOST]:
         finding = each.finding
-        path, line = places.of_finding(each, record) or (first, 1)
+        path, line = places.of_finding(each, record.sources) or (first, 1)
         remedy = f" {finding.remedy}" if finding.remedy else ""
         issues.append(
             {

@@ -22,7 +22,7 @@ def workflow_commands(record: Record, root: Path) -> list[str]:
 
 
 def _annotation(each: Told, record: Record, root: Path) -> str:
-    finding, found = each.finding, places.of_finding(each, record)
+    finding, found = each.finding, places.of_finding(each, record.sources)
     place = "" if found is None else f"file={_property(places.relative(found[0], root))},line={found[1]},"
     parts = [
         f"{finding.observed} ({each.run.kind})",

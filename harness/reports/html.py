@@ -67,7 +67,7 @@ def _page(record: Record, limits: Limits) -> str:
         _header(record),
         tag(
             "main",
-            [_finding(each, n, limits) for n, each in enumerate(shown)],
+            [_finding(each, n, limits, record.sources) for n, each in enumerate(shown)],
             _left_out(len(told) - limits.findings, "finding"),
             _runs(record, limits),
             [_pictures(run, n, limits, told=run is pictured) for n, run in enumerate(record.runs[: limits.runs])],
@@ -128,7 +128,7 @@ def _header(record: Record) -> Markup:
 # A finding, and its schedule.
 
 
-def _finding(each: Told, number: int, limits: Limits) -> Markup:
+def _finding(each: Told, number: int, limits: Limits, sources: Sequence[Source]) -> Markup:
     found, run = each.finding, each.run
     name = f"finding{number}"
     more = f"; also in {counted(each.also, 'other run')}" if each.also else ""
@@ -139,19 +139,19 @@ def _finding(each: Told, number: int, limits: Limits) -> Markup:
             "h2",
             tag("span", f"{SIGNS[found.truth]} {found.truth.value}", class_=found.truth.value),
             " ",
-            found.claim,
+            rows.row(run).summary if run.kind == "check" else found.claim,
             id=name,
         ),
+        tag("p", "The claim that is ", found.truth.value, ": ", tag("strong", found.claim))
+        if run.kind == "check"
+        else None,
         tag("p", tag("code", found.id), f", {run.kind} ({run.target}): {found.observed}{limit}{more}"),
         tag("p", "In the test ", tag("code", run.test)) if run.test else None,
-        tag("p", "The scenario: ", tag("strong", rows.row(run).summary), ".") if run.kind == "check" else None,
         _proof(each, number, limits),
         tag(
             "dl",
             _term("Anomaly", found.anomaly) if found.anomaly else None,
-            _term("Where", tag("code", str(found.location)))
-            if found.location is not None and str(found.location)
-            else None,
+            _term("Where", tag("code", where)) if (where := places.told(each, sources)) else None,
             _term("What to do", found.remedy) if found.remedy else None,
             _term("See it again", _command(found.replay)) if found.replay else None,
         ),
@@ -172,12 +172,16 @@ def _proof(each: Told, number: int, limits: Limits) -> list[Child]:
     """The first finding is shown; those after it, which the same fault often causes, can be opened."""
     name = f"finding{number}"
     if each.schedule is not None:
-        reason = [_reason(piece) for piece in each.finding.evidence[:1]]
-        made = [*reason, *_schedule(each.schedule, each.run, each.finding, name)]
+        made = _schedule(each.schedule, each.run, each.finding, name)
+        reasons = [_reason(piece) for piece in each.finding.evidence[:1]]
+        # The picture says what each was told; of calls the reason is one sentence, and tells what to look for.
+        made = [*made, *reasons] if each.run.kind == "check" else [*reasons, *made]
     else:
         made = _evidence(each.finding, each.run, limits)
+    if number == 0 and each.schedule is None and _has_round(each):
+        made = [made[0], *_round(each.run, f"{name}-round", each.finding), *made[1:]]
     if number == 0:
-        return [*(_round(each.run, f"{name}-round") if _has_round(each) else []), *made]
+        return made
     return [tag("details", tag("summary", "The proof"), made)] if made else []
 
 
@@ -233,10 +237,12 @@ def _schedule(found: Schedule, run: RunRecord, finding: Finding, name: str) -> l
             tag(
                 "li",
                 tag("strong", names[move.call]),
-                f", line {move.line}: " if move.line else ": ",
+                f", {place}: " if (place := rows.place(move, found)) else ": ",
                 tag("code", " ".join(move.text.split())),
                 [tag("span", f" → {result}", class_="result") for result in move.results],
-                tag("span", f" ✗ {turn[1]}", class_="wrong") if turn is not None and turn[0] == move.number else None,
+                tag("span", f" ✗ {turn.text}", class_="wrong")
+                if turn is not None and turn.step == move.number
+                else None,
                 data_step=str(move.number),
             )
             for move in found.moves
@@ -254,6 +260,7 @@ def _schedule(found: Schedule, run: RunRecord, finding: Finding, name: str) -> l
     ]
     return [
         tag("p", _story(found, run, names, turn)),
+        _what_they_run(run, names),
         tag(
             "div",
             tag(
@@ -270,9 +277,7 @@ def _schedule(found: Schedule, run: RunRecord, finding: Finding, name: str) -> l
             tag("p", "", class_="now", role="status"),
             tag(
                 "div",
-                _scroll(
-                    svg.lanes(found, names, f"{name}-lanes", turn[0] if turn else None), "The schedule as a picture"
-                ),
+                _scroll(svg.lanes(found, names, f"{name}-lanes", turn), "The schedule as a picture"),
                 tag(
                     "div",
                     _rows(found),
@@ -294,17 +299,42 @@ def _schedule(found: Schedule, run: RunRecord, finding: Finding, name: str) -> l
     ]
 
 
-def _story(found: Schedule, run: RunRecord, names: Sequence[str], turn: tuple[int, str] | None) -> Child:
+def _story(found: Schedule, run: RunRecord, names: Sequence[str], turn: rows.Turn | None) -> Child:
     """For somebody who has never seen such a picture."""
     key = next((call.key for call in found.calls), "")
-    who = ", ".join(names[:-1]) + f" and {names[-1]}" if len(names) > 1 else names[0]
+    people = [rows.spoken(name) for name in names]
+    who = ", ".join(people[:-1]) + f" and {people[-1]}" if len(people) > 1 else people[0]
     on = [" on the key ", tag("code", key)] if key and found.keys == 1 else []
-    what = "run at the same time" if run.kind == "check" else "call the function at the same time"
+    when = "one after the other" if rows.one_by_one(found) else "at the same time"
+    what = f"run {when}" if run.kind == "check" else f"call the function {when}"
     how = ". Each box is one step on the server, time goes down, and a step stands in the column of who makes it."
+    how += (
+        " A dashed line with an arrow is somebody who waits, and for whom." if any(map(rows.waits, found.moves)) else ""
+    )
     parts: list[Child] = [f"Here {who} {what}", on, how]
     if turn is not None:
-        parts.append(f" It goes wrong at step {turn[0]}: {turn[1]}.")
+        parts.append(tag("strong", f" It goes wrong at step {turn.step}: {turn.text}."))
     return parts
+
+
+def _what_they_run(run: RunRecord, names: Sequence[str]) -> Child:
+    """Of each session its statements: inside of a function that it calls, the steps alone do not say them."""
+    found = run.details.get("statements") or {}
+    sessions = run.details.get("sessions") or ()
+    items = [
+        tag(
+            "li",
+            tag("strong", name),
+            " runs ",
+            join([[", then " if n else "", tag("code", " ".join(text.split()))] for n, text in enumerate(statements)]),
+        )
+        for name, session in zip(names, sessions, strict=False)
+        if (statements := found.get(session, ())[:_MOST_STATEMENTS])
+    ]
+    return tag("ul", items, class_="who") if items else None
+
+
+_MOST_STATEMENTS = 8
 
 
 def _rows(found: Schedule) -> list[Child]:
@@ -356,9 +386,9 @@ def _value(value: Any) -> str:
 def _serial_orders(orders: Mapping[str, Any], finding: str) -> list[Child]:
     """What would have come of it one after another, nearest first."""
     found = orders.get(finding) or []
-    made: list[Child] = [tag("h3", "One after another it gives")] if found else []
+    made: list[Child] = [tag("h3", "Had they come one after another")] if found else []
     for each in found[:3]:
-        made.append(tag("h4", str(each.get("order", ""))))
+        made.append(tag("h4", str(each.get("order", "")).replace(", ", ", then ")))
         if each.get("differs"):
             made.append(tag("p", str(each["differs"])))
         answers = [(str(who), str(said)) for who, said in (each.get("answers") or {}).items()]
@@ -389,14 +419,22 @@ def _runs(record: Record, limits: Limits) -> Markup:
     )
 
 
-def _round(run: RunRecord, name: str) -> list[Child]:
+def _round(run: RunRecord, name: str, finding: Finding | None = None) -> list[Child]:
     bars = run.charts.round if run.charts is not None else ()
     if not bars:
         return []
     let_in = sum(bar.applied for bar in bars)
+    function = next((f.location.function for f in run.findings if f.location is not None and f.location.function), None)
+    keys = list(dict.fromkeys(bar.key for bar in bars))
+    on = [" on the key ", tag("code", keys[0])] if len(keys) == 1 else [f" on {counted(len(keys), 'key')}"]
     return [
-        tag("h3", "One round: who was inside when"),
-        tag("p", f"{counted(len(bars), 'call')}, {let_in} let in (✓). {_ROUND}"),
+        tag("h3", "One round: who was inside when" if finding is None else "The round in which it went wrong"),
+        tag(
+            "p",
+            f"{counted(len(bars), 'client')} called {function or 'the function'} at the same time",
+            on,
+            f": {let_in} let in (✓). {_ROUND}",
+        ),
         _scroll(svg.calls_of_a_round(bars, name), "The calls of one round"),
     ]
 
@@ -471,7 +509,10 @@ _GUARDS = re.compile(
 def _sql(record: Record, told: Sequence[Told], limits: Limits) -> Markup:
     if not record.sources:
         return Markup()
-    schedule = next((each.schedule for each in told if each.schedule is not None), None)
+    first = next((each for each in told if each.schedule is not None), None)
+    # A function that stands in a scenario is shown there.
+    whole = {source.path for source in record.sources if not source.function}
+    shown = [source for source in record.sources if not source.function or source.path not in whole]
     return tag(
         "section",
         tag("h2", "The SQL", id="sql"),
@@ -482,28 +523,32 @@ def _sql(record: Record, told: Sequence[Told], limits: Limits) -> Markup:
             ", ",
             tag("mark", "words that guard", class_="guard"),
             ", and in the margin the steps that can be interleaved",
-            f" (a letter is a call of schedule {schedule.replay}, a number its step)." if schedule else ".",
+            f" (a letter is a column of schedule {first.schedule.replay}, a number its step)."
+            if first is not None and first.schedule is not None
+            else ".",
         ),
-        [_source(source, record, schedule, limits) for source in record.sources[:10]],
-        _left_out(len(record.sources) - 10, "function"),
+        [_source(source, record, first, limits) for source in shown[:10]],
+        _left_out(len(shown) - 10, "text"),
         aria_labelledby="sql",
     )
 
 
-def _source(source: Source, record: Record, schedule: Schedule | None, limits: Limits) -> Markup:
+def _source(source: Source, record: Record, told: Told | None, limits: Limits) -> Markup:
     text = source.text[: limits.characters]
     first = places.body_line(text)  # lines of a body count from the one on which it begins
     marks: dict[int, list[str]] = {}
-    if first is not None:
+    if first is not None and source.function:
         for run in record.runs:
             for step in (run.details.get("exploration") or {}).get("steps", ()):
                 name, _, rest = str(step).partition(":")
                 line = rest.partition(":")[0]
                 if name.partition("(")[0] == source.function and line.isdigit():
                     marks.setdefault(first + int(line) - 1, [])
-        for move in schedule.moves if schedule is not None else ():
-            if move.line and move.function.partition("(")[0] == source.function:
-                marks.setdefault(first + move.line - 1, []).append(f"{rows.letter(move.call)}{move.number}")
+    if told is not None and told.schedule is not None:
+        for move in told.schedule.moves:
+            place = places.of_a_step(move, record.sources, told.finding) if move.line else None
+            if place is not None and place[0] == source.path and place[1] >= source.line:
+                marks.setdefault(place[1] - source.line, []).append(f"{rows.letter(move.call)}{move.number}")
     lines = [
         tag(
             "tr",
@@ -514,12 +559,12 @@ def _source(source: Source, record: Record, schedule: Schedule | None, limits: L
         )
         for n, line in enumerate(text.split("\n"))
     ]
-    title = f"The definition of {source.function}"
+    title = f"The definition of {source.function}" if source.function else f"The scenario {source.path}"
     head = tag("tr", [tag("th", name, scope="col") for name in ("line", "step", "SQL")])
     made = tag("table", tag("caption", title, class_="hidden"), tag("thead", head), tag("tbody", lines), class_="sql")
     return join(
         [
-            tag("h3", f"{source.function}, {source.path}:{source.line}"),
+            tag("h3", f"{source.function}, {source.path}:{source.line}" if source.function else source.path),
             _scroll(made, title),
             _left_out(len(source.text) - limits.characters, "character"),
         ]

@@ -34,7 +34,7 @@ def comment(record: Record) -> str:
 def _comment(record: Record, told: list[Told], findings: int) -> str:
     lines = [MARKER, f"### {SIGNS[record.truth]} {record.truth.value}: {_headline(record, told)}", ""]
     for number, each in enumerate(told[:findings]):
-        lines += _finding(each, whole=number == 0)
+        lines += _finding(each, record, whole=number == 0)
     if len(told) > findings:
         lines += [f"and {counted(len(told) - findings, 'more finding')}.", ""]
     lines += ["| | run | tried | p95 (ms) | claims | answers |", "|---|---|---|---|---|---|"]
@@ -60,9 +60,9 @@ def _headline(record: Record, told: list[Told]) -> str:
     return f"every claim held in {counted(len(record.runs), 'run')}" if record.runs else "nothing was judged"
 
 
-def _finding(each: Told, *, whole: bool) -> list[str]:
+def _finding(each: Told, record: Record, *, whole: bool) -> list[str]:
     """The text of the terminal in a block of code: it is what a person sees in a console as well."""
-    body = _block(terminal.finding_body(each, _WIDTH))
+    body = _block(terminal.finding_body(each, _WIDTH, record.sources))
     if whole:
         return [*body, ""]
     found = each.finding

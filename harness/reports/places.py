@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
-from harness.records import Record
+from harness.records import Source
 from harness.reports import rows
 from harness.reports.rows import Told
 from harness.schedules.result import Move
@@ -34,10 +35,10 @@ def body_line(text: str) -> int | None:
     return text.count("\n", 0, found.end()) if found else None
 
 
-def of_a_step(move: Move, record: Record, finding: Finding) -> tuple[str, int] | None:
+def of_a_step(move: Move, sources: Sequence[Source], finding: Finding) -> tuple[str, int] | None:
     """File and line of a schedule's step; those of the finding where the step's function is in no file."""
     name = move.function.partition("(")[0]
-    for source in record.sources:
+    for source in sources:
         begins = body_line(source.text)
         if move.line and source.function == name and begins is not None:
             return source.path, source.line + begins + move.line - 1
@@ -48,13 +49,22 @@ def of_a_step(move: Move, record: Record, finding: Finding) -> tuple[str, int] |
     return location.file, move.line if move.line and not move.function else location.line or 1
 
 
-def of_finding(each: Told, record: Record) -> tuple[str, int] | None:
+def of_finding(each: Told, sources: Sequence[Source]) -> tuple[str, int] | None:
     """File and line that a finding is shown on: of the step at which its schedule goes wrong, else its own."""
     if each.schedule is not None:
         turn = rows.turning_point(each.schedule, rows.lanes(each.run, each.schedule))
-        move = next((m for m in each.schedule.moves if turn is not None and m.number == turn[0]), None)
-        place = None if move is None or not move.line else of_a_step(move, record, each.finding)
+        # Who goes wrong when another's step lets him go on has the statement before it, at which he waited.
+        at = [m for m in each.schedule.moves if turn is not None and m.call == turn.call and m.number <= turn.step]
+        place = of_a_step(at[-1], sources, each.finding) if at and at[-1].line else None
         if place is not None:
             return place
     location = each.finding.location
     return None if location is None or location.file is None else (location.file, location.line or 1)
+
+
+def told(each: Told, sources: Sequence[Source]) -> str:
+    """Where a finding is, in words: the step at which its schedule goes wrong, and what it is of."""
+    location, found = each.finding.location, of_finding(each, sources)
+    place = "" if found is None else f"{found[0]}:{found[1]}"
+    rest = () if location is None else (location.function, location.step)
+    return ", ".join(part for part in (place, *rest) if part)

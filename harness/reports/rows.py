@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import PurePath
 from typing import Any
 
@@ -184,12 +185,35 @@ def waits(move: Move) -> list[tuple[int, int]]:
     return found
 
 
-def turning_point(found: Schedule, names: Sequence[str]) -> tuple[int, str] | None:
+def place(move: Move, schedule: Schedule) -> str:
+    """Where a step is, in few words: its line, of a function that a session calls with the function's name."""
+    name = move.function.partition("(")[0].rpartition(".")[2]
+    return "" if not move.line else f"{name} line {move.line}" if schedule.sessions and name else f"line {move.line}"
+
+
+def one_by_one(schedule: Schedule) -> bool:
+    """Whether no call did anything between the first and the last step of another."""
+    calls = [move.call for move in schedule.moves]
+    return sum(a != b for a, b in pairwise(calls)) == len(set(calls)) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """Where a schedule goes wrong."""
+
+    step: int
+    call: int
+    """Who goes wrong: who makes the step, or waited until it was made."""
+    text: str
+
+
+def turning_point(found: Schedule, names: Sequence[str]) -> Turn | None:
     """The step from which the schedule differs from one call after the other, with what can be said of it for certain.
 
     A call that goes on after another's commit, having read before it, goes on with what is out of date. Where no
     call does, the first that fails is shown; else there is none to show.
     """
+    names = [spoken(name) for name in names]
     read: dict[int, int] = {}
     """For each call, the first step of its transaction that it has got an answer to."""
     commits: dict[int, int] = {}
@@ -200,10 +224,11 @@ def turning_point(found: Schedule, names: Sequence[str]) -> tuple[int, str] | No
         if ends:
             for other, number in commits.items():
                 if other != move.call and read.get(move.call, number) < number:
-                    return move.number, (
-                        f"{names[move.call]} commits what rests on step {read[move.call]}, before {names[other]} "
-                        f"committed at step {number}"
+                    text = (
+                        f"{names[move.call]} commits what rests on what it saw at step {read[move.call]}, "
+                        f"and not on what {names[other]} committed at step {number}"
                     )
+                    return Turn(move.number, move.call, text)
             commits[move.call] = move.number
             read.pop(move.call, None)
         # Those that go on in this step: the one that makes it, and those that it wakes.
@@ -211,17 +236,25 @@ def turning_point(found: Schedule, names: Sequence[str]) -> tuple[int, str] | No
         for call in sorted(({move.call} if not ends else set()) | woken):
             for other, number in commits.items():
                 if call != other and call not in waiting and read.get(call, number) < number:
-                    return move.number, (
-                        f"{names[call]} goes on with what it found at step {read[call]}, before {names[other]} "
-                        f"committed at step {number}"
+                    when = "has just committed" if number == move.number else f"committed at step {number}"
+                    text = (
+                        f"{names[call]} goes on with what it saw at step {read[call]}, "
+                        f"and not with what {names[other]} {when}"
                     )
+                    return Turn(move.number, call, text)
         if not ends and move.call not in waiting and (move.line or move.text != "start"):
             read.setdefault(move.call, move.number)
     for move in found.moves:
         for result in move.results:
             if result.startswith("fails with"):
-                return move.number, f"{names[move.call]} {result}"
+                return Turn(move.number, move.call, f"{names[move.call]} {result}")
     return None
+
+
+def spoken(name: str) -> str:
+    """A lane's name inside a sentence: `ann (A)` for `A: ann`."""
+    mark, colon, rest = name.partition(": ")
+    return f"{rest} ({mark})" if colon else name
 
 
 @dataclass(frozen=True, slots=True)

@@ -84,7 +84,7 @@ def _result(each: Told, record: Record, root: Path, rules: dict[str, int]) -> di
         "message": {"text": "\n".join(parts)},
         "partialFingerprints": {"claimAndFunction/v1": places.fingerprint(finding)},
     }
-    location, found = finding.location, places.of_finding(each, record)
+    location, found = finding.location, places.of_finding(each, record.sources)
     place: dict[str, Any] = {}
     if found is not None:
         place["physicalLocation"] = _physical(*found, root)
@@ -115,7 +115,7 @@ def _flow(each: Told, record: Record, root: Path) -> dict[str, Any] | None:
     for move in schedule.moves:
         text = ", ".join([f"step {move.number}, {names[move.call]}: {' '.join(move.text.split())}", *move.results])
         location: dict[str, Any] = {"message": {"text": text}}
-        place = places.of_a_step(move, record, each.finding)
+        place = places.of_a_step(move, record.sources, each.finding)
         if place is not None:
             location["physicalLocation"] = _physical(*place, root)
         threads.setdefault(move.call, []).append({"location": location, "executionOrder": move.number})

@@ -50,15 +50,15 @@ def text(x: float, y: float, said: Child, kind: str = "", anchor: str = "start")
 # A schedule: a lane for each call, time goes down.
 
 
-def lanes(found: Schedule, names: Sequence[str], name: str, wrong: int | None = None) -> Markup:
-    """The schedule's steps in the lanes of its calls; waits are arrows; `wrong` is the step at which it went wrong."""
+def lanes(found: Schedule, names: Sequence[str], name: str, wrong: rows.Turn | None = None) -> Markup:
+    """The schedule's steps in the lanes of its calls; waits are arrows; `wrong` is where it goes wrong."""
     count = len(names)
     lane, gap, left, head = max(260.0, 760.0 / count), 24.0, 40.0, 44.0
     characters = int((lane - gap - 20) / CHARACTER)
     boxes: list[tuple[Move, list[tuple[str, str]], float, float]] = []
     y = head
     for move in found.moves:
-        lines = _box(move, characters)
+        lines = _box(move, found, characters)
         height = len(lines) * LINE + 12.0
         boxes.append((move, lines, y, height))
         y += height + 12
@@ -85,7 +85,8 @@ def lanes(found: Schedule, names: Sequence[str], name: str, wrong: int | None = 
                          marker_end=f"url(#{name}-arrow)"))  # fmt: skip
     for move, lines, top, height in boxes:
         x = left + move.call * lane
-        at_fault = move.number == wrong
+        goes_wrong = wrong is not None and move.number == wrong.step
+        at_fault = goes_wrong and wrong is not None and move.call == wrong.call
         drawn.append(
             tag(
                 "g",
@@ -94,6 +95,9 @@ def lanes(found: Schedule, names: Sequence[str], name: str, wrong: int | None = 
                 tag("rect", x=x, y=top, width=lane - gap, height=height, rx=4),
                 [text(x + 10, top + LINE * (n + 1) + 1, said, kind) for n, (said, kind) in enumerate(lines)],
                 text(x + 2, top - 3, "✗ it goes wrong here", "wrong") if at_fault else None,
+                text(middle(wrong.call) + 10, top + LINE + 1, "✗ it goes wrong here", "wrong")
+                if goes_wrong and not at_fault and wrong is not None
+                else None,
                 class_=f"step lane{move.call % 4}" + (" fault" if at_fault else ""),
                 data_step=str(move.number),
             )
@@ -109,10 +113,10 @@ def lanes(found: Schedule, names: Sequence[str], name: str, wrong: int | None = 
     )  # fmt: skip
 
 
-def _box(move: Move, characters: int) -> list[tuple[str, str]]:
+def _box(move: Move, schedule: Schedule, characters: int) -> list[tuple[str, str]]:
     """The lines of a step's box, each with its class."""
-    place = f"line {move.line}: " if move.line else ""
-    lines = textwrap.wrap(place + " ".join(move.text.split()), characters) or [""]
+    place = rows.place(move, schedule)
+    lines = textwrap.wrap((f"{place}: " if place else "") + " ".join(move.text.split()), characters) or [""]
     if len(lines) > _MOST_LINES:
         lines = [*lines[: _MOST_LINES - 1], "..."]
     found = [(line, "") for line in lines]
@@ -167,7 +171,8 @@ def calls_of_a_round(bars: Sequence[Bar], name: str) -> Markup:
         mark = "✓ " if bar.applied else ""
         open_after = until - (x + w)
         held = f", transaction {bar.held_open}" if bar.held_open else ""
-        said = f"{mark}{bar.outcome}{held}: {bar.answer}" if bar.answer else f"{mark}{bar.outcome}{held}"
+        told = f"{mark}{bar.outcome}{held}"
+        said = f"{told}: {bar.answer}" if bar.answer else told
         drawn.append(
             tag(
                 "g",
@@ -175,7 +180,7 @@ def calls_of_a_round(bars: Sequence[Bar], name: str) -> Markup:
                 text(left - 10, y + 15, f"#{bar.number} client {bar.client}", "", "end"),
                 tag("rect", x=x + w, y=y + 7, width=open_after, height=8, class_="open") if open_after > 0.5 else None,
                 tag("rect", x=x, y=y + 2, width=w, height=18, rx=2, class_=kind),
-                text(left + width + 12, y + 15, said if len(said) <= 46 else said[:43] + "...", kind),
+                text(left + width + 12, y + 15, said if len(said) <= 46 else told[:46], kind),
             )
         )
     description = "; ".join(

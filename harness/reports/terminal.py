@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from harness.records import Record, RunRecord
-from harness.reports import rows
+from harness.records import Record, RunRecord, Source
+from harness.reports import places, rows
 from harness.reports.layout import Line as Line
 from harness.reports.layout import paragraph, table, wrap
 from harness.reports.rows import SIGNS, Row, Told
@@ -33,7 +33,7 @@ def screen(record: Record, width: int | None) -> list[Line]:
 
     `width`: columns of the terminal; None for a pipe, where nothing is wrapped and nothing cut.
     """
-    lines = findings(record.runs, width)
+    lines = findings(record.runs, width, record.sources)
     lines += paragraph("server   ", rows.server(record), width, "dim")
     lines += paragraph("applied  ", rows.applied(record), width, "dim")
     made = list(map(rows.row, record.runs))
@@ -88,13 +88,13 @@ def _table(each: Sequence[Row], width: int | None) -> tuple[list[Line], list[lis
     ]
 
 
-def findings(runs: Sequence[RunRecord], width: int | None) -> list[Line]:
+def findings(runs: Sequence[RunRecord], width: int | None, sources: Sequence[Source] = ()) -> list[Line]:
     """What is not held: the first whole, the others with what was observed."""
     all_told = rows.told(runs)
     if not all_told:
         return []
     first, *others = all_told
-    lines = [*finding(first, width), Line("")]
+    lines = [*finding(first, width, sources), Line("")]
     if others:
         lines.append(Line(f"also not held ({len(others)}):", "bold"))
         for each in others[:OTHERS]:
@@ -105,15 +105,15 @@ def findings(runs: Sequence[RunRecord], width: int | None) -> list[Line]:
     return lines
 
 
-def finding(each: Told, width: int | None) -> list[Line]:
+def finding(each: Told, width: int | None, sources: Sequence[Source] = ()) -> list[Line]:
     """A finding with all that a person needs: claim, proof, where, remedy, the command that repeats it."""
     found = each.finding
     truth = found.truth.value
     head = paragraph(f"{SIGNS[found.truth]} {truth}: ", found.claim, width, truth, rest="    ")
-    return [*head, *finding_body(each, width)]
+    return [*head, *finding_body(each, width, sources)]
 
 
-def finding_body(each: Told, width: int | None) -> list[Line]:
+def finding_body(each: Told, width: int | None, sources: Sequence[Source] = ()) -> list[Line]:
     """The same without its claim."""
     found, run = each.finding, each.run
     limit = f" (limit {found.limit})" if found.limit and found.limit != "none" else ""
@@ -127,8 +127,8 @@ def finding_body(each: Told, width: int | None) -> list[Line]:
         lines += schedule(each.schedule, rows.lanes(run, each.schedule), width)
     if found.anomaly:
         lines += paragraph("  anomaly: ", found.anomaly, width, rest="    ")
-    if found.location is not None and str(found.location):
-        lines += paragraph("  where: ", str(found.location), width, rest="    ")
+    if where := places.told(each, sources):
+        lines += paragraph("  where: ", where, width, rest="    ")
     if found.remedy:
         lines += paragraph("  remedy: ", found.remedy, width, rest="    ")
     if found.replay:
@@ -160,7 +160,11 @@ def schedule(found: Schedule, names: Sequence[str], width: int | None) -> list[L
     lines = [Line("")]
     about = ", ".join(part for part in (found.variant, counted(found.keys, "key") if found.calls else "") if part)
     lines += paragraph("  ", f"schedule {found.replay}" + (f" ({about})" if about else ""), width, "bold")
-    cells = [_cells(move) for move in found.moves]
+    turn = rows.turning_point(found, names)
+    if turn is not None:
+        lines += paragraph("  ", f"it goes wrong at step {turn.step}: {turn.text}", width, rest="    ")
+    wrong = None if turn is None else turn.step
+    cells = [_cells(move, found) for move in found.moves]
     natural = [
         max([len(name), *(len(text) + 2 for each, texts in zip(found.moves, cells, strict=True) if each.call == lane
                           for text in texts)])
@@ -170,9 +174,9 @@ def schedule(found: Schedule, names: Sequence[str], width: int | None) -> list[L
     if any(w < min(n, NARROWEST_LANE) for w, n in zip(widths, natural, strict=True)) or (
         width is None and widths != natural
     ):
-        lines += _listed(found, names, width)
+        lines += _listed(found, names, width, wrong)
     else:
-        lines += _lanes(found, names, widths, cells)
+        lines += _lanes(found, names, widths, cells, wrong)
     lines.append(Line(""))
     for call in found.calls:
         name = names[call.call] if call.call < len(names) else f"call {rows.letter(call.call)}"
@@ -194,19 +198,21 @@ def _shared(natural: Sequence[int], room: int) -> list[int]:
     return widths
 
 
-def _cells(move: Move) -> list[str]:
-    place = f"{move.line}: " if move.line else ""
-    return [place + " ".join(move.text.split()), *(f"-> {result}" for result in move.results)]
+def _cells(move: Move, found: Schedule) -> list[str]:
+    place = rows.place(move, found).removeprefix("line ")
+    return [(f"{place}: " if place else "") + " ".join(move.text.split()), *(f"-> {result}" for result in move.results)]
 
 
-def _lanes(found: Schedule, names: Sequence[str], widths: Sequence[int], cells: Sequence[Sequence[str]]) -> list[Line]:
+def _lanes(
+    found: Schedule, names: Sequence[str], widths: Sequence[int], cells: Sequence[Sequence[str]], wrong: int | None
+) -> list[Line]:
     def joined(first: str, texts: Sequence[str]) -> str:
         padded = [text.ljust(w) for text, w in zip(texts, widths, strict=True)]
         return ("  " + first.ljust(4) + " | " + " | ".join(padded)).rstrip()
 
     lines = [Line(joined("step", names), "dim"), Line("  -----+-" + "-+-".join("-" * w for w in widths), "dim")]
     for move, texts in zip(found.moves, cells, strict=True):
-        first = str(move.number)
+        first = f"{move.number} ✗" if move.number == wrong else str(move.number)
         for text in texts:
             result = text.startswith("-> ")
             for n, piece in enumerate(wrap(text, widths[move.call] - 2)):
@@ -219,12 +225,13 @@ def _lanes(found: Schedule, names: Sequence[str], widths: Sequence[int], cells: 
     return lines
 
 
-def _listed(found: Schedule, names: Sequence[str], width: int | None) -> list[Line]:
+def _listed(found: Schedule, names: Sequence[str], width: int | None, wrong: int | None) -> list[Line]:
     lines: list[Line] = []
     widest = max(map(len, names), default=0)
     for move in found.moves:
-        first, *results = _cells(move)
-        lines += paragraph(f"  {move.number:>3}  {names[move.call].ljust(widest)}  ", first, width)
+        first, *results = _cells(move, found)
+        mark = "✗" if move.number == wrong else " "
+        lines += paragraph(f"  {move.number:>3} {mark} {names[move.call].ljust(widest)}  ", first, width)
         for result in results:
-            lines += paragraph(" " * (widest + 9), result, width, "bold")
+            lines += paragraph(" " * (widest + 10), result, width, "bold")
     return lines

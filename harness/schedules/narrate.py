@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import psycopg
 
 from harness.contracts.contract import Contract, Operation
 from harness.schedules.carried import Carried
+from harness.schedules.program import Does, StatementAnswer, Unit
 from harness.schedules.result import Called, Move, Schedule
 from harness.schedules.rewrite import Rewritten
 from harness.schedules.trace import Choice, Event, Happening, Kind, top
@@ -46,13 +48,60 @@ def moves(
     rewritten: Rewritten,
     labels: Sequence[Sequence[str]],
     returned: Callable[[int, int], str] = lambda call, at: "",  # noqa: ARG005
+    lines: Sequence[Sequence[int]] = (),
 ) -> tuple[Move, ...]:
     """The rows of a schedule's table.
 
-    `labels` are the texts of each session's units, and `returned` what there is to say where one comes to a place of
-    its own again.
+    `labels` are the texts of each session's units, `lines` theirs in its file, and `returned` what there is to say
+    where one comes to a place of its own again.
     """
-    return tuple(_move(number, event, rewritten, labels, returned) for number, event in enumerate(events, 1))
+    made = [_move(number, event, rewritten, labels, returned) for number, event in enumerate(events, 1)]
+    for number, event in enumerate(events):
+        if lines and event.at < 0 and event.choice.kind is Kind.STEP:
+            made[number] = replace(made[number], line=lines[event.choice.call][-1 - event.at])
+    return tuple(made)
+
+
+def answered(
+    units: Sequence[Sequence[Unit]], answers: Sequence[Sequence[StatementAnswer]]
+) -> Callable[[int, int], str]:
+    """What to say where a session comes to a place of its own again: what its last statement gave, once.
+
+    Nothing of a statement that was carried out more than once: only the last of its answers is known.
+    """
+    said: set[tuple[int, int]] = set()
+
+    def returned(call: int, at: int) -> str:
+        before = units[call][: -1 - at]
+        last = next((u.statement for u in reversed(before) if u.does in (Does.ACTS, Does.ALONE)), None)
+        if last is None or last >= len(answers[call]) or (call, last) in said:
+            return ""
+        said.add((call, last))
+        answer = answers[call][last]
+        return f"gets {_short(answer)}" if answer.tries == 1 and answer.code is None else ""
+
+    return returned
+
+
+def _short(answer: StatementAnswer) -> str:
+    """A statement's answer on one short line: its rows, or its command tag."""
+    if not answer.columns:
+        return answer.command
+    rows = [
+        ", ".join(
+            f"{name}={'NULL' if value is None else value}" for name, value in zip(answer.columns, row, strict=True)
+        )
+        for row in answer.rows[:_ROWS]
+    ]
+    text = "; ".join(rows) or "no row"
+    text = " ".join(text.split())
+    text = text if len(text) <= _CHARACTERS else text[: _CHARACTERS - 3] + "..."
+    return text + (f" and {len(answer.rows) - _ROWS} more rows" if len(answer.rows) > _ROWS else "")
+
+
+_ROWS = 3
+_CHARACTERS = 120
+"""Of an answer in a schedule: the report has all of it beside."""
 
 
 def _move(

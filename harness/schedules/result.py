@@ -22,7 +22,7 @@ class Move:
     function: str
     """Where the step is; empty for start, commit, and what is no step."""
     line: int
-    """Line in the function's body; 0 where there is none."""
+    """Line in the function's body, of a session's own statement in its file; 0 where there is none."""
     text: str
     """The statement, or start, commit, dies, its wait runs out."""
     results: tuple[str, ...]

@@ -21,7 +21,7 @@ import psycopg
 from harness.environment.servers import connect
 from harness.errors import UsageError
 from harness.schedules.control import Controller
-from harness.schedules.narrate import moves
+from harness.schedules.narrate import answered, moves
 from harness.schedules.plan import MOST_CALLS, Plan
 from harness.schedules.program import Program, Session, StatementAnswer, compiled, isolation_named
 from harness.schedules.result import Schedule
@@ -336,7 +336,10 @@ class _Explorer:
     def _schedule(self, run: Run) -> Schedule:
         labels = [[unit.label for unit in program.units] for program in self._programs]
         names = [session.name for session in self._sessions]
-        made = moves(run.events, self._opened.rewritten, labels)
+        units = [program.units for program in self._programs]
+        lines = [[unit.line for unit in each] for each in units]
+        returned = answered(units, [answer.told() for answer in run.answers])
+        made = moves(run.events, self._opened.rewritten, labels, returned, lines)
         tables = written(self._opened.rewritten)
         choices = [event.choice for event in run.events]
         connection = self._opened.connection

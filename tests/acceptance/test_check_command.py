@@ -47,7 +47,7 @@ def test_each_verdict_has_its_status(folder: Path, sandbox: Sandbox, server: Emb
         assert done.returncode == status, done.stdout + done.stderr
         if name == "broken":
             assert "lost update" in done.stdout
-            assert "broken.race.sql:5" in done.stdout
+            assert "where: broken.race.sql:8\n" in done.stdout  # the statement at which it goes wrong
             (repeat,) = {line.partition("repeat: ")[2] for line in done.stdout.splitlines() if "--replay" in line}
             assert "--migrations tables.sql" in repeat
             again = sandbox.run(*shlex.split(repeat), cwd=folder)  # as it is printed, the server included

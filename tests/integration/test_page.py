@@ -128,7 +128,7 @@ def test_a_schedule_can_be_gone_through_by_button_and_by_key(browser: Chromium, 
     assert now().startswith("Step 8 of 8: call A: commit")
     assert browser.evaluate("document.querySelector('[data-go=next]').ariaDisabled") == "true"
     browser.press("ArrowLeft")
-    assert "✗ call A goes on with what it found at step 2, before call B committed at step 7" in now()
+    assert "✗ call A goes on with what it saw at step 2, and not with what call B has just committed" in now()
     browser.press("Escape")
     assert now() == ""
 

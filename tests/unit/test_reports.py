@@ -103,12 +103,15 @@ def test_a_page_of_huge_texts_is_cut() -> None:
 @pytest.mark.parametrize(
     ("moves", "wrong", "why"),
     [
-        (schedule().moves, 7, "call A goes on with what it found at step 2, before call B committed at step 7"),
-        ((move(1, 0, "start"), move(2, 0, "X", 1), move(3, 0, "commit"), move(4, 1, "X", 1)), None, None),
+        (
+            schedule().moves,
+            (7, 0), "call A goes on with what it saw at step 2, and not with what call B has just committed",
+        ),
+        ((move(1, 0, "start"), move(2, 0, "X", 1), move(3, 0, "commit"), move(4, 1, "X", 1)), None, ""),
         # Two that each read what the other then changes (write skew): nothing waits, nothing is run after the commit.
         (
             (move(1, 0, "X", 1), move(2, 1, "X", 1), move(3, 1, "commit"), move(4, 0, "commit")),
-            4, "call A commits what rests on step 1, before call B committed at step 3",
+            (4, 0), "call A commits what rests on what it saw at step 1, and not on what call B committed at step 3",
         ),
         # A call that waits has found nothing yet.
         (
@@ -116,19 +119,34 @@ def test_a_page_of_huge_texts_is_cut() -> None:
                 move(1, 0, "X", 1), move(2, 1, "X", 1, "waits for A"), move(3, 0, "commit", 0, "B goes on"),
                 move(4, 1, "Y", 2),
             ),
-            None, None,
+            None, "",
         ),
         (
             (move(1, 0, "X", 1), move(2, 1, "X", 1, "fails with error 40P01 and is rolled back")),
-            2, "call B fails with error 40P01 and is rolled back",
+            (2, 1), "call B fails with error 40P01 and is rolled back",
         ),
     ],
     ids=["stale", "serial", "skew", "waited", "deadlock"],
 )  # fmt: skip
-def test_where_a_schedule_goes_wrong(moves: Any, wrong: int | None, why: str | None) -> None:
+def test_where_a_schedule_goes_wrong(moves: Any, wrong: tuple[int, int] | None, why: str) -> None:
     """At the step at which a call goes on with what another's commit has made untrue, if any."""
     found = rows.turning_point(Schedule("AB", "", 1, moves, (), {}), ["call A", "call B"])
-    assert found == (None if wrong is None else (wrong, why))
+    assert found == (None if wrong is None else rows.Turn(*wrong, why))
+
+
+def test_who_waits_goes_wrong_at_the_statement_at_which_he_waited() -> None:
+    """Where another's commit lets him go on: the finding is on his statement's line, and not on the commit's."""
+    moves = (
+        move(1, 0, "SELECT", 4), move(2, 1, "SELECT", 4), move(3, 0, "UPDATE", 5),
+        move(4, 1, "UPDATE", 5, "waits for A"), move(5, 0, "COMMIT", 6, "B goes on"), move(6, 1, "COMMIT", 6),
+    )  # fmt: skip
+    found = Schedule("ABABAB", "", 1, tuple(dataclasses.replace(m, function="") for m in moves), (), {}, ("ann", "ben"))
+    run = load("check", {}, findings=(broken_finding(),), details={"sessions": ["ann", "ben"]})
+    told = rows.Told(run, broken_finding(location=Location("a.race.sql", 2)), found)
+    assert rows.turning_point(found, rows.lanes(run, found)) == rows.Turn(
+        5, 1, "ben (B) goes on with what it saw at step 2, and not with what ann (A) has just committed"
+    )
+    assert places.told(told, ()) == "a.race.sql:5"
 
 
 # Comments and annotations.
@@ -245,7 +263,7 @@ def test_a_step_is_on_its_line_of_the_file(text: str, line: int | None) -> None:
     made = record(sources=(Source("f", "a.sql", 40, text),))
     step = dataclasses.replace(move(1, 0, "X", 3), function="f()")
     expected = (WHERE.file, WHERE.line) if line is None else ("a.sql", line)
-    assert places.of_a_step(step, made, broken_finding()) == expected
+    assert places.of_a_step(step, made.sources, broken_finding()) == expected
 
 
 @pytest.mark.parametrize(

@@ -89,7 +89,7 @@ def test_into_a_pipe_a_wide_schedule_is_a_list_with_whole_statements() -> None:
     run = explored_record().runs[0]
     wide = {"exploration": {**run.details["exploration"]}}
     said = text(explored_record(details=wide), None)
-    assert re.search(rf"^    2  call A  7: {re.escape(READ)}$", said, re.MULTILINE)
+    assert re.search(rf"^    2   call A  7: {re.escape(READ)}$", said, re.MULTILINE)
     assert "-> A returns accepted" in said
 
 
