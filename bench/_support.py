@@ -15,12 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import harness.run
+from harness.contracts.contract import Contract
 from harness.contracts.scan_ticket import SCAN_TICKET
 from harness.environment.database import Database
 from harness.environment.embedded import _binaries
 from harness.load.crew import Crew
 from harness.load.pattern import Keys, Pattern
 from harness.options import Options
+from harness.targets import conditions
 from harness.targets.sql import _WARM_UPS, SqlTarget
 
 ROOT = Path(__file__).parent.parent
@@ -52,10 +54,12 @@ def _cpu_of_children() -> float:
     return usage.ru_utime + usage.ru_stime
 
 
-def fire(database: Database, pattern: Pattern, keys: Sequence[Hashable]) -> tuple[Crew, float, float]:
+def fire(
+    database: Database, pattern: Pattern, keys: Sequence[Hashable], contract: Contract = SCAN_TICKET
+) -> tuple[Crew, float, float]:
     """Fire a pattern without judging it; the crew, its wall seconds and its CPU seconds."""
-    target = SqlTarget(database.dsn, SCAN_TICKET)
-    crew = Crew(SCAN_TICKET, lambda client: target, pattern.clients, timeout=10, overlap=pattern.overlap)
+    target = SqlTarget(database.dsn, contract)
+    crew = Crew(contract, lambda client: target, pattern.clients, timeout=10, overlap=pattern.overlap)
     crew.open(new(database, pattern.clients))
     _checkpoint(database)
     crew.fire(pattern, Keys(keys))
@@ -65,12 +69,15 @@ def fire(database: Database, pattern: Pattern, keys: Sequence[Hashable]) -> tupl
     return crew, (last - crew.started) / 1e9, cpu
 
 
-def harness_burst(found: harness.run.Harness, pattern: Pattern, keys: int) -> Measured:
+def harness_burst(
+    found: harness.run.Harness, pattern: Pattern, keys: int, contract: Contract = SCAN_TICKET
+) -> Measured:
     """A burst through the firing loop; every answer is classified."""
     with found.template.clone() as database:
         # In the order in which pgbench's clients come to them: random ids would cost the server more.
         mine = [f"00000000-0000-0000-0002-{id_}" for id_ in _ids(database, pattern.clients, keys)]
-        crew, seconds, cpu = fire(database, pattern, [uuid.UUID(id_) for id_ in mine])
+        crew, seconds, cpu = fire(database, pattern, [uuid.UUID(id_) for id_ in mine], contract)
+        conditions.settle(crew.logs, contract, database.connect)
     took = sorted(r - c for log in crew.logs for c, r in zip(log.called, log.returned, strict=True))
     assert all(o.label == "accepted" for log in crew.logs for o in log.outcomes)
     return Measured(len(took) / seconds, cpu / len(took) * 1e6, took[int(len(took) * 0.95)] / 1e6)

@@ -24,7 +24,7 @@ from harness.environment.description import Touched
 from harness.errors import UsageError
 from harness.options import Options, outputs
 from harness.records import Record, RunRecord
-from harness.scenarios.reader import SUFFIX
+from harness.scenarios.loads import SUFFIX
 from harness.sqltext import reach
 from harness.sqltext.scripts import Script
 from harness.verdict.findings import Truth
@@ -106,15 +106,15 @@ def matters(contract: Contract, since: str, options: Options, last_record: Path 
     if change.doubt:
         return True, change.doubt
     folders = [path.resolve() for path in _folders(options)]
+    own = None if contract.declared is None else contract.declared.path.resolve()
     for path in sorted(change.files):  # the contract, its invariants, or what they import
+        if path == own:
+            return True, f"{path.name} has changed since {since}"
         if path.suffix in (".py", ".sql") and not path.name.endswith(SUFFIX) and not _within(path, folders):
             return True, f"{path.name} has changed since {since}"
     last, unfit = _last(last_record, change, contract.name)
     runs = [run for run in last if run.kind != "check" and run.touched is not None]
-    text = " ".join(
-        [contract.function.name, contract.new_keys]
-        + [query.query for query in invariants.load(options.invariants, contract)]
-    )
+    text = " ".join([*contract.texts, *(each.query for each in invariants.load(options.invariants, contract))])
     reached = reach.reach(change.parts)
     name = contract.function.name
     if runs:

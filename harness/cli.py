@@ -14,7 +14,7 @@ import os
 import shutil
 import signal
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from enum import Enum
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
     from harness.records import RunRecord
+    from harness.scenarios.reader import Scenario
 
 
 class Shown(Enum):
@@ -145,6 +146,7 @@ def main() -> None:
 
 
 @main.command(epilog="\b\nPatterns:\n" + "\n".join(f"  {name:<9} {each.summary()}" for name, each in PATTERNS.items()))
+@click.argument("file", required=False, type=click.Path(path_type=Path), metavar="[FILE.race.sql]")
 @click.option(
     "--pattern",
     "chosen",
@@ -159,6 +161,7 @@ def main() -> None:
 @_changed_options
 @_options
 def run(
+    file: Path | None,
     chosen: tuple[str, ...],
     http_url: str | None,
     tickets: Path | None,
@@ -170,11 +173,15 @@ def run(
 ) -> None:
     """Boot a server, run the profile's patterns, print the verdict.
 
+    FILE.race.sql says under `load:` what is called, in place of a --contract.
+
     With --http-url or --tickets: burst and race against an API that is there, with real tickets.
     """
     with _guarded():
         options = _resolved(given, patterns.options())
         said = {name for name, value in given.items() if value}
+        if file is not None:
+            options = _of_a_file(file, options, said)
         if http_url is not None or tickets is not None:
             if dry_run:
                 raise UsageError(
@@ -191,19 +198,18 @@ def run(
         patterns.check_used(said, chosen, options.profile)
         _only_if_changed(changed_since, last_record, options)
         targets = ("sql", "http") if options.http else ("sql",)
+        plans = [PATTERNS[name].of(options.profile, options.load) for name in chosen]
         if dry_run:
             from harness.dry_run import lines
 
-            plans = [PATTERNS[name].of(options.profile, options.load) for name in chosen]
-            for line in lines(options, plans or patterns.of_profile(options.profile, options.load), targets):
+            for line in lines(options, plans, targets):
                 click.echo(line)
             return
         from harness.run import Harness, open_harness
 
         def runs(harness_: Harness) -> None:
-            plans = [PATTERNS[name].of(options.profile, options.load) for name in chosen] or harness_.profile()
             for target in targets:
-                for plan in plans:
+                for plan in plans or harness_.profile():
                     harness_.run(plan, target)
             if options.http:
                 from harness.experiments.overhead import overhead
@@ -214,6 +220,17 @@ def run(
             bar.stop()
             _report(opened.environment, opened.template.applied.prelude)
             _make(opened, options, runs, bar)
+
+
+def _of_a_file(file: Path, options: Options, said: Set[str]) -> Options:
+    """The options with the load of a scenario file for a contract."""
+    from harness.scenarios.loads import SUFFIX
+
+    if "contract" in said:
+        raise UsageError(f"{file} and --contract are two contracts.", next_step="give one of them")
+    if not file.name.endswith(SUFFIX):
+        raise UsageError(f"{file} is no scenario.", next_step=f"name a file that ends in {SUFFIX}")
+    return replace(options, contract=str(file))
 
 
 @main.command()
@@ -331,7 +348,7 @@ def check(
         last = _last_record(changed_since, last_record, options)
         if changed_since is not None:
             found = _changed(found, changed_since, options, last)
-        scenarios = [reader.read(path) for path in found]
+        scenarios = _with_sessions(reader.read(path) for path in found)
         if replay is not None and len(scenarios) != 1:
             raise UsageError("--replay is a schedule of one scenario.", next_step="name one file")
 
@@ -345,6 +362,21 @@ def check(
         with open_checks(options) as opened:
             _report(opened.environment, opened.template.applied.prelude)
             _make(opened, options, runs, bar)
+
+
+def _with_sessions(found: Iterable[Scenario]) -> list[Scenario]:
+    """Those that can be checked; a file that holds a load in their place is named, and left out."""
+    scenarios: list[Scenario] = []
+    loads: list[Scenario] = []
+    for scenario in found:
+        (scenarios if scenario.load is None else loads).append(scenario)
+    if loads and not scenarios:
+        raise UsageError(
+            f"{loads[0].path} holds a load, and no sessions to check.", next_step=f"run it: harness run {loads[0].path}"
+        )
+    for scenario in loads:
+        click.echo(f"left out, it holds a load: harness run {scenario.path}", err=True)
+    return scenarios
 
 
 def _last_record(since: str | None, given: Path | None, options: Options) -> Path | None:
@@ -368,10 +400,10 @@ def _only_if_changed(since: str | None, given: Path | None, options: Options) ->
     last = _last_record(since, given, options)
     if since is None:
         return
-    from harness import contracts
     from harness.changed import matters
+    from harness.scenarios import loads
 
-    contract = contracts.asked_for(options)
+    contract = loads.asked_for(options)
     wanted, why = matters(contract, since, options, last)
     if not wanted:
         _say(f"left out, the changes do not reach it: {contract.function.name}; {why}")
@@ -510,6 +542,11 @@ def _staging(http_url: str | None, tickets: Path | None, options: Options, *, ye
     from harness.staging import confirm, read_staging, run_staging
 
     check_outputs(options)
+    if options.contract.endswith(".race.sql"):
+        raise UsageError(
+            "--http-url and --tickets reach an API alone, and a file's conditions need a server to evaluate them.",
+            next_step="give a --contract in Python, or run the file without them",
+        )
     staging = read_staging(http_url, tickets)
     contract = contracts.asked_for(options)
     confirm(staging, yes=yes, ask=input if sys.stdin.isatty() else None)

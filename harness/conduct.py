@@ -26,6 +26,8 @@ from harness.load.pattern import LATE, Keys, Pattern
 from harness.load.race import Race
 from harness.records import RunRecord
 from harness.signals import uninterrupted
+from harness.targets import conditions
+from harness.targets.state import Connect
 from harness.targets.target import Span, Target
 from harness.verdict import charts, invariants, overlap, thresholds
 from harness.verdict.findings import Finding, Truth, counted
@@ -56,6 +58,8 @@ class KeySource:
     """So many keys to warm connections with, one each."""
     close: Callable[[], object] = lambda: None
     """No more are wanted: the load begins."""
+    missing: Callable[[int], Sequence[Hashable]] | None = None
+    """So many keys that are not there; None: the contract gives each by itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +73,8 @@ class Load:
     """Seconds for one call."""
     progress: Progress | None = None
     beside: Actor | None = None
+    connect: Connect | None = None
+    """To the database, where a contract from a file has its answers read after the load."""
 
     def crew(self) -> Crew:
         """Its clients, not yet connected."""
@@ -150,6 +156,7 @@ def conduct(load: Load, keys: KeySource, keep: Callable[[Fired], T]) -> T:
     notes: list[str] = []
 
     def fired(*, interrupted: bool) -> Fired:
+        conditions.settle(crew.logs, load.contract, load.connect)
         history = crew.history(unknown)
         return Fired(load, history, crew.spans(), crew.lost, crew.timeouts, tuple(notes), interrupted)
 
@@ -157,7 +164,7 @@ def conduct(load: Load, keys: KeySource, keep: Callable[[Fired], T]) -> T:
         try:
             crew.open(keys.warm_up(load.pattern.clients))
             wanted = _fresh_keys(load.pattern, crew, keys)
-            unknown += [load.contract.unknown_key() for _ in range(load.pattern.unknown_keys)]
+            unknown += _unknown(load, keys)
             fresh = keys.fresh(wanted)
             keys.close()
             with _beside(load.beside, crew):
@@ -250,6 +257,11 @@ def what_was_lost(fired: Fired, dsn: str) -> Lost | None:
         if isinstance(postgrest := getattr(door, "postgrest", None), PostgREST) and not postgrest.answers():
             return Lost("PostgREST", HarnessError("PostgREST answers no more.", tried=postgrest.how))
     return None
+
+
+def _unknown(load: Load, keys: KeySource) -> Sequence[Hashable]:
+    count = load.pattern.unknown_keys
+    return [load.contract.unknown_key() for _ in range(count)] if keys.missing is None else keys.missing(count)
 
 
 def _fresh_keys(pattern: Pattern, crew: Crew, keys: KeySource) -> int:

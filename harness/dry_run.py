@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 
 from harness.contracts.contract import Contract
 from harness.environment.servers import ExternalServer, Server, without_password
+from harness.load import patterns
 from harness.load.burst import Burst
 from harness.load.pattern import Pattern
 from harness.load.race import Race
@@ -21,8 +22,13 @@ from harness.verdict.findings import counted
 
 
 def lines(options: Options, plans: Sequence[Pattern], targets: Sequence[str]) -> Iterator[str]:
-    """The plan, a line each. Raises HarnessError for what could be seen to fail before anything is booted."""
+    """The plan, a line each; without `plans` those of the contract's file, or the profile's.
+
+    Raises HarnessError for what could be seen to fail before anything is booted.
+    """
     contract, server, template = prepared(options)
+    plans = plans or patterns.of_contract(contract, options.profile, options.load)
+    patterns.check_keys(contract, plans)
     yield f"server: {_server(server, options)}"
     yield f"platform: {template.platform}"
     if options.setup:

@@ -35,6 +35,7 @@ from harness.signals import ended_by, ending
 
 if TYPE_CHECKING:
     from harness.check import Checks
+    from harness.contracts.declared import Load
     from harness.environment.database import Database
     from harness.records import Record, RunRecord
     from harness.run import Harness
@@ -101,6 +102,7 @@ class _Session:
         self._stack = ExitStack()
         self._harness: Harness | None = None
         self._checks: Checks | None = None
+        self._loads: list[Harness] = []
         self._error: HarnessError | None = None
         self._interrupted = False
 
@@ -139,6 +141,22 @@ class _Session:
                 raise
         return self._checks
 
+    def load(self, load: Load) -> Harness:
+        """A file's load is run where scenarios are checked; with a setup of its own, on a template of its own."""
+        checks = self.checks()
+        from harness.environment.choice import open_template
+        from harness.run import Harness
+        from harness.scenarios import loads
+
+        options = replace(self.options, contract=str(load.path))
+        contract, template = loads.declared(load, options), checks.template
+        if load.setup is not None:
+            template = open_template(options, checks.server, bare=True)
+            template.seeds = (*template.seeds, load.setup)
+            self._stack.enter_context(template)
+        self._loads.append(Harness(options, contract, checks.server, template))
+        return self._loads[-1]
+
     def close(self) -> None:
         with self._stack:
             record = self._record()
@@ -162,7 +180,7 @@ class _Session:
         command = command_line(["pytest", *sys.argv[1:]])
         made = [
             opened.record(command, interrupted=self._interrupted)
-            for opened in (self._harness, self._checks)
+            for opened in (self._harness, self._checks, *self._loads)
             if opened is not None
         ]
         return None if not made else replace(made[0], runs=tuple(run for record in made for run in record.runs))
@@ -212,7 +230,8 @@ class _ScenarioFile(pytest.File):
             scenario = reader.read(self.path)
         except HarnessError as error:
             raise self.CollectError(_said(error)) from error
-        item: _ScenarioItem = _ScenarioItem.from_parent(self, name=scenario.claim)
+        kind = _ScenarioItem if scenario.load is None else _LoadItem
+        item: _ScenarioItem = kind.from_parent(self, name=scenario.claim)
         item.scenario = scenario
         yield item
 
@@ -235,33 +254,51 @@ class _ScenarioItem(pytest.Item):
         self._request._fillfixtures()
 
     def runtest(self) -> None:
-        from harness.plain import to_plain
-
         checks = self._request.getfixturevalue("_harness_session").checks()
         checks.test = self.nodeid
-        run = checks.check(self.scenario, isolation=checks.options.isolation or "")
-        self.stash[_RUNS] = [{"server": str(checks.environment), "run": to_plain(run)}]
-        self.user_properties += _properties(run, 1)
-        if run.truth.value != "held":
-            raise _NotHeldError(run)
+        self._tell([checks.check(self.scenario, isolation=checks.options.isolation or "")], checks.environment)
+
+    def _tell(self, runs: Sequence[RunRecord], environment: object) -> None:
+        from harness.plain import to_plain
+
+        self.stash[_RUNS] = [{"server": str(environment), "run": to_plain(run)} for run in runs]
+        times: Counter[str] = Counter()
+        for run in runs:
+            times[run.kind] += 1
+            self.user_properties += _properties(run, times[run.kind])
+        if any(run.truth.value != "held" for run in runs):
+            raise _NotHeldError(runs)
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
         if not isinstance(excinfo.value, _NotHeldError):
             return super().repr_failure(excinfo, style)
         from harness.reports import terminal
 
-        return "\n".join(line.text for line in terminal.findings([excinfo.value.run], None))
+        return "\n".join(line.text for line in terminal.findings(excinfo.value.runs, None))
 
     def reportinfo(self) -> tuple[Path, int, str]:
         return self.path, 0, self.name
 
 
+class _LoadItem(_ScenarioItem):
+    """A load as a test: it passes where everything held, in every pattern."""
+
+    def runtest(self) -> None:
+        assert self.scenario.load is not None
+        opened = self._request.getfixturevalue("_harness_session").load(self.scenario.load)
+        opened.test = self.nodeid
+        for target in ("sql", "http") if opened.options.http else ("sql",):
+            for plan in opened.profile():
+                opened.run(plan, target)
+        self._tell(opened.runs, opened.environment)
+
+
 class _NotHeldError(Exception):
     """A scenario that did not hold."""
 
-    def __init__(self, run: RunRecord) -> None:
-        super().__init__(f"{run.truth.value}: {run.plan['file']}")
-        self.run = run
+    def __init__(self, runs: Sequence[RunRecord]) -> None:
+        super().__init__(", ".join(f"{run.kind} {run.truth.value}" for run in runs))
+        self.runs = runs
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 
 import harness
-from harness import contracts
 from harness.conduct import Actor, Fired, KeySource, Load, Progress, Told, conduct, judge, record_of, what_was_lost
 from harness.contracts import invariants
 from harness.contracts.contract import Contract
@@ -39,10 +38,11 @@ from harness.load import patterns
 from harness.load.pattern import PATTERNS, Pattern
 from harness.options import Options, as_words, check_outputs
 from harness.records import AppliedFile, Record, RunRecord
+from harness.scenarios import loads
 from harness.sources import sources
 from harness.sqltext.definitions import definition
 from harness.sqltext.scripts import Script
-from harness.targets import state
+from harness.targets import conditions, state
 from harness.targets.keys import new_keys
 from harness.targets.sql import SqlTarget
 from harness.targets.target import Target
@@ -235,8 +235,8 @@ class Harness:
         return Explored(record, exploration)
 
     def profile(self) -> tuple[Pattern, ...]:
-        """The patterns of the options' profile."""
-        return patterns.of_profile(self.options.profile, self.options.load)
+        """The patterns of the contract's file, else of the options' profile."""
+        return patterns.of_contract(self.contract, self.options.profile, self.options.load)
 
     def run(self, pattern: Pattern, target: str | None = None, *, beside: Actor | None = None) -> Result:
         """Run one pattern on a fresh database through `sql` or `http`, judge it, and keep its record.
@@ -245,13 +245,16 @@ class Harness:
         HarnessError when the run cannot be made, and KeyboardInterrupt after keeping what there was.
         """
         name = target or self.target
+        patterns.check_keys(self.contract, (pattern,))
         with self.template.lent() as database, database.connect() as connection:
             self.check_connections(pattern, connection, name)
             with closing(self._door(name, database)) as door:
                 if not self._checked:
                     state.check(self.invariants, connection)
+                    conditions.check(connection, self.contract)
                     self._checked = True
-                load = Load(pattern, self.contract, (door,), self.options.timeout, self._progress, beside)
+                timeout, connect = self.options.timeout, database.connect
+                load = Load(pattern, self.contract, (door,), timeout, self._progress, beside, connect)
                 return conduct(load, self.keys(connection), lambda fired: self._result(fired, database))
 
     def keep(self, run: RunRecord) -> RunRecord:
@@ -271,6 +274,8 @@ class Harness:
     def _location(self) -> Location:
         function = self.contract.function
         found = definition(self._scripts, function.name, len(function.parameters))
+        if found is None and self.contract.declared is not None:
+            return Location(str(self.contract.declared.path), self.contract.declared.line, function.name)
         if found is None:
             return Location(function=function.name)
         return Location(str(found.path), found.line, function.name)
@@ -353,7 +358,7 @@ class Harness:
 
     def _touched(self, database: Database) -> Touched | None:
         """What was touched in the database of a run that is over; None where that cannot be known."""
-        texts = [self.contract.function.name, self.contract.new_keys, *(each.query for each in self.invariants)]
+        texts = [*self.contract.texts, *(each.query for each in self.invariants)]
         return touched(database.dsn, seen(database.dsn), texts)
 
     def keys(self, connection: Connection) -> KeySource:
@@ -362,7 +367,11 @@ class Harness:
         def make(count: int) -> list[Hashable]:
             return self.new_keys(connection, count)
 
-        return KeySource(make, make, connection.close)
+        declared = self.contract.declared
+        if declared is None or declared.missing_keys is None:
+            return KeySource(make, make, connection.close)
+        query, limit = declared.missing_keys, self.options.apply_timeout
+        return KeySource(make, make, connection.close, lambda count: new_keys(connection, query, count, limit))
 
     def new_keys(self, connection: Connection, count: int) -> list[Hashable]:
         """Fresh keys, made by the seed's function. Raises HarnessError when it is not there or makes too few."""
@@ -389,10 +398,12 @@ def prepared(options: Options) -> tuple[Contract, Server, Template]:
     Raises HarnessError for what is seen to be wrong without a server: a path, an output, a contract, a threshold.
     """
     check_outputs(options)
-    contract = contracts.asked_for(options)
+    contract = loads.asked_for(options)
     server = open_server(options.server, options.postgres_image, options.database)
     server.call_timeout = options.timeout
-    template = open_template(options, server)
+    template = open_template(options, server, bare=contract.declared is not None)
+    if contract.declared is not None and contract.declared.setup is not None:
+        template.seeds = (*template.seeds, contract.declared.setup)
     invariants.load(options.invariants, contract)
     thresholds.check(contract)
     return contract, server, template

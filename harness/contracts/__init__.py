@@ -20,7 +20,16 @@ SHIPPED = {"scan_ticket": "harness.contracts.scan_ticket:SCAN_TICKET"}
 
 def asked_for(options: Options) -> Contract:
     """The contract that the options name, with its calls made as they say. Raises UsageError for what cannot be."""
-    contract = load(options.contract, dict(each.split("=", 1) for each in options.contract_option))
+    return made_as(load(options.contract, names_in(options)), options)
+
+
+def names_in(options: Options) -> dict[str, str]:
+    """What --contract-option says."""
+    return dict(each.split("=", 1) for each in options.contract_option)
+
+
+def made_as(contract: Contract, options: Options) -> Contract:
+    """The contract with its calls made as the options say. Raises UsageError for what cannot be."""
     if options.retry:
         contract = replace(contract, retry=Retry(options.retry))
     settings = dict(each.split("=", 1) for each in options.setting)

@@ -17,11 +17,14 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from harness.contracts.moved import Moved
 from harness.environment.identity import Identity
 from harness.errors import UsageError
+
+if TYPE_CHECKING:
+    from harness.contracts.declared import Load
 
 
 class Effect(Enum):
@@ -52,6 +55,18 @@ class Outcome:
         Nothing of that is the function's fault. That it took too long is.
         """
         return self.effect is Effect.IN_DOUBT and self.code != TIMEOUT
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Answered(Outcome):
+    """An answer that came and has not been read: what it means is SQL, which is put to the server after the load.
+
+    Until then it counts as applied, so that a transaction that was held open and could not be committed has failed.
+    """
+
+    label: str = "answered"
+    effect: Effect = Effect.APPLIED
+    row: Mapping[str, Any] = field(default_factory=dict)
 
 
 FAILED = "failed"
@@ -155,6 +170,10 @@ class Function:
 
     One that returns no rows answers with the column `rows`: how many it inserted, updated or deleted.
     """
+    deciding: frozenset[str] | None = None
+    """Where `columns` is empty: names of those columns of the answer that decide the label; None: all do."""
+    counter: str | None = None
+    """The parameter whose value is how many calls the client has made, this one included; None: none is."""
 
     def __post_init__(self) -> None:
         """Raises UsageError where no parameter is the key."""
@@ -172,6 +191,23 @@ class Function:
 
         returns = f" RETURNS TABLE ({listed(self.columns)})" if self.columns else ""
         return f"{self.name}({listed(self.parameters)}){returns}"
+
+
+@dataclass(frozen=True, slots=True)
+class KeysQuery:
+    """A query that makes keys, in place of a function of the seed: one column, and as many rows as it is asked for."""
+
+    parts: tuple[str, ...]
+    """Its text, cut where the count stands."""
+    place: str
+    """Where it stands, as `FILE:LINE`."""
+
+    def __str__(self) -> str:
+        return f"the query at {self.place}"
+
+    def text(self, count: int) -> str:
+        """The query for so many keys."""
+        return str(count).join(self.parts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,7 +300,7 @@ class Contract:
 
     name: str
     function: Function
-    new_keys: str
+    new_keys: str | KeysQuery
     """SQL function that creates `count` fresh keys and returns them; the seed defines it."""
     unknown_key: Callable[[], Hashable] = uuid.uuid4
     """A key that is not in the database."""
@@ -311,6 +347,8 @@ class Contract:
     """As whom a client calls; None: as the owner of the scratch database, whom policies do not hold back."""
     retry: Retry | None = None
     """When a call is made again."""
+    declared: Load | None = None
+    """The file that the contract was made from, which says in SQL how answers are read; `classify` is not used then."""
 
     def __post_init__(self) -> None:
         """Raises UsageError for a declared answer that cannot be."""
@@ -335,6 +373,22 @@ class Contract:
         """As whom a client calls."""
         return self.identity(client) if callable(self.identity) else self.identity
 
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """What names what a run touches: the functions and statements that are called, and what makes keys."""
+        calls = [self.function]
+        queries: list[str | KeysQuery] = [self.new_keys]
+        if self.declared is not None:
+            calls += [call.function for call in self.declared.calls]
+            queries += [] if self.declared.missing_keys is None else [self.declared.missing_keys]
+        keys = [each.text(1) if isinstance(each, KeysQuery) else each for each in queries]
+        return tuple(dict.fromkeys([*(each.statement or each.name for each in calls), *keys]))
+
+    @property
+    def of_fresh_keys(self) -> frozenset[str]:
+        """The labels of calls on keys that are there, fresh or used up."""
+        return frozenset(self.labels) - ({self.missing} - {self.accepted, self.repeated})
+
     def no_row_outcome(self) -> Outcome:
         """What a call comes to that gave no row."""
         if self.no_row is None:
@@ -350,6 +404,8 @@ class Contract:
 
     def outcome(self, row: Mapping[str, Any]) -> Outcome:
         """Classify one answer row, given by its columns that are not evidence."""
+        if self.declared is not None:
+            return self.declared.read(row)
         label = self.classify(row)
         if label is None or label not in self.labels:
             shown = ", ".join(f"{name}={value!r}" for name, value in row.items())

@@ -56,6 +56,8 @@ def load(paths: Sequence[Path], contract: Contract | None = None) -> tuple[Invar
     names: Mapping[str, str] = {} if contract is None else contract.names
     found: dict[str, Invariant] = {}
     left_out: list[str] = []
+    if contract is not None and contract.declared is not None:
+        found |= {each.name: each for each in contract.declared.conditions}
     for script in migrations.find((*own, *paths), "invariants", "--invariants").scripts:
         before = len(found)
         for number, query in enumerate(queries.read(script), 1):

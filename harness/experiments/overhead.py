@@ -34,7 +34,7 @@ from harness.load.pattern import Keys, Pattern
 from harness.load.race import Race
 from harness.records import RunRecord
 from harness.run import Harness
-from harness.targets import state
+from harness.targets import conditions, state
 from harness.targets.http import PARTS, HttpOptions, HttpTarget, ServerClock, open_http
 from harness.targets.sql import SqlTarget
 from harness.targets.target import Target
@@ -232,6 +232,8 @@ class _Bench:
             finally:
                 for crew in crews.values():
                     crew.close()
+        for crew in crews.values():
+            conditions.settle(crew.logs, harness.contract, self._database.connect)
         # Its sessions are gone now, and have reported all that they counted.
         function = postgrest.function_time(harness.contract.function.name)
         timing = {part: _mean(evidence.server_timing[part]) for part in PARTS if evidence.server_timing[part]}
@@ -264,7 +266,8 @@ class _Bench:
         return open_http(self._harness.server, self._database, self._harness.contract, self._options)
 
     def _load(self, plan: Pattern, *doors: Target) -> Load:
-        return Load(plan, self._harness.contract, doors, self._harness.options.timeout)
+        harness = self._harness
+        return Load(plan, harness.contract, doors, harness.options.timeout, connect=self._database.connect)
 
     def _keys(self, rate: float, plan: Burst, blocks: int) -> Iterator[Keys]:
         """Fresh keys for each block, all made before the first: making them is work that a block would feel."""

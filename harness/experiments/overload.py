@@ -61,5 +61,5 @@ def overload(harness: Harness, options: HttpOptions, *, clients: int = 50, round
             )
             return harness.keep(record_of(fired, judged, told, kind="overload"))
 
-        load = Load(race, contract, (target,), harness.options.timeout)
+        load = Load(race, contract, (target,), harness.options.timeout, connect=database.connect)
         return conduct(load, harness.keys(connection), keep)

@@ -62,7 +62,7 @@ class Arrivals(Pattern):
 
     def expected(self, contract: Contract) -> frozenset[str]:
         if self.duplicates:
-            return frozenset(contract.labels) - {contract.missing}
+            return contract.of_fresh_keys
         return frozenset({contract.accepted})
 
     def prepare(self, crew: Crew, clients: Sequence[Client], keys: Keys) -> Jobs:

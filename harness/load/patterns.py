@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Set
 from typing import Any
 
+from harness.contracts.contract import Contract
+from harness.contracts.declared import Load, Planned
 from harness.errors import UsageError
 from harness.load.arrivals import Arrivals as Arrivals
 from harness.load.burst import Burst as Burst
@@ -24,6 +26,53 @@ def of_profile(profile: str, given: Mapping[str, Any]) -> tuple[Pattern, ...]:
     if profile == SOAK:
         return (SideBySide.of(profile, given),)
     return tuple(pattern.of(profile, given) for pattern in PATTERNS.values() if profile in pattern.profiles)
+
+
+def of_contract(contract: Contract, profile: str, given: Mapping[str, Any]) -> tuple[Pattern, ...]:
+    """The patterns that a contract's file names, else those of the profile, with what was given of their settings.
+
+    Without keys that are missing, none calls one. Raises UsageError for a line that names no pattern or no setting.
+    """
+    load = contract.declared
+    if load is not None and load.patterns:
+        return tuple(_planned(load, each, profile, given) for each in load.patterns)
+    found = of_profile(profile, given)
+    if load is None or load.missing_keys is not None:
+        return found
+    return tuple(pattern for pattern in found if not pattern.unknown_keys)
+
+
+def check_keys(contract: Contract, plans: Collection[Pattern]) -> None:
+    """Raises UsageError where a pattern calls keys that are not there, and the contract's file gives none."""
+    load = contract.declared
+    if load is None or load.missing_keys is not None:
+        return
+    if wants := next((plan.name for plan in plans if plan.unknown_keys), None):
+        raise UsageError(
+            f"The pattern {wants} calls keys that are not there, and {load.path} gives none.",
+            next_step="write a query for :count of them below `-- missing keys:`",
+        )
+
+
+def _planned(load: Load, planned: Planned, profile: str, given: Mapping[str, Any]) -> Pattern:
+    place = load.place(planned.line)
+    pattern = PATTERNS.get(planned.name)
+    if pattern is None:
+        raise UsageError(f"{place}: there is no pattern {planned.name!r}.", next_step=f"write {', '.join(PATTERNS)}")
+    settings = {name: about.kind for name, about in pattern.settings().items() if about.kind is not None}
+    values: dict[str, Any] = {}
+    for name, text in planned.settings:
+        kind = settings.get(name)
+        if kind is None:
+            raise UsageError(
+                f"{place}: the pattern {planned.name} has no setting {name!r}.",
+                next_step=f"write {', '.join(settings)}",
+            )
+        values[name] = Option(name, kind, "").read(text, f"{place}: {name}")
+    try:
+        return pattern.of(profile, values, given)
+    except UsageError as error:
+        raise UsageError(f"{place}: {error.what}", tried=error.tried, next_step=error.next_step) from error
 
 
 def options() -> tuple[Option, ...]:

@@ -111,7 +111,7 @@ class Race(Pattern):
         return Waits.OTHERS
 
     def expected(self, contract: Contract) -> frozenset[str]:
-        return frozenset(contract.labels) - {contract.missing}
+        return contract.of_fresh_keys
 
     def prepare(self, crew: Crew, clients: Sequence[Client], keys: Keys) -> Jobs:
         rounds = self.plan(len(crew.contract.variants))

@@ -18,12 +18,12 @@ from pglast import ast
 from pglast.parser import ParseError
 from pglast.visitors import Visitor
 
+from harness.contracts.declared import Load
 from harness.environment.identity import Identity
 from harness.errors import HarnessError, UsageError
 from harness.options import ISOLATION_LEVELS
+from harness.scenarios.loads import SUFFIX, LoadHeadings
 from harness.sqltext.scripts import Script, Statement
-
-SUFFIX = ".race.sql"
 
 JUDGED = ("sessions", "transactions", "queries only")
 
@@ -109,6 +109,28 @@ HEADINGS: tuple[Heading, ...] = (
         "and always).",
     ),
     Heading("allow", "allow: ANOMALY because REASON", "Accepts one finding; the reason stands in the report."),
+    Heading(
+        "load",
+        "load: [NAME]",
+        "In place of sessions: a call that clients make again and again; [load.md](load.md) tells of it and the next "
+        "eight.",
+    ),
+    Heading("keys", "keys:", "A query that makes `:count` fresh keys, and returns them."),
+    Heading("missing keys", "missing keys:", "A query that returns `:count` keys that are not there."),
+    Heading("applied", "applied: [NAME] when CONDITION", "An answer of a load: the call did what it was asked for."),
+    Heading("refused", "refused: [NAME] when CONDITION", "It said no, as the key is used up; nothing was changed."),
+    Heading("missing", "missing: [NAME] when CONDITION", "It said no, because there is no such key."),
+    Heading("capacity", "capacity: at most N applied per key", "How many calls a key grants; 1 without the line."),
+    Heading(
+        "threshold",
+        "threshold: [METRIC] EXPRESSION",
+        "`p(95)<200`, of durations in milliseconds; `errors rate<0.001`; `accepted count>0`, of a name of yours.",
+    ),
+    Heading(
+        "pattern",
+        "pattern: NAME [SETTING VALUE]...",
+        "A pattern that is run, as `race rounds 40 clients 6`; without such lines those of the profile.",
+    ),
 )
 
 
@@ -201,6 +223,8 @@ class Scenario:
     ignored: tuple[Ignored, ...] = ()
     allowed: tuple[Allowed, ...] = ()
     judge: str = ""
+    load: Load | None = None
+    """In place of sessions: a call that is put under load."""
     title: str = ""
     """What reports call it: its name, unless another file has that too."""
 
@@ -220,6 +244,8 @@ class _Section:
     line: int
     body: str
     body_line: int
+    start: int
+    """Where its body begins in the text."""
 
 
 def find(paths: Sequence[Path]) -> tuple[Path, ...]:
@@ -249,8 +275,9 @@ def read(path: Path) -> Scenario:
     return _Reader(path, text).scenario()
 
 
-class _Reader:
+class _Reader(LoadHeadings):
     def __init__(self, path: Path, text: str) -> None:
+        super().__init__()
         self.path = path
         self.text = text.replace("\r\n", "\n")
         self.claim = ""
@@ -272,10 +299,12 @@ class _Reader:
         for section in self._sections():
             handler: Callable[[_Section], None] = getattr(self, "_" + section.word.replace(" ", "_"))
             handler(section)
+            self.lines[section.word] = section.line
         self._end_session()
         if not self.claim:
             raise self._error(1, "The scenario has no claim.", "begin the file with `-- scenario: ` and one sentence")
-        if not self.sessions:
+        load = self.load()
+        if not self.sessions and load is None:
             raise self._error(1, "The scenario has no session.", "add `-- session: NAME` with the statements below it")
         names = [session.name for session in self.sessions]
         if twice := next((name for name in names if names.count(name) > 1), None):
@@ -297,6 +326,7 @@ class _Reader:
             tuple(self.ignored),
             tuple(self.allowed),
             self.judge,
+            load,
         )
 
     def _with_defaults(self, session: Session) -> Session:
@@ -323,7 +353,7 @@ class _Reader:
             )
         for at, (word, rest, line, _, end) in enumerate(found):
             following = found[at + 1][3] if at + 1 < len(found) else len(self.text)
-            yield _Section(word, rest, line, self.text[end:following], line)
+            yield _Section(word, rest, line, self.text[end:following], line, end)
 
     def _comments(self) -> Iterator[tuple[int, int]]:
         """Comments at the beginning of a line, outside of quotes, bodies and other comments."""
@@ -396,6 +426,7 @@ class _Reader:
     def _setup(self, section: _Section) -> None:
         self._end_session()
         self.setup += self._statements(section.body, section.body_line)
+        self.setup_bodies.append((section.start, section.body))
 
     def _session(self, section: _Section) -> None:
         self._end_session()
@@ -479,33 +510,36 @@ class _Reader:
     def _busy(self, section: _Section) -> None:
         self._end_session()
         self._empty(section)
+        self.busy.append(self._condition(section, "busy"))
+
+    def _condition(self, section: _Section, name: str) -> Busy:
+        """What `[NAME] when CONDITION` says; `name` where there is none."""
         match = re.fullmatch(r"(?:([\w -]+?)\s+)?when\s+(.+)", section.rest)
         if match is None:
             raise self._error(
                 section.line,
-                f"{section.rest!r} does not say when an answer means busy.",
-                "write `busy: when error 55P03`, `busy: when no row`, or SQL over the answer's columns after `when`",
+                f"{section.rest!r} does not say when an answer means {section.word}.",
+                f"write `{section.word}: when error 55P03`, `{section.word}: when no row`, or SQL over the answer's "
+                "columns after `when`",
             )
         condition = match[2].rstrip(";").strip()
-        busy = Busy(match[1] or "busy", section.line, condition)
+        busy = Busy(match[1] or name, section.line, condition)
         if condition == "no row":
-            busy = replace(busy, no_row=True)
-        elif condition == "nothing changed":
-            busy = replace(busy, nothing_changed=True)
-        elif error := re.fullmatch(r"error\s+(\S+?)(?:\s+like\s+('(?:[^']|'')*'))?", condition, re.IGNORECASE):
+            return replace(busy, no_row=True)
+        if condition == "nothing changed":
+            return replace(busy, nothing_changed=True)
+        if error := re.fullmatch(r"error\s+(\S+?)(?:\s+like\s+('(?:[^']|'')*'))?", condition, re.IGNORECASE):
             if not _SQLSTATE.fullmatch(error[1]):
                 raise self._error(section.line, f"{error[1]!r} is no SQLSTATE.", "give five signs, such as 55P03")
-            busy = replace(busy, code=error[1], like=error[2][1:-1].replace("''", "'") if error[2] else None)
-        elif condition == "error":
+            return replace(busy, code=error[1], like=error[2][1:-1].replace("''", "'") if error[2] else None)
+        if condition == "error":
             raise self._error(
                 section.line,
-                "`error` alone does not say which error means busy.",
-                "write `busy: when error 55P03`; for a column of that name, `error IS TRUE`",
+                f"`error` alone does not say which error means {section.word}.",
+                f"write `{section.word}: when error 55P03`; for a column of that name, `error IS TRUE`",
             )
-        else:
-            self._parsed(f"SELECT ({condition})", section.line, condition)
-            busy = replace(busy, sql=condition)
-        self.busy.append(busy)
+        self._parsed(f"SELECT ({condition})", section.line, condition)
+        return replace(busy, sql=condition)
 
     def _never(self, section: _Section) -> None:
         self._end_session()
@@ -580,16 +614,22 @@ class _Reader:
 def substituted(text: str, variables: dict[str, str]) -> str:
     """The text with psql's variables put in: `:'x'` a literal, `:"x"` a name, `:x` as it is; unknown ones stay."""
 
-    def put(match: re.Match[str]) -> str:
-        value = variables.get(match[2])
+    def put(name: str, quote: str) -> str:
+        value = variables.get(name)
         if value is None:
-            return match[0]
-        if match[1] == "'":
+            return f":{quote}{name}{quote}"
+        if quote == "'":
             escaped = value.replace("'", "''")
             return f" E'{escaped}'".replace("\\", "\\\\") if "\\" in value else f"'{escaped}'"
-        return '"' + value.replace('"', '""') + '"' if match[1] else value
+        return '"' + value.replace('"', '""') + '"' if quote else value
 
-    return "".join(_VARIABLE.sub(put, piece) if plain else piece for plain, piece in _pieces(text))
+    return replaced(text, put)
+
+
+def replaced(text: str, put: Callable[[str, str], str]) -> str:
+    """The text with what `put` gives, of its name and its quote, in the place of each variable."""
+    pieces = _pieces(text)
+    return "".join(_VARIABLE.sub(lambda m: put(m[2], m[1]), piece) if plain else piece for plain, piece in pieces)
 
 
 def has_variables(text: str) -> bool:

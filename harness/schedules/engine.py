@@ -18,6 +18,7 @@ from typing import Any
 
 from harness.contracts.contract import Contract, Operation, readable
 from harness.contracts.invariants import Invariant
+from harness.environment.servers import connect
 from harness.errors import HarnessError, UsageError
 from harness.schedules import judging
 from harness.schedules.carried import Carried, Setting
@@ -30,6 +31,7 @@ from harness.schedules.search import Run, Search, scheduler_for
 from harness.schedules.sessions import NOT_COVERED, Opened, exceeding, own_findings, unsplit
 from harness.schedules.trace import Choice, Kind, read_replay
 from harness.schedules.watch import Rows, read, renamed, watched, with_rows, written
+from harness.targets import conditions
 from harness.targets.codec import Reader
 from harness.targets.keys import new_keys
 from harness.targets.sql import Route, SqlTarget
@@ -52,6 +54,7 @@ def explore(dsn: str, contract: Contract, plan: Plan, invariants: Sequence[Invar
     else:
         settings, choices = _settings(plan, contract), ()
     plan.check()
+    contract = conditions.at_once(contract, partial(connect, dsn))
     explorer = _Explorer(dsn, contract, plan, choices)
     try:
         return explorer.explored(settings, invariants)
@@ -221,7 +224,7 @@ class _Explorer:
         programs = []
         for number, route in enumerate(self._target.calls(setting.variant, self._plan.calls)):
             codec, key = route.codec, keys[number % len(keys)]
-            encoded, formats = codec.encode(dict(variant.arguments(number)))
+            encoded, formats = codec.encode(dict(variant.arguments(number)), call=setting.used + 1)
             encoded[codec.key_at] = None if key is None else codec.encode_key(key)
             query = Query("", route.plain, encoded, formats, int(codec.result_format))
             access = self._rewritten.texts[self._routes.index(route)]
@@ -252,7 +255,8 @@ class _Explorer:
             for at in range(len(keys)):
                 arguments.append(dict(variant.arguments(len(arguments))))
                 probe = self._target.calls(setting.variant, len(arguments))[-1]
-                answers.append(self._probe(probe, arguments[-1], keys[at], len(run.events) + 1 + at))
+                position = len(run.events) + 1 + at
+                answers.append(self._probe(probe, arguments[-1], keys[at], position, call=setting.used + 2))
         # Probes come after the calls, and take the keys in turn like them.
         owners = [keys[number % len(keys)] for number in range(self._plan.calls)] + list(keys)
         routes = self._target.calls(setting.variant, len(arguments))
@@ -274,10 +278,12 @@ class _Explorer:
         found = self._operations(answers, owners, arguments, routes)
         return tuple(o._replace(client=client) for o, client in zip(found, clients, strict=True))
 
-    def _probe(self, route: Route, arguments: Mapping[str, Any], key: Hashable, position: float) -> Answer:
-        """One more call, on the controller's side, after all others have ended."""
+    def _probe(
+        self, route: Route, arguments: Mapping[str, Any], key: Hashable, position: float, *, call: int = 1
+    ) -> Answer:
+        """One more call, on the controller's side, after all others have ended; `call`: which one of its client's."""
         codec = route.codec
-        parameters, formats = codec.encode(arguments)
+        parameters, formats = codec.encode(arguments, call=call)
         parameters[codec.key_at] = codec.encode_key(key)
         result = self._connection.pgconn.exec_params(
             route.description.statement, parameters, codec.parameter_oids, formats, int(codec.result_format)

@@ -70,6 +70,7 @@ class Codec:
         self.description = description
         self.parameters = description.parameters
         self.key_at = description.key_at
+        self.counter_at = description.counter_at
         self.parameter_oids = [each.kind.oid for each in self.parameters]
         self.key_type = self.parameters[self.key_at].kind
         self.key_format = Format.BINARY if self.key_type.base in _NATURAL else Format.TEXT
@@ -78,10 +79,11 @@ class Codec:
         self._label_loaders = [(each.name, self._loader(connection, each)) for each in description.labels]
         self.evidence_loaders = {each.name: self._loader(connection, each) for each in description.evidence}
 
-    def encode(self, arguments: Mapping[str, Any]) -> tuple[list[Any], list[int]]:
+    def encode(self, arguments: Mapping[str, Any], *, call: int = 1) -> tuple[list[Any], list[int]]:
         """All parameters in order, the key's place left empty, and the format of each.
 
-        Raises UsageError for a value that its parameter cannot take.
+        `call`: which one of the client's it is, where a parameter says so. Raises UsageError for a value that its
+        parameter cannot take.
         """
         values: list[Any] = []
         formats: list[int] = []
@@ -89,6 +91,10 @@ class Codec:
             if at == self.key_at:
                 values.append(None)
                 formats.append(int(self.key_format))
+                continue
+            if at == self.counter_at:
+                values.append(b"%d" % call)
+                formats.append(int(Format.TEXT))
                 continue
             value = arguments.get(parameter.name)
             try:

@@ -76,6 +76,11 @@ class CallDescription:
         return next(at for at, each in enumerate(self.parameters) if each.name == self.function.key)
 
     @property
+    def counter_at(self) -> int | None:
+        """The place of the number of the client's call among the parameters; None where none is one."""
+        return next((at for at, each in enumerate(self.parameters) if each.name == self.function.counter), None)
+
+    @property
     def binary(self) -> bool:
         """Whether its answer is asked for in binary: where columns can be cast to what can be read so."""
         return self.timed is not None
@@ -104,6 +109,8 @@ def describe(connection: psycopg.Connection[Any], contract: Contract, function: 
 def _arguments(contract: Contract, function: Function) -> Mapping[str, Any]:
     """A value of every parameter that is given one, by name, as the first variant has it."""
     values: dict[str, Any] = {function.key: None}
+    if function.counter is not None:
+        values[function.counter] = None
     for variant in contract.variants:
         for client in (0, 1):
             if contract.function_of(variant, client) == function:
@@ -398,7 +405,8 @@ def _columns(
         changed = (Typed("rows", Type(20, "bigint", 20)),)
         return ((), ()) if routine is not None else (changed, ())
     if not function.columns:
-        return tuple(found), tuple(found)
+        deciding = function.deciding
+        return tuple(c for c in found if deciding is None or c.name in deciding), tuple(found)
     by_name = {column.name: column for column in found}
     for column in function.columns:
         mine = by_name.get(column.name)

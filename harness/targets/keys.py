@@ -1,4 +1,4 @@
-"""Fresh keys, made by the function of the seed: the same for load and explore."""
+"""Fresh keys, made by the function of the seed or a query: the same for load and explore."""
 
 from __future__ import annotations
 
@@ -9,66 +9,79 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
+from harness.contracts.contract import KeysQuery
 from harness.errors import HarnessError
 from harness.targets.codec import plain_key
 from harness.targets.description import split_name
 
 
-def new_keys(connection: psycopg.Connection[Any], name: str, count: int, limit: float = 600.0) -> list[Hashable]:
+def new_keys(
+    connection: psycopg.Connection[Any], source: str | KeysQuery, count: int, limit: float = 600.0
+) -> list[Hashable]:
     """So many fresh keys, each as the history has it: JSON as its text, an array as a tuple; within `limit` seconds.
 
     Raises HarnessError when the function is not there, fails, takes too long, or makes too few, equal or NULL keys.
     """
     if not count:
         return []
-    query = sql.SQL("SELECT * FROM {}(%s::integer)").format(sql.Identifier(*(p for p in split_name(name) if p)))
+    if isinstance(source, KeysQuery):
+        what, query = str(source), source.text(count).encode()
+        mend, more = "mend the query", "let it give as many keys as :count says, each once"
+    else:
+        what = f"{source}({count})"
+        function = sql.Identifier(*(p for p in split_name(source) if p))
+        query = sql.SQL("SELECT * FROM {}({}::integer)").format(function, count).as_bytes(connection)
+        mend, more = "mend the seed's function", "let it create and return as many fresh keys as it is asked for"
     try:
         # As if each call had a session of its own: it may make temporary tables, or set what it likes.
         connection.execute("DISCARD ALL")
         connection.execute(sql.SQL("SET statement_timeout = {}").format(math.ceil(limit * 1000)))
-        cursor = connection.execute(query, [count], prepare=False)
+        cursor = connection.execute(query, prepare=False)
         described = cursor.description or []
         if len(described) != 1:
             raise HarnessError(
-                f"{name}({count}) returned {len(described)} columns.",
+                f"{what} returned {len(described)} columns.",
                 next_step="let it return the keys alone: RETURNS SETOF the key's type",
             )
         kind = described[0].type_code
         keys = [None if row[0] is None else plain_key(row[0], kind) for row in cursor.fetchall()]
     except (psycopg.errors.UndefinedFunction, psycopg.errors.InvalidSchemaName) as error:
+        if isinstance(source, KeysQuery):
+            raise HarnessError(f"{what} fails.", tried=" ".join(str(error).split()), next_step=mend) from error
         raise HarnessError(
-            f"The seed does not define {name}(count integer).",
+            f"The seed does not define {source}(count integer).",
             tried=" ".join(str(error).split()),
-            next_step=f"add a seed file that creates {name}(count integer) RETURNS SETOF the key's type",
+            next_step=f"add a seed file that creates {source}(count integer) RETURNS SETOF the key's type",
         ) from error
     except psycopg.errors.QueryCanceled as error:
         raise HarnessError(
-            f"{name}({count}) had not ended after {limit:g} s.",
+            f"{what} had not ended after {limit:g} s.",
             tried=" ".join(str(error).split()),
             next_step="see what it waits for, ask for fewer calls, or give a longer --apply-timeout",
         ) from error
     except psycopg.DataError as error:
         raise HarnessError(
-            f"{name}({count}) returned a key that Python cannot hold.",
+            f"{what} returned a key that Python cannot hold.",
             tried=" ".join(str(error).split()),
             next_step="let it return such keys as text",
         ) from error
     except psycopg.Error as error:
         if connection.closed:
             raise HarnessError(
-                f"The connection was lost while {name}({count}) made fresh keys.",
+                f"The connection was lost while {what} made fresh keys.",
                 tried=" ".join(str(error).split()),
                 next_step="see in the server's log what ended it",
             ) from error
         raise HarnessError(
-            f"{name}({count}) failed with SQLSTATE {error.sqlstate}.",
+            f"{what} failed with SQLSTATE {error.sqlstate}.",
             tried=" ".join(str(error).split()),
-            next_step="mend the seed's function, or seed the rows that it refers to",
+            next_step=f"{mend}, or seed the rows that it refers to",
         ) from error
     distinct = set(keys)
     if len(distinct) < count or None in distinct:
         raise HarnessError(
-            f"{name}({count}) returned {len(distinct - {None})} distinct keys.",
-            next_step="let it create and return as many fresh keys as it is asked for",
+            f"{what} returned {len(distinct - {None})} distinct keys.",
+            tried=f"asking for {count}: {len(keys)} came, {keys.count(None)} of them NULL",
+            next_step=more,
         )
     return keys

@@ -74,3 +74,9 @@ SELECT name || ' = ' || setting || coalesce(' ' || unit, '')
    AND name IN ('transaction_isolation', 'transaction_read_only', 'lock_timeout', 'statement_timeout',
                 'transaction_timeout', 'session_replication_role', 'row_security')
  ORDER BY name;
+
+-- name: conditions
+-- For each answer its place, and whether each condition of the file is true of it.
+SELECT answer.harness_place{conditions}
+  FROM (VALUES {rows}) AS answer (harness_place{names})
+ ORDER BY answer.harness_place;

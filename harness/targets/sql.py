@@ -9,6 +9,7 @@ is no function, or because it may end in an error, which would take the readings
 
 from __future__ import annotations
 
+import itertools
 import select
 import struct
 import threading
@@ -168,8 +169,11 @@ class SqlTarget:
         readers = {id(r): Reader(contract, r.codec, layout, overlap=overlap) for r in routes}
         plain = {id(r): Reader(contract, r.codec, layout, overlap=False) for r in routes} if overlap else readers
         variants = []
+        calls = itertools.count(1)
         for route, values in zip(routes, arguments, strict=True):
             parameters, formats = route.codec.encode(values)
+            if route.codec.counter_at is not None:
+                parameters = _Counting(parameters, route.codec.counter_at, calls)
             reader, stepped = readers[id(route)], plain[id(route)]
             variants.append(_Variant(route, parameters, formats, reader, stepped))
         return _Call(variants, statements, overlap)
@@ -340,6 +344,22 @@ _STARTED, _CALL, _ENDED, _AROUND = b"harness_started", b"harness_call", b"harnes
 
 _Step = tuple[bytes, bytes]
 """What kind of step, and its text where it is one of those around the call."""
+
+
+class _Counting(list[Any]):
+    """Parameters of which one counts the client's calls: whenever the key is put in, it goes on by one."""
+
+    __slots__ = ("_at", "_calls")
+
+    def __init__(self, parameters: Sequence[Any], at: int, calls: Iterator[int]) -> None:
+        """`calls` is shared by all variants of one client."""
+        super().__init__(parameters)
+        self._at = at
+        self._calls = calls
+
+    def __setitem__(self, at: Any, key: Any) -> None:
+        super().__setitem__(at, key)
+        super().__setitem__(self._at, b"%d" % next(self._calls))
 
 
 class _Variant:
