@@ -96,6 +96,7 @@ class Option:
 
     @property
     def flag(self) -> str:
+        """As it stands on the command line: `--db-pool`."""
         return f"--{_flag(self.name)}"
 
     @property

@@ -52,6 +52,7 @@ _RUNS = pytest.StashKey[list[dict[str, Any]]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
+    """Every option of the table, as `--harness-NAME` and as `harness_NAME` of the ini file."""
     group = parser.getgroup("harness", "database-level concurrency harness")
     for option in _TABLE:
         group.addoption(
@@ -72,6 +73,7 @@ def _how(option: Option) -> dict[str, Any]:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    """Read the options once; a wrong one ends the session with its sentence."""
     given = {option.name: config.getoption(f"harness_{option.name}") for option in _TABLE}
     ini = {option.name: _ini(config, option) for option in _TABLE}
     try:
@@ -477,6 +479,7 @@ def pytest_runtest_call() -> Generator[None, Any, Any]:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, Any]:
+    """Show the proof of a verdict that was not held in place of `assert False`."""
     report = yield
     if call.excinfo is not None and isinstance(call.excinfo.value, HarnessError):
         report.longrepr = _said(call.excinfo.value)  # where in the harness it was found out helps nobody

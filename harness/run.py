@@ -68,14 +68,17 @@ class Verdict:
 
     @property
     def truth(self) -> Truth:
+        """Broken where one finding is, else undecided where one is, else held."""
         return truth_of(self.findings)
 
     @property
     def held(self) -> bool:
+        """Whether every claim is held: the one word that a test asserts."""
         return self.truth is Truth.HELD
 
     @property
     def broken(self) -> tuple[Finding, ...]:
+        """The findings that are broken."""
         return tuple(f for f in self.findings if f.truth is Truth.BROKEN)
 
     def __getitem__(self, finding: str) -> Finding:
@@ -113,10 +116,12 @@ class Result:
 
     @property
     def verdict(self) -> Verdict:
+        """All findings of the run."""
         return Verdict(self.record.findings)
 
     @property
     def metrics(self) -> Metrics:
+        """What its calls add up to: counts, rates, durations in milliseconds."""
         assert self.record.metrics is not None
         return self.record.metrics
 
@@ -133,6 +138,7 @@ class Explored:
 
     @property
     def verdict(self) -> Verdict:
+        """All findings of the exploration."""
         return Verdict(self.record.findings)
 
 

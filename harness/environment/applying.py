@@ -198,6 +198,7 @@ class Applied:
 
     @property
     def whole(self) -> bool:
+        """Whether every file and every statement of it was applied."""
         return not self.failures and self.applied == self.files and self.seeds[0] == self.seeds[1]
 
 

@@ -127,7 +127,8 @@ class PostgREST(ABC):
 
     @property
     @abstractmethod
-    def how(self) -> str: ...
+    def how(self) -> str:
+        """Which one it is and how it was found, for a report."""
 
     @property
     @abstractmethod

@@ -38,6 +38,7 @@ class Pulse:
         self._thread = threading.Thread(target=self._watch, name="pulse", daemon=True)
 
     def start(self) -> None:
+        """Begin to watch, on a thread of its own."""
         self._thread.start()
 
     def stop(self) -> None:

@@ -52,14 +52,17 @@ class BaseTable:
 
     @property
     def name(self) -> str:
+        """With its schema, unless that is public."""
         return self.table if self.schema == "public" else f"{self.schema}.{self.table}"
 
     @property
     def quoted(self) -> sql.Identifier:
+        """As SQL names it."""
         return sql.Identifier(self.schema, self.table)
 
     @property
     def copy(self) -> sql.Identifier:
+        """Where its rows are kept."""
         return sql.Identifier(COPIES, f"t{self.oid}")
 
     def as_text(self) -> sql.Composed:
@@ -80,6 +83,7 @@ class BaseSequence:
 
     @property
     def name(self) -> str:
+        """With its schema, unless that is public."""
         return self.sequence if self.schema == "public" else f"{self.schema}.{self.sequence}"
 
 

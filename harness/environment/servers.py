@@ -67,10 +67,12 @@ class Server(ABC):
         """Connection URI or conninfo of the maintenance database, for a role that may create databases."""
 
     @abstractmethod
-    def start(self) -> None: ...
+    def start(self) -> None:
+        """Boot it, or see that it answers. Raises HarnessError."""
 
     @abstractmethod
-    def stop(self) -> None: ...
+    def stop(self) -> None:
+        """End it and remove what it left; nothing where it was never started."""
 
     def verify(self, connection: psycopg.Connection[Any]) -> None:
         """That the server at the other end is the one that was started here, before anything is written to it.
@@ -91,6 +93,7 @@ class Server(ABC):
         return self.describe().version
 
     def describe(self) -> ServerDescription:
+        """What it is and how it is set, as a record keeps it. Raises HarnessError where it does not answer."""
         with connect(self.dsn) as connection:
             rows = connection.execute(
                 queries.own("harness.environment")["settings"],

@@ -33,9 +33,13 @@ INTERRUPTED = "interrupted"
 class Plan(Protocol):
     """What a crew fires: the part of a pattern that it needs."""
 
-    def waits(self, client: int) -> Waits: ...
+    def waits(self, client: int) -> Waits:
+        """What this client's jobs wait for."""
+        ...
 
-    def prepare(self, crew: Crew, clients: Sequence[Client], keys: Any) -> Jobs: ...
+    def prepare(self, crew: Crew, clients: Sequence[Client], keys: Any) -> Jobs:
+        """The jobs of each client; `keys` are those that were made for the run."""
+        ...
 
 
 @contextmanager
@@ -64,6 +68,7 @@ class Done:
         self._passed = False
 
     def set(self) -> None:
+        """It has come to pass."""
         self._passed = True
         self._lock.release()
 
@@ -201,6 +206,7 @@ class Crew:
         return logs
 
     def history(self, unknown_keys: Sequence[Hashable]) -> History:
+        """All that the clients wrote down; `unknown_keys` are those that were never created."""
         target = self.clients[0].target
         # As a key comes back: text may have become what the parameter's type makes of it.
         return History(self.logs, self.started, [target.decode_key(target.encode_key(key)) for key in unknown_keys])
@@ -227,6 +233,7 @@ class Crew:
         ]
 
     def close(self) -> None:
+        """Close every connection; a call that is still in flight ends in doubt."""
         for client in self.clients:
             if client.caller is not None and client.thread.wait(0):
                 client.caller.close()  # under a thread that still uses it, it would be freed in its hands

@@ -37,6 +37,7 @@ class Round:
 
     @property
     def distinct_keys(self) -> int:
+        """How many keys the round's callers call."""
         return max(self.keys) + 1
 
     @property

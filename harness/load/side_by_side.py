@@ -43,6 +43,7 @@ class SideBySide(Pattern):
 
     @property
     def clients(self) -> int:  # type: ignore[override]
+        """Those of all its parts."""
         return sum(part.clients for part in self.parts)
 
     @property

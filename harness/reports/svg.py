@@ -44,6 +44,7 @@ def picture(
 
 
 def text(x: float, y: float, said: Child, kind: str = "", anchor: str = "start") -> Markup:
+    """Text at a place, in pixels from the upper left corner; `anchor` says which end of it stands there."""
     return tag("text", said, x=x, y=y, class_=kind or None, text_anchor=None if anchor == "start" else anchor)
 
 

@@ -111,6 +111,7 @@ class Actor:
 
     @property
     def pgconn(self) -> pq.abc.PGconn:
+        """The connection as libpq has it."""
         assert self._connection is not None
         return self._connection.pgconn
 
@@ -142,6 +143,7 @@ class Actor:
             self.close()
 
     def close(self) -> None:
+        """Close the connection, where there is one."""
         if self._connection is not None:
             self._connection.close()
 

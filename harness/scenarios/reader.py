@@ -165,6 +165,7 @@ class Session:
 
     @property
     def variables(self) -> dict[str, str]:
+        """psql variables that every session has: `:'session'`, `:number`."""
         return {"session": self.name, "number": str(self.number)}
 
 
@@ -234,6 +235,7 @@ class Scenario:
 
     @property
     def name(self) -> str:
+        """The file's name without its ending."""
         return self.path.name.removesuffix(SUFFIX)
 
 

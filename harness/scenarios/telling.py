@@ -79,6 +79,7 @@ class Told:
     """By the name of a finding: the schedule that shows it, tried twice."""
 
     def unit(self, unit: Unit) -> str:
+        """What a report calls a unit: its session's name, and which transaction."""
         name = self.sessions[unit[0]].name
         return name if unit[1] < 0 else f"{name}'s transaction {unit[1] + 1}"
 

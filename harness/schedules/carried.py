@@ -51,10 +51,12 @@ class Carried:
 
     @property
     def replay(self) -> str:
+        """The text that `--replay` takes to carry it out again."""
         return self.setting.prefix() + replay_text([event.choice for event in self.events])
 
     @property
     def choices(self) -> tuple[Choice, ...]:
+        """Who went on at each step, in order."""
         return tuple(event.choice for event in self.events)
 
     @property

@@ -123,18 +123,22 @@ class Exploration:
 
     @property
     def truth(self) -> Truth:
+        """Broken where one finding is, else undecided where one is, else held."""
         return truth_of(self.findings)
 
     @property
     def schedules(self) -> int:
+        """How many were carried out, in all cases."""
         return sum(case.schedules for case in self.cases)
 
     @property
     def before_reduction(self) -> int:
+        """How many those stand for, in all cases."""
         return sum(case.before_reduction for case in self.cases)
 
     @property
     def exhausted(self) -> bool:
+        """Whether no schedule of any case is left to try."""
         return bool(self.cases) and all(case.exhausted for case in self.cases)
 
     @property

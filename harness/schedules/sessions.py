@@ -150,6 +150,7 @@ class Opened:
         return connection
 
     def close(self) -> None:
+        """Close every connection and put the database's functions back."""
         self.controller.close()
         try:
             with suppress(psycopg.OperationalError):  # a lost connection: there is nothing to put back any more

@@ -52,6 +52,7 @@ class Part:
 
     @property
     def words(self) -> frozenset[str]:
+        """The words of its text, in lower case."""
         return frozenset(word.lower() for word in _WORD.findall(self.text))
 
     @property

@@ -120,12 +120,14 @@ class Codec:
         return encoded
 
     def decode_key(self, raw: bytes) -> Hashable:
+        """The key as the contract and the history have it."""
         if self.key_format is Format.BINARY:
             loaded: Hashable = self._load_key(raw)
             return loaded
         return raw.decode()
 
     def decode_labels(self, raw: _Raw) -> dict[str, Any]:
+        """The columns that decide a call's label, by name."""
         return {
             name: None if value is None else load(value)
             for (name, load), value in zip(self._label_loaders, raw, strict=True)
@@ -230,6 +232,7 @@ class Reader:
         return bool(self._contract.errors)
 
     def read(self, result: pq.abc.PGresult, pgconn: pq.abc.PGconn) -> Answer:
+        """The outcome of a result, and its evidence columns as they came."""
         if result.status != _TUPLES_OK or result.ntuples != 1:
             return self._unusual(result, pgconn)
         self._set_result(result, set_loaders=False)
@@ -248,6 +251,7 @@ class Reader:
         return outcome, evidence if self._places is None else self._placed(evidence)
 
     def failed(self, code: str, detail: str, effect: Effect = Effect.FAILED) -> Answer:
+        """A call without an answer: with this SQLSTATE or code, and why."""
         outcome = self._known.get((code, detail))
         if outcome is None:
             if effect is Effect.FAILED:

@@ -432,6 +432,7 @@ class Counters:
         """The Server-Timing headers as they came, each ended by a line feed."""
 
     def without_answer(self) -> None:
+        """Count a call that got none."""
         self.statuses[0] = self.statuses.get(0, 0) + 1
         self.no_body += 1
         self.no_json += 1

@@ -169,6 +169,7 @@ class Wire:
                 connection.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
+        """Close the socket."""
         connection, self._socket = self._socket, None
         self._open = False
         if connection is not None:

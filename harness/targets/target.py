@@ -104,7 +104,9 @@ class Caller(Protocol):
         """Cut the connection, from another thread, so that the call in flight ends in doubt."""
         ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Close the connection. Called once, by whoever opened it."""
+        ...
 
 
 Answer = tuple[Outcome, Sequence[Any]]
@@ -163,7 +165,9 @@ class Target(Protocol):
         """The key as `Caller.call` takes it: encoded once, before the start."""
         ...
 
-    def decode_key(self, raw: Any) -> Hashable: ...
+    def decode_key(self, raw: Any) -> Hashable:
+        """The key as the contract and the history have it, from `encode_key`'s form."""
+        ...
 
     def decode_evidence(self, column: int, raw: Sequence[Any]) -> Sequence[Any]:
         """The values of one evidence column, of many answers, as Python values; `Unreadable` where there is none."""

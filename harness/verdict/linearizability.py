@@ -138,6 +138,7 @@ class Judge:
         self._spent += time.monotonic() - began
 
     def finding(self) -> Finding:
+        """What the keys taken so far come to."""
         keys, broken, out_of_time = self._keys, self._broken, self._out_of_time
         truth = Truth.BROKEN if broken else Truth.UNDECIDED if out_of_time or not keys else Truth.HELD
         observed = f"{keys - broken - out_of_time} of {keys} keys linearizable"

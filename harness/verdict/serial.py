@@ -150,6 +150,7 @@ class Rules:
     """Serial orders that one search may ask for where there are too many to make all of them."""
 
     def touched(self, unit: Unit) -> frozenset[str]:
+        """The tables that a unit's session reads or writes."""
         return self.reads.get(unit[0], frozenset()) | self.writes.get(unit[0], frozenset())
 
 

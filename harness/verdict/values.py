@@ -279,9 +279,11 @@ class Renaming:
     _trail: list[tuple[str, str, str]] = field(default_factory=list)
 
     def position(self) -> int:
+        """Where it stands, for `undo`."""
         return len(self._trail)
 
     def undo(self, position: int) -> None:
+        """Take back all that was renamed since then."""
         while len(self._trail) > position:
             domain, observed, expected = self._trail.pop()
             del self.to[domain, observed], self.back[domain, expected]

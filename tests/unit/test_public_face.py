@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import inspect
 import subprocess
 import sys
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -68,3 +70,26 @@ def test_the_harness_itself_does_not_warn() -> None:
     code = "import harness.run, harness.contracts as c; print(c.load('scan_ticket').name)"
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "scan_ticket\n"), done.stderr
+
+
+def _own_names(tree: ast.Module) -> Iterator[tuple[str, str, ast.FunctionDef | ast.ClassDef]]:
+    """Class (or nothing), name and node of every public function, class and method that is written out."""
+    for node in tree.body:
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith("_"):
+            yield "", node.name, node
+            for inner in node.body if isinstance(node, ast.ClassDef) else []:
+                if isinstance(inner, ast.FunctionDef) and not inner.name.startswith("_"):
+                    yield node.name, inner.name, inner
+
+
+def test_every_name_without_an_underscore_says_what_it_means() -> None:
+    """In a docstring of its own; a method that another class describes, as its protocol does, need not say it again."""
+    package = Path(harness.__file__).parent
+    found = {
+        (path.relative_to(package), owner, name): ast.get_docstring(node)
+        for path in package.rglob("*.py")
+        for owner, name, node in _own_names(ast.parse(path.read_text()))
+    }
+    described = {name for (_, owner, name), text in found.items() if owner and text}
+    silent = [each for each, text in found.items() if not text and not (each[1] and each[2] in described)]
+    assert not silent
