@@ -110,6 +110,7 @@ class Load:
     """Reads an answer at once, where calls are not fired but carried out one by one; None: afterwards."""
 
     def place(self, line: int) -> str:
+        """The file and the line of its heading, as a report names it."""
         return f"{self.path}:{line}"
 
     def read(self, row: Mapping[str, Any]) -> Outcome:
