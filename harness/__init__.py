@@ -26,6 +26,7 @@ The floors; a file imports only from floors below::
     options.py                  the options, read once
     files.py                    files written whole
     errors.py  signals.py  plain.py    what failed and what to do next; Ctrl-C; values to JSON and back
+    text.py                     text from elsewhere, as it may be shown
 """
 
 from importlib import import_module

@@ -168,8 +168,8 @@ class Checks:
         self.runs.append(run)
         return self.runs[-1]
 
-    def record(self, command: str, *, interrupted: bool = False) -> Record:
-        """Everything so far as one record."""
+    def record(self, command: str, *, interrupted: bool = False, cut_short: str = "") -> Record:
+        """Everything so far as one record; `cut_short` is the error that ended it."""
         return Record(
             harness_version=harness.__version__,
             created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -183,6 +183,7 @@ class Checks:
             interrupted=interrupted,
             sources=self._sources(),
             prelude=self.template.applied.prelude,
+            cut_short=cut_short,
         )
 
     def _sources(self) -> tuple[Source, ...]:

@@ -33,7 +33,8 @@ from harness.load.pattern import PATTERNS
 from harness.options import MOST, OF_CALLS, OF_CONTRACTS, OPTIONS, OUTPUTS, Option, Options, check_outputs, resolve
 from harness.records import Record
 from harness.records import read as read_record
-from harness.signals import ENDING, ended_by, heed
+from harness.signals import ENDING, ended_by, ending, heed
+from harness.text import printable
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -138,8 +139,9 @@ def main() -> None:
     try:
         here = str(Path.cwd())
     except OSError as error:
-        _say(f"error: {explained(error)}")
-        sys.exit(ExitStatus.ENVIRONMENT)
+        gone = HarnessError("The current folder is not there.", tried=str(error), next_step="go to one that is: cd")
+        _say(f"error: {gone}")
+        sys.exit(gone.exit_status)
     if here not in sys.path:
         # A contract of one's own may lie here; after what is installed, so that nothing of that is replaced by it.
         sys.path.append(here)
@@ -617,7 +619,8 @@ def _print(record: Record) -> None:
     width = shutil.get_terminal_size().columns if tty else None
     lines = (terminal.verdict if shown is Shown.VERDICT else terminal.screen)(record, width)
     plain = "NO_COLOR" in os.environ or os.environ.get("TERM") == "dumb"
-    click.echo("\n".join(line.text if plain else click.style(line.text, **_STYLES[line.style]) for line in lines))
+    texts = ((printable(line.text), line.style) for line in lines)
+    click.echo("\n".join(text if plain else click.style(text, **_STYLES[style]) for text, style in texts))
 
 
 _PIPED = 10_000
@@ -645,9 +648,10 @@ def _make(
 
     shown = bar or _Bar()
 
-    def finish(*, interrupted: bool) -> Record:
+    def finish(*, interrupted: bool = False, cut_short: str = "") -> Record:
         shown.stop()
-        record: Record = opened.record(command_line(["harness", *sys.argv[1:]]), interrupted=interrupted)
+        command = command_line(["harness", *sys.argv[1:]])
+        record: Record = opened.record(command, interrupted=interrupted, cut_short=cut_short)
         _finish(record, options)
         return record
 
@@ -662,11 +666,30 @@ def _make(
             with uninterrupted():  # somebody impatient would lose the record
                 finish(interrupted=True)
             raise
-        except Exception:
-            if opened.runs:  # those before it
-                finish(interrupted=False)
-            raise
-        sys.exit(finish(interrupted=False).exit_status)
+        except (Exception, SystemExit) as error:
+            if ending():  # what came of the signal, where it struck
+                with uninterrupted():
+                    finish(interrupted=True)
+                raise KeyboardInterrupt from error
+            told = _told(error)
+            if not opened.runs:
+                raise told from error
+            _say(f"error: {told}")
+            sys.exit(finish(cut_short=told.what).exit_status)  # those before it
+        sys.exit(finish().exit_status)
+
+
+def _told(error: BaseException) -> HarnessError:
+    """Any error as one that says what to do."""
+    if isinstance(error, HarnessError):
+        return error
+    if isinstance(error, SystemExit):  # its status would be taken for a verdict
+        return HarnessError(
+            "The contract, or a module that it imports, ended the program.",
+            tried=f"a call of it, which raised SystemExit({error.code!r})",
+            next_step="have it return an answer, or raise an error",
+        )
+    return explained(error) if isinstance(error, Exception) else explained(RuntimeError(repr(error)))
 
 
 def _report(environment: Any, prelude: tuple[str, ...] = ()) -> None:
@@ -692,13 +715,10 @@ def _guarded() -> Iterator[None]:
                 if came:  # what came of the signal, where it struck
                     raise KeyboardInterrupt from error
                 raise
-    except HarnessError as error:
-        _say(f"error: {error}")
-        sys.exit(error.exit_status)
     except Exception as error:
-        # Status 1 would say that a claim is broken.
-        _say(f"error: {explained(error)}")
-        sys.exit(ExitStatus.ENVIRONMENT)
+        told = _told(error)  # a status of 1 would say that a claim is broken
+        _say(f"error: {told}")
+        sys.exit(told.exit_status)
     except KeyboardInterrupt:
         for number in ENDING:
             signal.signal(number, signal.SIG_IGN)  # there is nothing left to end, and the exit status is decided
@@ -724,7 +744,7 @@ def _attach_streams() -> None:
 def _say(text: str) -> None:
     """On standard error; where that is closed or full, the exit status has to do."""
     with suppress(OSError, ValueError):
-        click.echo(text, err=True)
+        click.echo(printable(text), err=True)
 
 
 class _Bar:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import tempfile
 import traceback
 from enum import IntEnum
+
+from harness.text import LONGEST, printable
 
 
 class ExitStatus(IntEnum):
@@ -28,14 +31,14 @@ class HarnessError(Exception):
     exit_status: ExitStatus = ExitStatus.ENVIRONMENT
 
     def __init__(self, what: str, *, tried: str = "", next_step: str = "") -> None:
-        self.what = what
-        self.tried = tried
-        self.next_step = next_step
-        lines = [what]
+        self.what = printable(what, LONGEST)
+        self.tried = printable(tried, LONGEST)
+        self.next_step = printable(next_step, LONGEST)
+        lines = [self.what]
         if tried:
-            lines.append(f"  tried: {tried}")
+            lines.append(f"  tried: {self.tried}")
         if next_step:
-            lines.append(f"  next:  {next_step}")
+            lines.append(f"  next:  {self.next_step}")
         super().__init__("\n".join(lines))
 
 
@@ -59,6 +62,8 @@ def explained(error: Exception) -> HarnessError:
             tried=said,
             next_step="see in the server's log what ended it; a run that met this was not judged",
         )
+    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+        return too_few_files(said)
     if isinstance(error, OSError):
         return HarnessError(
             "The system refused something.",
@@ -75,6 +80,15 @@ def explained(error: Exception) -> HarnessError:
         "This is a defect of the harness, or of the contract; the run that met it was not judged.",
         tried=f"{name}: {said}",
         next_step=f"report it, unless the contract is at fault; {where}",
+    )
+
+
+def too_few_files(tried: str) -> HarnessError:
+    """A limit of the system, which nothing but its figure has words for."""
+    return HarnessError(
+        "This process may not open as many files as that takes.",
+        tried=tried,
+        next_step="raise the limit (ulimit -n 1024), or give fewer --clients, or a --pool-size",
     )
 
 

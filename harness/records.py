@@ -18,6 +18,7 @@ from harness.environment.description import ServerDescription, Touched
 from harness.errors import ExitStatus, UsageError
 from harness.files import write_whole
 from harness.plain import from_plain, schema, to_plain
+from harness.text import LONGEST, printable
 from harness.verdict.charts import Charts
 from harness.verdict.findings import Finding, Truth, truth_of
 from harness.verdict.metrics import Metrics
@@ -81,9 +82,15 @@ class RunRecord:
     def __post_init__(self) -> None:
         """Plain values at once: what a report draws from the value and from its file is the same."""
         for name in ("plan", "details"):
-            object.__setattr__(self, name, to_plain(getattr(self, name)))
-        plain = tuple(dataclasses.replace(f, evidence=tuple(map(to_plain, f.evidence))) for f in self.findings)
+            object.__setattr__(self, name, _printable(to_plain(getattr(self, name))))
+        plain = tuple(
+            dataclasses.replace(
+                f, observed=printable(f.observed, LONGEST), evidence=tuple(_printable(to_plain(e)) for e in f.evidence)
+            )
+            for f in self.findings
+        )
         object.__setattr__(self, "findings", plain)
+        object.__setattr__(self, "notes", tuple(_printable(list(self.notes))))
 
     @property
     def truth(self) -> Truth:
@@ -116,11 +123,16 @@ class Record:
     """The definitions of the functions that were put to the test, where a file defines them."""
     prelude: tuple[str, ...] = ()
     """What was there beside the files: the platform, as whom migrations ran, each stand-in, what was supplied."""
+    cut_short: str = ""
+    """The error that ended the command before its last run was made; empty where none did."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "prelude", tuple(_printable(list(self.prelude))))
 
     @property
     def truth(self) -> Truth:
-        """Broken if one run is broken, else undecided if one is, else held; an interrupted record always undecided."""
-        if self.interrupted:
+        """Broken if one run is broken, else undecided if one is, else held; always undecided where it did not end."""
+        if self.interrupted or self.cut_short or any(run.server_lost for run in self.runs):
             return Truth.UNDECIDED
         truths = {run.truth for run in self.runs}
         if Truth.BROKEN in truths:
@@ -132,7 +144,7 @@ class Record:
     @property
     def exit_status(self) -> ExitStatus:
         """That of the command which made it."""
-        if any(run.server_lost for run in self.runs):
+        if self.cut_short or any(run.server_lost for run in self.runs):
             return ExitStatus.ENVIRONMENT
         return {
             Truth.HELD: ExitStatus.HELD,
@@ -143,6 +155,17 @@ class Record:
     def write(self, path: Path) -> None:
         """Write the JSON, whole or not at all. Raises HarnessError when the path cannot be written."""
         write_whole(path, dumps(self), "record", "--record")
+
+
+def _printable(value: Any) -> Any:
+    """A plain value whose texts, of whatever server or function, no report need be afraid of."""
+    if isinstance(value, str):
+        return printable(value, LONGEST)
+    if isinstance(value, list):
+        return [_printable(each) for each in value]
+    if isinstance(value, dict):
+        return {name: _printable(each) for name, each in value.items()}
+    return value
 
 
 def dumps(record: Record) -> str:

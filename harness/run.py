@@ -286,8 +286,8 @@ class Harness:
             return Location(function=function.name)
         return Location(str(found.path), found.line, function.name)
 
-    def record(self, command: str, *, interrupted: bool = False) -> Record:
-        """Everything so far as one record."""
+    def record(self, command: str, *, interrupted: bool = False, cut_short: str = "") -> Record:
+        """Everything so far as one record; `cut_short` is the error that ended it."""
         function = self.contract.function
         return Record(
             harness_version=harness.__version__,
@@ -302,6 +302,7 @@ class Harness:
             interrupted=interrupted or any(run.interrupted for run in self.runs),
             sources=tuple(sources(self._scripts, self.runs, {function.name: len(function.parameters)})),
             prelude=self.template.applied.prelude,
+            cut_short=cut_short,
         )
 
     @property

@@ -63,9 +63,11 @@ def load(name: str, options: Mapping[str, str] | None = None) -> Contract:
         raise UsageError(f"There is no contract named {name!r}.", next_step=next_step)
     try:
         contract = getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError, ValueError, TypeError) as error:
+    except (Exception, SystemExit) as error:  # the module is somebody else's program
         raise UsageError(
-            f"The contract {name!r} could not be loaded.", tried=str(error), next_step=next_step
+            f"The contract {name!r} could not be loaded.",
+            tried=f"{type(error).__name__}: {error}",
+            next_step=next_step,
         ) from error
     if not isinstance(contract, Contract):
         raise UsageError(f"{name!r} is a {type(contract).__name__}, not a Contract.", next_step=next_step)

@@ -6,6 +6,7 @@ import json
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psycopg
 
@@ -29,17 +30,24 @@ def clean(server: str | None, *, dry_run: bool) -> Iterator[Leftover]:
             left.clear()
         yield Leftover("contents", left.name, left.pid)
     with connect(server) as connection:
-        for leftover in list(leftovers.on_server(connection)):
-            if not dry_run:
-                try:
-                    leftovers.drop(connection, leftover)
-                except psycopg.Error as error:
-                    raise HarnessError(
-                        f"The {leftover.kind} {leftover.name} cannot be dropped.",
-                        tried=" ".join(str(error).split()),
-                        next_step="give the DSN of the role that made it, or of a superuser",
-                    ) from error
-            yield leftover
+        yield from _dropped(connection, list(leftovers.on_server(connection)), dry_run=dry_run)
+        yield from _dropped(connection, list(leftovers.platform_roles(connection)), dry_run=dry_run)
+
+
+def _dropped(connection: psycopg.Connection[Any], found: list[Leftover], *, dry_run: bool) -> Iterator[Leftover]:
+    for leftover in found:
+        if not dry_run:
+            try:
+                leftovers.drop(connection, leftover)
+            except psycopg.errors.DependentObjectsStillExist:
+                continue  # one of the platform's roles that somebody uses by now
+            except psycopg.Error as error:
+                raise HarnessError(
+                    f"The {leftover.kind} {leftover.name} cannot be dropped.",
+                    tried=" ".join(str(error).split()),
+                    next_step="give the DSN of the role that made it, or of a superuser",
+                ) from error
+        yield leftover
 
 
 def _here(*, dry_run: bool) -> Iterator[Leftover]:

@@ -26,7 +26,7 @@ from harness.environment import applying, platforms, setup
 from harness.environment import migrations as files
 from harness.environment.applying import Applied, Applier, Failure
 from harness.environment.given import GivenDatabase
-from harness.environment.leftovers import drop_database, mark_database
+from harness.environment.leftovers import create_database, drop_database
 from harness.environment.own import Connection
 from harness.environment.roles import SupabaseRoles
 from harness.environment.servers import ExternalServer, Server, connect
@@ -267,9 +267,10 @@ class Template:
                 if not self._ours and template == self._database.name:
                     # A pooler in session mode keeps sessions for whoever comes next, and a template may have none.
                     connection.execute(_SQL["own_sessions_in"], [template])
-                connection.execute(command)
-                if not self._ours:
-                    mark_database(connection, database.name)
+                if self._ours:
+                    connection.execute(command)
+                else:
+                    create_database(connection, command, database.name)
                 for statement in self._kept_settings:
                     connection.execute(statement.replace("{}", names[0].as_string(connection), 1).encode())
             except psycopg.Error as error:

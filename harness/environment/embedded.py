@@ -27,6 +27,8 @@ _START_TIMEOUT = 30.0
 _STOP_TIMEOUT = 10.0
 _SYSTEM_USER = "embedded_postgres"
 
+_NEEDS = "see what it lacks: it needs 100 MB in the temporary folder (TMPDIR), and 64 open files (ulimit -n)"
+
 _PORT = "5432"
 """Of the socket in a folder of its own, so that it is free."""
 
@@ -125,7 +127,11 @@ class EmbeddedServer(Server):
             )  # fmt: skip
         _, complaint = self._initdb.communicate()
         if self._initdb.returncode:
-            raise HarnessError("The embedded server could not be set up.", tried=f"initdb: {complaint.strip()}")
+            raise HarnessError(
+                "The embedded server could not be set up.",
+                tried=f"initdb: {complaint.strip()}",
+                next_step=f"{_NEEDS}, or use --server container or a DSN",
+            )
 
     def _await_ready(self, log: Path) -> None:
         assert self._process is not None
@@ -138,7 +144,9 @@ class EmbeddedServer(Server):
                 if self._process.poll() is not None or time.monotonic() > deadline:
                     tail = "\n".join(log.read_text(errors="replace").splitlines()[-10:])
                     raise HarnessError(
-                        "The embedded server did not start.", tried=f"postgres: {error}\n{tail}"
+                        "The embedded server did not start.",
+                        tried=f"postgres: {error}\n{tail}",
+                        next_step=f"{_NEEDS}, or use --server container or a DSN",
                     ) from error
                 time.sleep(0.005)
             else:

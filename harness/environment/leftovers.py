@@ -30,25 +30,37 @@ class Leftover:
     """`database`, `role`, `container` or `folder`, or the `contents` of a database."""
     name: str
     pid: str
-    """Process id of the run."""
+    """Process id of the run; empty where it may be of several."""
 
     def __str__(self) -> str:
-        return f"{self.kind} {self.name}, of a run that has ended (process {self.pid})"
+        return f"{self.kind} {self.name}, of a run that has ended" + (f" (process {self.pid})" if self.pid else "")
 
 
-def mark_database(connection: psycopg.Connection[Any], name: str) -> None:
-    """Write down who made a database."""
-    _mark(connection, "mark_database", name)
+def create_database(connection: psycopg.Connection[Any], command: sql.Composed, name: str) -> None:
+    """Have the command make a database, and write down who made it. Raises psycopg.Error.
+
+    Both are sent at once: the server goes on with CREATE DATABASE when its client is killed, and would not be told
+    whose the database is.
+    """
+    mark = sql.SQL(_SQL["mark_database"]).format(sql.Identifier(name), _owner())
+    if not psycopg.Pipeline.is_supported():
+        connection.execute(command)
+        connection.execute(mark)
+        return
+    with connection.pipeline():
+        connection.execute(command)
+        connection.execute(mark)
 
 
-def mark_login(connection: psycopg.Connection[Any], name: str) -> None:
-    """Write down who made a login role."""
-    _mark(connection, "mark_login", name)
+def create_login(connection: psycopg.Connection[Any], command: sql.Composed, name: str) -> None:
+    """Have the command make a login role, and write down who made it, or neither. Raises psycopg.Error."""
+    with connection.transaction():
+        connection.execute(command)
+        connection.execute(sql.SQL(_SQL["mark_login"]).format(sql.Identifier(name), _owner()))
 
 
-def _mark(connection: psycopg.Connection[Any], query: str, name: str) -> None:
-    text = sql.Literal(_MARK + json.dumps(remains.owner()))
-    connection.execute(sql.SQL(_SQL[query]).format(sql.Identifier(name), text))
+def _owner() -> sql.Literal:
+    return sql.Literal(_MARK + json.dumps(remains.owner()))
 
 
 def on_server(connection: psycopg.Connection[Any]) -> Iterator[Leftover]:
@@ -60,14 +72,23 @@ def on_server(connection: psycopg.Connection[Any]) -> Iterator[Leftover]:
                 yield Leftover(str(kind), str(name), str(owner["pid"]))
 
 
+def platform_roles(connection: psycopg.Connection[Any]) -> Iterator[Leftover]:
+    """The platform's roles that runs have created, where no run uses them, on whatever machine: each holds a lock."""
+    alone = connection.execute(_SQL["alone_with_roles"]).fetchone()
+    if alone is not None and alone[0]:
+        for (name,) in connection.execute(_SQL["marked_roles"]).fetchall():
+            yield Leftover("role", str(name), "")
+
+
 def drop(connection: psycopg.Connection[Any], leftover: Leftover) -> None:
-    """Raises psycopg.Error where the role may not."""
-    if leftover.kind == "role":
+    """Raises psycopg.Error where the role may not, or something depends on one of the platform's roles."""
+    if leftover.kind == "database":
+        drop_database(connection, leftover.name)
+        return
+    if leftover.pid:  # a login; the platform's roles somebody may use by now
         with suppress(psycopg.Error):  # what it was granted in this database, where that is possible
             connection.execute(sql.SQL(_SQL["drop_owned"]).format(sql.Identifier(leftover.name)))
-        connection.execute(sql.SQL(_SQL["drop_login"]).format(sql.Identifier(leftover.name)))
-        return
-    drop_database(connection, leftover.name)
+    connection.execute(sql.SQL(_SQL["drop_login"]).format(sql.Identifier(leftover.name)))
 
 
 def drop_database(connection: psycopg.Connection[Any], name: str) -> None:

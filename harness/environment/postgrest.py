@@ -29,7 +29,7 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from harness.environment.database import Database
-from harness.environment.leftovers import mark_login
+from harness.environment.leftovers import create_login
 from harness.environment.own import environment_for, said
 from harness.environment.remains import Guardian
 from harness.environment.roles import SupabaseRoles as SupabaseRoles
@@ -222,8 +222,8 @@ class PostgREST(ABC):
                 pgconn = connection.pgconn
                 # A verifier instead of the password: statements end up in server logs.
                 verifier = pgconn.encrypt_password(self._password.encode(), self._login.encode(), b"scram-sha-256")
-                connection.execute(sql.SQL(_SQL["create_login"]).format(login, sql.Literal(verifier.decode())))
-                mark_login(connection, self._login)
+                command = sql.SQL(_SQL["create_login"]).format(login, sql.Literal(verifier.decode()))
+                create_login(connection, command, self._login)
                 schemas = sql.SQL(", ").join([sql.Identifier(_SCHEMA), sql.Identifier(_OWN_SCHEMA)])
                 connection.execute(
                     sql.SQL(queries.text("harness.environment", "supabase_grants.sql")).format(schemas=schemas)

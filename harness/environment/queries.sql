@@ -84,6 +84,9 @@ SELECT rolname FROM pg_roles;
 -- name: mark_role
 COMMENT ON ROLE {} IS 'created by pg-concurrency-harness';
 
+-- name: marked_roles
+SELECT rolname FROM pg_roles WHERE shobj_description(oid, 'pg_authid') = 'created by pg-concurrency-harness';
+
 -- name: create_login
 CREATE ROLE {} LOGIN NOINHERIT PASSWORD {} IN ROLE anon, authenticated, service_role;
 

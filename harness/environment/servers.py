@@ -9,10 +9,12 @@ from __future__ import annotations
 import math
 import os
 import re
+import resource
 import secrets
 import shlex
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -23,7 +25,7 @@ from harness.environment import leftovers
 from harness.environment.description import ServerDescription as ServerDescription
 from harness.environment.own import CONNECT_TIMEOUT, Connection, said
 from harness.environment.pulse import Pulse
-from harness.errors import HarnessError
+from harness.errors import HarnessError, too_few_files
 from harness.signals import heed, uninterrupted
 from harness.sqltext import queries
 
@@ -198,6 +200,8 @@ def connect(dsn: str, *, autocommit: bool = True, seconds: float = CONNECT_TIMEO
     try:
         return Connection.connect(dsn, autocommit=autocommit, connect_timeout=math.ceil(seconds))
     except psycopg.Error as error:
+        if (most := _files_short()) is not None:  # libpq has no words for it
+            raise too_few_files(f"another connection to {address(dsn)}; `ulimit -n` is {most}") from error
         told = " ".join(str(error).split())
         next_step = "check that the server runs and that host, port, user, password and database are right"
         if "too many connections" in told or "connection slots" in told:
@@ -206,6 +210,20 @@ def connect(dsn: str, *, autocommit: bool = True, seconds: float = CONNECT_TIMEO
             )
             next_step += "or give fewer --clients, or a pool with --pool-size"
         raise HarnessError(f"No connection to {address(dsn)}.", tried=told, next_step=next_step) from error
+
+
+_FOR_A_CONNECTION = 4
+"""Files that may be open at once while one is made."""
+
+
+def _files_short() -> int | None:
+    """How many files this process may open, where hardly any is left."""
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    try:
+        used = len(list(Path("/dev/fd").iterdir()))
+    except OSError:
+        used = most
+    return most if used > most - _FOR_A_CONNECTION else None
 
 
 def free_connections(connection: psycopg.Connection[Any]) -> tuple[int, int]:

@@ -5,17 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from harness.environment.applying import Applied
+from harness.text import printable
 
 _WHOLE = 40
 """Failures that are shown with their statement."""
 
 _CAUSES = 12
 """Causes that are summed up."""
-
-
-def printable(text: str) -> str:
-    """The text with what a terminal would obey made visible."""
-    return "".join(c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in text)
 
 
 def lines(applied: Applied) -> Iterator[str]:

@@ -121,6 +121,7 @@ def _header(record: Record) -> Markup:
         tag("p", "pg-concurrency-harness", class_="product"),
         tag("h1", f"{SIGNS[truth]} {truth.value}", class_=truth.value),
         tag("p", said, " ", rests, " It was interrupted." if record.interrupted else None),
+        tag("p", f"It was cut short: {record.cut_short}") if record.cut_short else None,
         tag("p", rows.server(record), tag("br"), rows.applied(record), tag("br"), record.created, class_="muted"),
     )
 

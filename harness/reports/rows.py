@@ -356,7 +356,8 @@ def verdict(record: Record) -> str:
         f" {found[Truth.UNDECIDED]} undecided in {counted(len(record.runs), 'run')}"
         f" {f'on PostgreSQL {environment.version} ({environment.kind})' if environment.version else 'through an API'}"
     )
-    return text + ("; interrupted" if record.interrupted else "")
+    ended = f"; cut short: {record.cut_short.rstrip('.')}" if record.cut_short else ""
+    return text + ("; interrupted" if record.interrupted else ended)
 
 
 def server(record: Record) -> str:

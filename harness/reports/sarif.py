@@ -49,7 +49,7 @@ def log(record: Record, root: Path) -> str:
 def _invocation(record: Record, told: int) -> dict[str, Any]:
     made: dict[str, Any] = {
         "commandLine": record.command,
-        "executionSuccessful": not record.interrupted,
+        "executionSuccessful": not (record.interrupted or record.cut_short),
         "endTimeUtc": record.created.replace("+00:00", "Z"),
     }
     if told > MOST:

@@ -23,7 +23,7 @@ from harness.environment.identity import Identity
 from harness.errors import HarnessError, UsageError
 from harness.options import ISOLATION_LEVELS
 from harness.scenarios.loads import SUFFIX, LoadHeadings
-from harness.sqltext.scripts import Script, Statement
+from harness.sqltext.scripts import Script, Statement, check_text
 
 JUDGED = ("sessions", "transactions", "queries only")
 
@@ -271,9 +271,14 @@ def find(paths: Sequence[Path]) -> tuple[Path, ...]:
 def read(path: Path) -> Scenario:
     """Read a scenario file. Raises UsageError with file, line and what was meant."""
     try:
+        check_text(path, path.read_bytes())
         text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} cannot be read.", tried=str(error)) from error
+    except OSError as error:
+        raise UsageError(
+            f"{path} cannot be read.", tried=str(error), next_step="name a file that may be read"
+        ) from error
+    except HarnessError as error:
+        raise UsageError(error.what, tried=error.tried, next_step=error.next_step) from error
     return _Reader(path, text).scenario()
 
 

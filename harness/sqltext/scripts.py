@@ -93,7 +93,7 @@ class Script:
                 tried=str(error),
                 next_step="check that the file is there and that you may read it",
             ) from error
-        _check(path, source)
+        check_text(path, source)
         return Script(path, source)
 
     @property
@@ -430,7 +430,7 @@ def _end(source: Source, start: int, end: int) -> int:
     return end
 
 
-def _check(path: Path, source: Source) -> None:
+def check_text(path: Path, source: Source) -> None:
     """Raises HarnessError for what is not text in UTF-8, with the byte at fault."""
     size = 1 << 20
     at = 0

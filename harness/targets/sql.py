@@ -10,6 +10,7 @@ is no function, or because it may end in an error, which would take the readings
 from __future__ import annotations
 
 import itertools
+import logging
 import select
 import struct
 import threading
@@ -141,7 +142,11 @@ class SqlTarget:
             if self._pool_size is None
             else _PooledCaller(self._opened_pool(), self._dsn, self._timeout, call)
         )
-        self._warm(caller, self.encode_key(warm_up))
+        try:
+            self._warm(caller, self.encode_key(warm_up))
+        except BaseException:
+            caller.close()  # nobody has it yet
+            raise
         if not caller.alive:
             caller.close()
             caller = self._opened(call)
@@ -296,6 +301,8 @@ class SqlTarget:
         with self._opening:
             if self._pool is None:
                 assert self._pool_size is not None
+                # What it would tell on standard error is in the record: calls whose connection died.
+                logging.getLogger("psycopg.pool").addHandler(logging.NullHandler())
                 self._pool = ConnectionPool(
                     self._dsn,
                     min_size=self._pool_size,

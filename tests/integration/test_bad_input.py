@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -430,6 +431,38 @@ def test_an_invariant_that_writes_is_refused(folder: Callable[..., Path], harnes
         "--invariants", folder("DELETE FROM scan_logs RETURNING id;"), *QUICK, status=ExitStatus.ENVIRONMENT
     )
     assert "(SQLSTATE 25006)" in said
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        ("raise SystemExit(0)", "ended the program"),
+        ("raise RuntimeError('\\x1b]0;mine\\x07')", "RuntimeError: \\x1b]0;mine\\x07"),
+        ("return 1 / 0", "ZeroDivisionError"),
+    ],
+)
+def test_a_contract_that_ends_the_program_or_raises_is_no_verdict(
+    body: str, says: str, harness_run: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither held, status 0, nor broken, status 1; and its words do not steer the terminal."""
+    (tmp_path / "theirs.py").write_text(
+        "import dataclasses\nfrom harness.contracts.scan_ticket import SCAN_TICKET\n"
+        f"def classify(row):\n    {body}\n"
+        "CONTRACT = dataclasses.replace(SCAN_TICKET, classify=classify)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "theirs", raising=False)
+    assert says in harness_run("--contract", "theirs:CONTRACT", *QUICK, status=ExitStatus.ENVIRONMENT)
+
+
+def test_too_few_open_files_are_named(sandbox: Sandbox) -> None:
+    """libpq says that no details are available."""
+    words = "ulimit -n 64; harness run --server embedded --pattern race --clients 60"
+    done = sandbox.run("sh", "-c", words)
+    assert done.returncode == ExitStatus.ENVIRONMENT, done.stderr
+    assert "may not open as many files" in done.stderr
+    assert "ulimit -n" in done.stderr
+    assert sandbox.left_behind() == []
 
 
 # -- numbers

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -118,6 +119,62 @@ def test_databases_of_a_killed_run_are_named_and_removed(server: EmbeddedServer,
     assert all(f"removed  {each}" in removed.stdout for each in found), removed.stderr
     with connect(server.dsn) as connection:
         assert connection.execute(marked, [mine]).fetchone() == (0,)
+
+
+CREATES = """
+import sys
+from psycopg import sql
+from harness.environment import leftovers
+from harness.environment.servers import connect
+with connect(sys.argv[1]) as connection:
+    command = sql.SQL("CREATE DATABASE harness_0_killed TEMPLATE harness_0_busy").format()
+    leftovers.create_database(connection, command, "harness_0_killed")
+"""
+
+
+def test_a_database_whose_maker_is_killed_while_it_is_made_is_marked(server: EmbeddedServer, sandbox: Sandbox) -> None:
+    """The server goes on with CREATE DATABASE, and nobody else could tell whose it is."""
+    with connect(server.dsn) as connection:
+        connection.execute("CREATE DATABASE harness_0_busy")
+        try:
+            with connect(f"{server.dsn}&dbname=harness_0_busy"):  # the copy waits until nobody is in there
+                process = sandbox.start(sys.executable, "-c", CREATES, server.dsn)
+                waits = (
+                    "SELECT FROM pg_stat_activity WHERE query LIKE 'CREATE DATABASE harness_0_killed%%' AND state = %s"
+                )
+                until(lambda: connection.execute(waits, ["active"]).fetchone() is not None, process)
+                process.kill()
+                process.communicate()
+            assert awaited(lambda: [e for e in leftovers.on_server(connection) if e.name == "harness_0_killed"])
+        finally:
+            connection.execute("DROP DATABASE IF EXISTS harness_0_killed WITH (FORCE)")
+            connection.execute("DROP DATABASE harness_0_busy WITH (FORCE)")
+
+
+def test_the_platforms_roles_of_a_killed_run_are_removed_once_nobody_uses_them(
+    server: EmbeddedServer, sandbox: Sandbox
+) -> None:
+    """Not while a run goes on that may need them; and not one that somebody has given rights since."""
+    with connect(server.dsn) as connection, connect(server.dsn) as run:
+        for name in ("left_alone", "in_use"):
+            connection.execute(f"CREATE ROLE {name}".encode())
+            connection.execute(f"COMMENT ON ROLE {name} IS 'created by pg-concurrency-harness'".encode())
+        connection.execute("CREATE SCHEMA theirs AUTHORIZATION in_use")
+        try:
+            run.execute("SELECT pg_advisory_lock_shared(hashtext('harness uses roles'))")
+            assert "left_alone" not in sandbox.run("harness", "clean", "--server", server.dsn).stdout
+            run.close()
+            shown = sandbox.run("harness", "clean", "--server", server.dsn, "--dry-run").stdout
+            assert "would remove  role left_alone, of a run that has ended\n" in shown
+            cleaned = sandbox.run("harness", "clean", "--server", server.dsn).stdout
+            assert ("left_alone" in cleaned, "in_use" in cleaned) == (True, False)
+            left = connection.execute(
+                "SELECT rolname FROM pg_roles WHERE rolname IN ('left_alone', 'in_use')"
+            ).fetchall()
+            assert left == [("in_use",)]
+        finally:
+            connection.execute("DROP SCHEMA theirs")
+            connection.execute("DROP ROLE IF EXISTS left_alone, in_use")
 
 
 @pytest.mark.parametrize(

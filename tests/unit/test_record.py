@@ -23,7 +23,9 @@ from harness.environment.servers import address, command_line
 from harness.errors import ExitStatus, HarnessError, UsageError
 from harness.plain import from_plain
 from harness.records import FORMAT, AppliedFile, Record, RunRecord, dumps, json_schema, loads, read
+from harness.reports import rows
 from harness.schedules.result import Exploration
+from harness.text import LONGEST, printable
 from harness.verdict.findings import Finding, Truth
 from harness.verdict.metrics import measure
 from tests.histories import call, history
@@ -155,7 +157,11 @@ def test_a_broken_finding_keeps_its_place_when_replaced() -> None:
 
 
 PLAIN = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text().map(printable),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     max_leaves=4,
 )
@@ -175,6 +181,8 @@ def made_of(kind: Any) -> st.SearchStrategy[Any]:
         return st.lists(made_of(arguments[0]), max_size=2).map(tuple)
     if origin is Mapping:
         return st.dictionaries(st.text(), made_of(arguments[1]), max_size=2)
+    if kind is str:
+        return st.text().map(printable)
     if kind is float:
         return st.floats(allow_nan=False, allow_infinity=False)
     if not dataclasses.is_dataclass(kind):
@@ -197,6 +205,34 @@ def test_any_record_comes_back_from_its_json_as_it_was(made: Record) -> None:
     assert loads(text) == made
     assert dumps(loads(text)) == text
     jsonschema.validate(json.loads(text), json_schema(), jsonschema.Draft202012Validator)
+
+
+def test_no_text_of_a_server_or_function_obeys_itself_or_floods_a_report() -> None:
+    """An answer of a million characters is cut, and what a terminal would obey is shown."""
+    evil = "\x1b]0;title\x07" + "x" * 1_000_000
+    found = Finding("some", "Some claim.", Truth.BROKEN, evil, evidence=({"answer": [evil]},))
+    made = RunRecord("race", "sql", {"key": evil}, None, None, (found,), notes=(evil,), details={"rows": {"a": evil}})
+    [kept] = made.findings
+    for text in (
+        made.plan["key"],
+        made.notes[0],
+        made.details["rows"]["a"],
+        kept.observed,
+        kept.evidence[0]["answer"][0],
+    ):
+        assert text.startswith("\\x1b]0;title\\x07xxx")
+        assert text.endswith("... (cut: 1000010 characters)")
+        assert len(text) <= LONGEST
+
+
+def test_a_record_that_was_cut_short_agrees_with_its_exit_status() -> None:
+    """Runs that held before the server was gone are no verdict on those that were not made."""
+    held = RunRecord("race", "sql", {}, None, None, (Finding("some", "Some claim.", Truth.HELD, ""),))
+    cut = dataclasses.replace(record(held), cut_short="No connection to host=x.")
+    assert (cut.truth, cut.exit_status) == (Truth.UNDECIDED, ExitStatus.ENVIRONMENT)
+    assert rows.verdict(cut).endswith("; cut short: No connection to host=x")
+    lost = record(held, dataclasses.replace(held, server_lost=True))
+    assert (lost.truth, lost.exit_status) == (Truth.UNDECIDED, ExitStatus.ENVIRONMENT)
 
 
 @MANY
