@@ -83,8 +83,9 @@ _SHOWN = "harness.shown"
 """Where the context keeps how much is printed."""
 
 
-def _options(command: Callable[..., Any], *, without: Set[str] = frozenset()) -> Callable[..., Any]:
-    command = _shown_options(command)
+def _options(command: Callable[..., Any], *, without: Set[str] = frozenset(), shown: bool = True) -> Callable[..., Any]:
+    """The options of all commands, without those that this one has no use for; `shown`: it prints a record."""
+    command = _shown_options(command) if shown else command
     for option in reversed([option for option in _TABLE if option.name not in without]):
         default = f"  [default: {option.default}]" if option.default else ""
         command = click.option(
@@ -427,7 +428,7 @@ def _changed(paths: tuple[Path, ...], since: str, options: Options, last: Path |
 
 
 @main.command()
-@partial(_options, without=_OF_A_CALL)
+@partial(_options, without=_OF_A_CALL, shown=False)
 def apply(**given: Any) -> None:
     """Apply prelude, migrations and seed to a scratch database, and say what became of each file.
 
@@ -468,7 +469,7 @@ def clean(*, server: str | None, dry_run: bool) -> None:
 @click.argument("functions", nargs=-1, metavar="[FUNCTION [FUNCTION]]")
 @click.option("--example", metavar="NAME", help="copy a scenario that is shipped instead")
 @click.option("--to", type=click.Path(path_type=Path), metavar="FILE", help="where to  [default: NAME.race.sql]")
-@partial(_options, without=_OF_A_LOAD | OF_CONTRACTS | {"record"})
+@partial(_options, without=_OF_A_LOAD | OF_CONTRACTS | {*OUTPUTS, "github_summary"}, shown=False)
 def new(functions: tuple[str, ...], example: str | None, to: Path | None, **given: Any) -> None:
     """Write a scenario to start from, for one function or two; without a name, list those that are shipped."""
     with _guarded():
@@ -505,7 +506,7 @@ def new(functions: tuple[str, ...], example: str | None, to: Path | None, **give
 
 @main.command()
 @click.argument("record", type=click.Path(path_type=Path))
-@partial(_options, without={option.name for option in OPTIONS} - {*OUTPUTS, "github_summary"} | {"record"})
+@partial(_options, without={option.name for option in _TABLE} - {*OUTPUTS, "github_summary"} | {"record"})
 def report(record: Path, **given: Any) -> None:
     """Print a record that --record wrote as the run itself printed it, and end with its exit status.
 
@@ -515,12 +516,25 @@ def report(record: Path, **given: Any) -> None:
         options = replace(_resolved(given), record=None)
         check_outputs(options)
         found = read_record(record)
-        _finish(found, options)
+        try:
+            _finish(found, options)
+        except HarnessError:
+            raise
+        except Exception as error:
+            raise UsageError(
+                f"{record} cannot be shown: what it says of its runs is not what this version writes.",
+                tried=f"{type(error).__name__}: {error}",
+                next_step="make the record again; if it is as a command wrote it, report this as a defect",
+            ) from error
     sys.exit(found.exit_status)
 
 
 @main.command()
-@partial(_options, without={o.name for o in OPTIONS} - {"server", "postgres_image", "migrations", "postgrest", "http"})
+@partial(
+    _options,
+    without={o.name for o in _TABLE} - {"server", "postgres_image", "migrations", "postgrest", "http"},
+    shown=False,
+)
 def doctor(**given: Any) -> None:
     """Say what is there that a run may need (servers, Docker, PostgREST, rights), and what to do for what is not.
 

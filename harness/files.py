@@ -22,10 +22,24 @@ def check_writable(path: Path, what: str, option: str) -> None:
         elif not os.access(folder, os.W_OK | os.X_OK):
             why = f"the folder {folder} may not be written to"
         else:
+            _try(path)
             return
-    except OSError as error:  # a name that is too long, a folder that may not be looked into
+    except OSError as error:  # a name that is too long, a folder that may not be looked into, a disk without a room
         why = str(error)
     raise UsageError(f"The {what} cannot be written to {path}.", tried=why, next_step=f"give another {option}")
+
+
+def _try(path: Path) -> None:
+    """Make the file that the text will be written to first, and take it away again.
+
+    Some folders say yes and mean no.
+    """
+    if (partial := _partial(path)) is not None:
+        there = partial.exists()
+        with partial.open("ab"):
+            pass
+        if not there:
+            partial.unlink()
 
 
 def write_whole(path: Path, text: str, what: str, option: str) -> None:
@@ -46,22 +60,29 @@ _DESCRIPTORS = {"/dev/stdout": 1, "/dev/stderr": 2}
 
 
 def _put_in_place(path: Path, text: str) -> bool:
-    """Write beside a regular file, or where nothing is, and rename; whether that was possible. A link is followed."""
-    if _descriptor(path) is not None:
+    """Write beside a regular file, or where nothing is, and rename; whether that was possible."""
+    partial = _partial(path)
+    if partial is None:
         return False
-    with suppress(FileNotFoundError):
-        if not stat.S_ISREG(path.stat().st_mode):
-            return False  # a device or a pipe would become a file
-    target = path.resolve()
-    partial = target.with_name(target.name + ".partial")
     try:
         partial.write_text(text, encoding="utf-8")
-        partial.replace(target)
+        partial.replace(path.resolve())
     except OSError:
         with suppress(OSError):
             partial.unlink()
         raise
     return True
+
+
+def _partial(path: Path) -> Path | None:
+    """The file beside, of one that is regular or not there yet; a link is followed. None: a device or a pipe."""
+    if _descriptor(path) is not None:
+        return None
+    with suppress(FileNotFoundError):
+        if not stat.S_ISREG(path.stat().st_mode):
+            return None  # it would become a file
+    target = path.resolve()
+    return target.with_name(target.name + ".partial")
 
 
 def _written(path: Path, text: str) -> None:

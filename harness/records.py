@@ -189,11 +189,11 @@ def loads(text: str, name: str = "The text") -> Record:
 
     Raises UsageError, which speaks of it by `name`, for what is no record of this format.
     """
-    again = "make the record again with this version: the option --record PATH of run, explore, overhead or overload"
+    again = "make the record again with this version: the option --record PATH of check, run, explore and others"
     try:
         value = json.loads(text)
-    except ValueError as error:
-        raise UsageError(f"{name} is no JSON.", tried=str(error), next_step=again) from error
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{name} is no JSON that can be read.", tried=str(error), next_step=again) from error
     found = value.get("format", value.get("schema_version")) if isinstance(value, dict) else None
     if type(found) is not int:
         raise UsageError(f"{name} is no record of the harness.", tried='its member "format"', next_step=again)

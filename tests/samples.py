@@ -6,7 +6,7 @@ import dataclasses
 from typing import Any
 
 from harness.environment.description import ServerDescription
-from harness.records import AppliedFile, Record, RunRecord
+from harness.records import AppliedFile, Record, RunRecord, Source
 from harness.schedules.result import Called, Case, Exploration, Move, Schedule
 from harness.verdict.findings import Finding, Location, Truth
 from harness.verdict.metrics import Metrics, trend
@@ -123,3 +123,57 @@ def explored_record(**changed: Any) -> Record:
         details={"exploration": found},
     )  # fmt: skip
     return record(dataclasses.replace(run, **changed))
+
+
+SCENARIO = """\
+-- scenario: nobody is paid twice
+-- setup
+CREATE TABLE payouts (id int PRIMARY KEY, paid int NOT NULL DEFAULT 0);
+INSERT INTO payouts VALUES (7);
+CREATE FUNCTION pay(p_id int) RETURNS text LANGUAGE plpgsql AS $$
+BEGIN
+    IF (SELECT paid FROM payouts WHERE id = p_id) > 0 THEN RETURN 'no'; END IF;
+    UPDATE payouts SET paid = paid + 100 WHERE id = p_id;
+    RETURN 'paid';
+END $$;
+-- session: clerk x 2
+SELECT pay(7);
+"""
+
+
+def checked_record(**changed: Any) -> Record:
+    """A scenario whose sessions a schedule breaks; one waits, and goes wrong when the other lets it go on."""
+    read, write = "IF (SELECT paid FROM payouts WHERE id = p_id) > 0 THEN", "UPDATE payouts SET paid = paid + 100"
+
+    def step(number: int, call: int, text: str, line: int, *results: str) -> Move:
+        return Move(number, call, "AB"[call], "pay(integer)" if line else "", line, text, results)
+
+    moves = (
+        step(1, 0, read, 3), step(2, 1, read, 3), step(3, 0, write, 4, "gets pay=paid"),
+        step(4, 1, write, 4, "waits for A"), step(5, 0, "commit", 0, "B gets pay=paid"), step(6, 1, "commit", 0),
+    )  # fmt: skip
+    names = ("clerk-1", "clerk-2")
+    found = Schedule("ABABAB", "", 1, moves, (), {}, names)
+    lines = ("clerk-1: SELECT pay(7) -> pay=paid", "clerk-2: SELECT pay(7) -> pay=paid")
+    finding = Finding(
+        "pay.one_after_another", "What happens together is explained by one after another.", Truth.BROKEN,
+        "no serial order gives this: overselling (3 of 9 tries)", anomaly="overselling",
+        evidence=({"reason": "what they were told, and what was left:", "lines": lines},),
+        remedy="Put the check into the UPDATE's WHERE.", replay="harness check pay.race.sql --replay ABABAB",
+        location=Location("pay.race.sql", 11),
+    )  # fmt: skip
+    order = {"order": "clerk-1, clerk-2", "differs": "clerk-2 would be told pay=no", "answers": {"clerk-2": "pay=no"}}
+    checked = {
+        "name": "pay", "scenario": "nobody is paid twice", "file": "pay.race.sql", "sessions": names, "by": ["explore"],
+        "serial_orders": 4, "rounds": 10, "met": 5, "schedules": 8, "results": 3, "exhausted": True, "not_covered": (),
+    }  # fmt: skip
+    run = RunRecord(
+        "check", "sql", {"file": "pay.race.sql"}, None, None, (finding, *held(3)), repeat="harness check pay.race.sql",
+        details={
+            "check": checked, "sessions": names, "statements": {name: ["SELECT pay(7);"] for name in names},
+            "serial_orders": {finding.id: [order]}, "exploration": {"broken": {finding.id: found}},
+        },
+    )  # fmt: skip
+    function = SCENARIO[SCENARIO.index("CREATE FUNCTION") : SCENARIO.index("-- session")]
+    sources = (Source("pay", "pay.race.sql", 5, function), Source("", "pay.race.sql", 1, SCENARIO))
+    return record(dataclasses.replace(run, **changed), sources=sources, contract="", profile="")

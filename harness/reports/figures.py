@@ -15,7 +15,7 @@ from rich.text import Text
 from harness.records import Record, RunRecord
 from harness.reports import rows
 from harness.reports.rows import SIGNS
-from harness.schedules.result import Exploration
+from harness.schedules.result import Exploration, Schedule
 from harness.verdict.findings import Finding, Truth, counted, flat
 from harness.verdict.overlap import would_have_been_seen
 
@@ -59,6 +59,8 @@ def _run(run: RunRecord) -> RenderableType:
     explored = rows.exploration(run)
     if explored is not None:
         parts.append(_section("interleavings", _exploration(explored, run.truth)))
+    elif run.kind == "check":
+        parts.append(_section("scenario", _scenario(run)))
     thresholds = [f for f in run.findings if f.id.startswith("threshold.")]
     claims = [f for f in run.findings if not f.id.startswith("threshold.")]
     if thresholds:
@@ -67,8 +69,7 @@ def _run(run: RunRecord) -> RenderableType:
         parts.append(_section("claims", findings_table(claims)))
     parts += [Text(f"  note: {note}", "yellow") for note in run.notes]
     parts += [_proof(f, run.unit) for f in run.findings if f.truth is not Truth.HELD]
-    if explored is not None:
-        parts += _schedules(explored)
+    parts += _schedules(rows.schedules(run), None if explored is None else explored.replayed)
     if run.interrupted:
         parts.append(Text("  interrupted: what follows rests on the calls made until then", "yellow"))
     return Group(*parts)
@@ -172,18 +173,26 @@ def _exploration(found: Exploration, truth: Truth) -> RenderableType:
     return Group(Text(f"{rows.explored(found, truth)} ({seconds})", _STYLES[truth]), table, *not_covered)
 
 
-def _schedules(found: Exploration) -> list[RenderableType]:
+def _scenario(run: RunRecord) -> RenderableType:
+    """How a scenario's sessions met, and what came of it."""
+    made = rows.row(run)
+    not_covered = [Text(f"not covered: {each}", "dim") for each in made.not_tried]
+    return Group(_pairs({"claim": made.summary, "tried": made.tried, "results": made.answers}), *not_covered)
+
+
+def _schedules(broken: Mapping[str, Schedule], replayed: Schedule | None) -> list[RenderableType]:
     """Each broken schedule once, as steps that a person can follow, with what was returned and what was left."""
     claims: dict[str, list[str]] = {}
-    schedules = {schedule.replay: schedule for schedule in found.broken.values()}
-    for name, schedule in found.broken.items():
+    schedules = {schedule.replay: schedule for schedule in broken.values()}
+    for name, schedule in broken.items():
         claims.setdefault(schedule.replay, []).append(name)
-    if found.replayed is not None:
-        schedules.setdefault(found.replayed.replay, found.replayed)
+    if replayed is not None:
+        schedules.setdefault(replayed.replay, replayed)
     parts: list[RenderableType] = []
     for replay, schedule in schedules.items():
         why = f" breaks {', '.join(claims[replay])}" if replay in claims else ""
-        parts.append(Text(f"\n  schedule {replay}{why} ({schedule.variant}, {counted(schedule.keys, 'key')})", "bold"))
+        of = f" ({schedule.variant}, {counted(schedule.keys, 'key')})" if schedule.calls else ""
+        parts.append(Text(f"\n  schedule {replay}{why}{of}", "bold"))
         parts.append(Padding(Text(schedule.table()), (0, 0, 0, 4)))
         parts += [
             Text(f"    {chr(ord('A') + call.call)} on {call.key} returned {call.label}: {flat(call.answer)}")

@@ -148,9 +148,9 @@ def outcomes(run: RunRecord) -> dict[str, int]:
 
 
 def exploration(run: RunRecord) -> Exploration | None:
-    """What an exploration found; None where the run is none."""
+    """What an exploration of a function found; None where the run is none."""
     found = run.details.get("exploration")
-    return None if found is None else from_plain(Exploration, found, "exploration")
+    return None if found is None or run.kind != "explore" else from_plain(Exploration, found, "exploration")
 
 
 def schedules(run: RunRecord) -> dict[str, Schedule]:

@@ -199,7 +199,7 @@ def _shared(natural: Sequence[int], room: int) -> list[int]:
 
 
 def _cells(move: Move, found: Schedule) -> list[str]:
-    place = rows.place(move, found).removeprefix("line ")
+    place = rows.place(move, found).removeprefix("line ").replace(" line ", ":")
     return [(f"{place}: " if place else "") + " ".join(move.text.split()), *(f"-> {result}" for result in move.results)]
 
 

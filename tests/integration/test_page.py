@@ -14,7 +14,7 @@ from harness.reports import html
 from harness.verdict.charts import Bar, Charts
 from harness.verdict.findings import Finding, Truth
 from tests.browser import AXE, Chromium, chromium, needed
-from tests.samples import broken_finding, broken_record, explored_record, held_record, load, record
+from tests.samples import broken_finding, broken_record, checked_record, explored_record, held_record, load, record
 
 SPITE = "<script>document.title = 'owned'</script><img src=x onerror=\"document.title = 'owned'\">"
 
@@ -40,6 +40,7 @@ PAGES = {
     "held": held_record,
     "broken": broken_record,
     "explored": explored_record,
+    "checked": checked_record,
     "spiteful": spiteful,
     "undecided": lambda: record(load("race", {}, findings=(Finding("a", "A.", Truth.UNDECIDED, "?", remedy="More."),))),
     "charts": lambda: record(load("burst", {"accepted": 9}, charts=charts())),

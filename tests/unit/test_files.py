@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.errors import HarnessError
-from harness.files import write_whole
+from harness.errors import HarnessError, UsageError
+from harness.files import check_writable, write_whole
 
 
 def write(path: Path) -> None:
@@ -68,3 +68,13 @@ def test_what_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(HarnessError):
         write(tmp_path / "folder")
     assert [p.name for p in tmp_path.iterdir()] == ["folder"]
+
+
+def test_a_folder_that_says_yes_and_means_no_is_found_out_before(tmp_path: Path) -> None:
+    """Root may write to /proc, as far as the mode says; trying it leaves nothing where it can be written."""
+    with pytest.raises(UsageError, match=r"cannot be written to /proc/page\.html"):
+        check_writable(Path("/proc/page.html"), "page", "--html")
+    (tmp_path / "old.html").write_text("old")
+    for name in ("old.html", "new.html"):
+        check_writable(tmp_path / name, "page", "--html")
+    assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("old.html", "old")]

@@ -268,6 +268,7 @@ def changed(*keys: Any, to: object) -> str:
     ("text", "what", "tried"),
     [
         ("", "no JSON", "Expecting value"),
+        ("[" * 100_000, "no JSON", "recursion"),
         ("[1]", "no record of the harness", "format"),
         ('{"format": true}', "no record of the harness", "format"),
         ('{"schema_version": 1, "harness_version": "0.1.0"}', "a record of format 1, and this version", "0.1.0"),

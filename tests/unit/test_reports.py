@@ -25,6 +25,7 @@ from tests.samples import (
     WHERE,
     broken_finding,
     broken_record,
+    checked_record,
     explored_record,
     held,
     held_record,
@@ -49,7 +50,7 @@ def spiteful() -> Record:
 
 RECORDS = {
     "held": held_record(), "broken": broken_record(), "explored": explored_record(), "spiteful": spiteful(),
-    "empty": record(),
+    "empty": record(), "checked": checked_record(),
     "undecided": record(load("race", {"accepted": 2}, findings=(UNDECIDED,))),
 }  # fmt: skip
 

@@ -5,13 +5,28 @@ from __future__ import annotations
 import re
 
 import pytest
+from rich.console import Console
 
 from harness.records import Record, dumps, loads
-from harness.reports import layout, rows, terminal
+from harness.reports import figures, layout, rows, terminal
 from harness.verdict.findings import Finding, Truth
-from tests.samples import KEY, READ, SCANNERS, broken_finding, broken_record, explored_record, held_record, load, record
+from tests.samples import (
+    KEY,
+    READ,
+    SCANNERS,
+    broken_finding,
+    broken_record,
+    checked_record,
+    explored_record,
+    held_record,
+    load,
+    record,
+)
 
-RECORDS = {"held": held_record(), "broken": broken_record(), "explored": explored_record(), "empty": record()}
+RECORDS = {
+    "held": held_record(), "broken": broken_record(), "explored": explored_record(), "checked": checked_record(),
+    "empty": record(),
+}  # fmt: skip
 
 
 def text(made: Record, width: int | None) -> str:
@@ -118,8 +133,34 @@ def test_an_interrupted_run_says_so() -> None:
 
 @pytest.mark.parametrize("name", RECORDS)
 def test_what_is_printed_is_drawn_from_the_file_alone(name: str) -> None:
-    """A record that was written and read prints the same."""
-    assert text(loads(dumps(RECORDS[name])), 90) == text(RECORDS[name], 90)
+    """A record that was written and read prints the same, with all figures too."""
+    again = loads(dumps(RECORDS[name]))
+    assert text(again, 90) == text(RECORDS[name], 90)
+    assert every_figure(again) == every_figure(RECORDS[name])
+
+
+def every_figure(made: Record) -> str:
+    console = Console(width=200)
+    with console.capture() as captured:
+        figures.print_record(made, console)
+    return captured.get()
+
+
+def test_every_figure_of_a_scenario_is_there() -> None:
+    """What was tried, each claim, the proof and the schedule, as of a function."""
+    said = every_figure(checked_record())
+    for wanted in ("4 serial orders, 8 interleavings, 10 rounds (5 met)", "nobody is paid twice", "3 distinct results",
+                   "schedule ABABAB breaks pay.one_after_another", "waits for A", "repeat: harness check"):  # fmt: skip
+        assert wanted in said
+
+
+def test_the_step_at_which_a_scenario_goes_wrong_is_told_and_marked() -> None:
+    """In words, in the lanes, and as the statement's line in the scenario's file."""
+    said = text(checked_record(), 100)
+    assert "it goes wrong at step 5: clerk-2 (B) goes on with what it saw at step 2" in said
+    assert re.search(r"^  5 ✗ +\| commit", said, re.MULTILINE)
+    assert "pay:3: IF (SELECT paid" in said
+    assert "where: pay.race.sql:8\n" in said
 
 
 def test_a_table_gives_the_room_to_the_columns_that_need_it() -> None:
