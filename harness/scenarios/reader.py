@@ -644,6 +644,29 @@ def has_variables(text: str) -> bool:
     return any(plain and _VARIABLE.search(piece) for plain, piece in _pieces(text))
 
 
+def is_used(name: str, text: str) -> bool:
+    """Whether a statement uses a variable."""
+    return name in _names(text)
+
+
+def gset_names(text: str, then: str) -> tuple[str, ...]:
+    """The variables that `\\gset` after a query sets, as far as its text says."""
+    if not then.startswith("gset"):
+        return ()
+    try:
+        [raw] = pglast.parse_sql(substituted(text, dict.fromkeys(_names(text), "1")))
+    except (ParseError, ValueError):
+        return ()
+    targets: Any = getattr(raw.stmt, "targetList", None) or getattr(raw.stmt, "returningList", None) or ()
+    names = (t.name or getattr(getattr(t.val, "fields", (None,))[-1], "sval", None) for t in targets)
+    prefix = then.removeprefix("gset").strip()
+    return tuple(prefix + name for name in names if name)
+
+
+def _names(text: str) -> set[str]:
+    return {match[2] for plain, piece in _pieces(text) if plain for match in _VARIABLE.finditer(piece)}
+
+
 def _pieces(text: str) -> Iterator[tuple[bool, str]]:
     """The text in pieces, with whether each is outside of quotes, where a colon may begin a variable."""
     at = 0

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from harness.scenarios.reader import Condition, Scenario, Session
+from harness.scenarios.reader import Condition, Scenario, Session, gset_names, is_used
 from harness.verdict.findings import Finding, Location, Truth, counted
 from harness.verdict.serial import (
     DEADLOCK,
@@ -185,10 +185,10 @@ def _why(told: Told, result: Result, anomaly: str) -> tuple[str, str]:
                 f"If it does, add the line: {_busy_line(answer)}. If not, it is a false refusal.",
             )
         case "transactions":
-            return (
-                "explained transaction by transaction, but not session by session",
-                "Say which must look as if it had run alone: add `-- judge: sessions` or `-- judge: transactions`.",
-            )
+            remedy = "Say which must look as if it had run alone: add `-- judge: sessions` or `-- judge: transactions`."
+            if carried := _carried_on(told):
+                remedy += f" {carried}, which speaks for sessions."
+            return "explained transaction by transaction, but not session by session", remedy
         case "choice":
             return (
                 "all that differs comes from a statement that chooses without an order",
@@ -205,6 +205,21 @@ def _why(told: Told, result: Result, anomaly: str) -> tuple[str, str]:
             who = "; ".join(f"{told.unit(u)} waits for {whom or 'nobody'}" for u, whom in result.observed.hung.items())
             return f"a session does not end: {who}", REMEDIES["hang"]
     return f"no serial order gives this: {anomaly}", REMEDIES.get(anomaly, REMEDIES["not serializable"])
+
+
+def _carried_on(told: Told) -> str:
+    """A session that uses what an earlier transaction of it was told, in words; nothing where none does."""
+    for session, lengths in zip(told.sessions, told.lengths, strict=True):
+        kept: set[str] = set()
+        at = 0
+        for length in lengths:
+            mine = session.statements[at : at + length]
+            if used := next((name for s in mine for name in sorted(kept) if is_used(name, s.text)), ""):
+                return f"{session.name} uses what an earlier transaction was told (:{used})"
+            for statement in mine:
+                kept |= set(gset_names(statement.text, statement.then))
+            at += length
+    return ""
 
 
 def _busy_line(answer: Answer) -> str:
@@ -303,8 +318,11 @@ def name(told: Told, result: Result) -> str:
         return "overselling" if result.violated else "double use"
     if _same_row(observed) and _none_came(observed) and all(each.state for each in judgement.nearest):
         return "lost update"
-    if _should_be_refused(observed, judgement.nearest):
+    decided = any(d.unit is not None and _computed_from(told, d) for d in judgement.nearest)
+    if _only_came(observed) and (decided or _would_be_refused(judgement.nearest)):
         return "write skew"
+    if decided and _same_row(observed) and not _none_came(observed):
+        return "double use"
     if any(difference.table for difference in judgement.nearest):
         return _write_anomaly(result, judgement.nearest)
     if judgement.nearest and _is_no(judgement.nearest[0]):
@@ -388,11 +406,14 @@ def _negative(observed: Observed) -> bool:
     )
 
 
-def _should_be_refused(observed: Observed, nearest: Sequence[Difference]) -> bool:
-    """Rows came and none went, of one who would be refused after the other: neither saw what the other put there."""
-    signs = {row[0] for table in observed.state.values() for row in table.rows}
-    refused = any(d.unit is not None and d.expected[:1] and d.expected[0].startswith("error") for d in nearest)
-    return refused and signs == {"+"}
+def _only_came(observed: Observed) -> bool:
+    """Rows came, and none went or changed: nobody saw what the other put there."""
+    return {row[0] for table in observed.state.values() for row in table.rows} == {"+"}
+
+
+def _would_be_refused(nearest: Sequence[Difference]) -> bool:
+    """One after another somebody is told an error."""
+    return any(d.unit is not None and d.expected[:1] and d.expected[0].startswith("error") for d in nearest)
 
 
 def _is_no(difference: Difference) -> bool:

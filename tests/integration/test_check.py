@@ -256,6 +256,15 @@ CASES: dict[str, tuple[str, Truth, str]] = {
         Truth.BROKEN,
         "write skew",
     ),
+    "a voucher that both find free": (
+        COUNTER
+        + "CREATE TABLE orders (who text);\n-- session: one x 2\nBEGIN;\n"
+        + "SELECT n < 1 AS free FROM c WHERE id = 1 \\gset\n"
+        + "UPDATE c SET n = n + 1 WHERE id = 1 AND :'free'::boolean;\n"
+        + "INSERT INTO orders SELECT :'session' WHERE :'free'::boolean;\nCOMMIT;\n",
+        Truth.BROKEN,
+        "double use",
+    ),
     "a log of attempts": (
         COUNTER
         + "CREATE TABLE log (id serial, who text);\n-- session: one x 2\nINSERT INTO log (who) VALUES (:'session');\n"
@@ -475,6 +484,20 @@ def test_what_is_always_so_is_asked_when_everybody_has_ended(judge: str, check: 
     assert finding(check(text + "-- always: both\nSELECT n = 2 FROM c WHERE id = 1;\n"), "always_1").truth is Truth.HELD
     run = check(text + "-- always: one\nSELECT n = 1 FROM c WHERE id = 1;\n")
     assert "without any concurrency: after a-1, then a-2" in finding(run, "always_1").observed
+
+
+def test_an_order_of_transactions_is_a_race_of_sessions(check: Check) -> None:
+    """A condition fails between their transactions by concurrency alone; who uses what it was told is one unit."""
+    spend = (
+        "SELECT n >= 0 AS enough FROM c WHERE id = 1 \\gset\n"
+        "UPDATE c SET n = n - 1 WHERE id = 1 AND :'enough'::boolean;\n"
+    )
+    run = check(
+        COUNTER + f"-- session: a x 2\n{spend}-- never: below\nSELECT * FROM c WHERE n < -1;\n", by=("explore",)
+    )
+    assert (found := finding(run, "never_1")).truth is Truth.BROKEN
+    assert "without any concurrency" not in found.observed
+    assert "a-1 uses what an earlier transaction was told (:enough)" in finding(run).remedy
 
 
 def test_a_partitioned_table_is_ignored_with_its_partitions(check: Check) -> None:
