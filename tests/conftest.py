@@ -18,7 +18,10 @@ import pytest
 from harness import Contract, contracts
 from harness.environment.database import Database, Template
 from harness.environment.embedded import EmbeddedServer
+from harness.environment.postgrest import find_binary
+from harness.environment.roles import SupabaseRoles
 from harness.environment.servers import Server, connect
+from harness.errors import HarnessError
 from harness.load import patterns
 from harness.options import Options
 from harness.run import Harness
@@ -72,6 +75,22 @@ def make_harness(server: EmbeddedServer, template: Template) -> Iterator[MakeHar
             return Harness(wanted, contract or contracts.asked_for(wanted), on or server, built)
 
         yield make
+
+
+@pytest.fixture(scope="session")
+def binary() -> Path:
+    """PostgREST, for tests that start one; where there is none they are skipped, and say why."""
+    try:
+        return find_binary()
+    except HarnessError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="module")
+def roles(server: EmbeddedServer, binary: Path) -> Iterator[None]:
+    """The roles that PostgREST acts as, on the session's server."""
+    with SupabaseRoles(server):
+        yield
 
 
 @pytest.fixture

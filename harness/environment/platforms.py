@@ -90,13 +90,16 @@ class StandIn:
 def stand_ins() -> Mapping[str, StandIn]:
     """Every stand-in by name."""
     folder = resources.files(_PACKAGE).joinpath("extensions")
+    sha1 = folder.joinpath("parts", "sha1.sql").read_text(encoding="utf-8")
     found = {}
     for file in folder.iterdir():
         if file.name.endswith(".sql"):
             text = file.read_text(encoding="utf-8")
-            heading = dict(re.findall(r"^-- (schema|requires|says): (.*)$", text, re.MULTILINE))
+            heading = dict(re.findall(r"^-- (schema|requires|says|sha1): (.*)$", text, re.MULTILINE))
             name, schema = file.name.removesuffix(".sql"), heading.get("schema")
             script = text if schema is None else _make_schema(schema) + text
+            if "sha1" in heading:
+                script = sha1.replace("{name}", heading["sha1"]) + script
             requires = tuple(heading.get("requires", "").split())
             found[name] = StandIn(name, schema, requires, heading.get("says", "does the same"), script)
     for line in folder.joinpath("empty.txt").read_text(encoding="utf-8").splitlines():

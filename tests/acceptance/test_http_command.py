@@ -16,21 +16,13 @@ import pytest
 from harness.contracts.scan_ticket import SCAN_TICKET
 from harness.environment.database import Database
 from harness.environment.embedded import EmbeddedServer
-from harness.environment.postgrest import SupabaseRoles, find_binary
+from harness.environment.postgrest import SupabaseRoles
 from harness.environment.servers import connect
-from harness.errors import ExitStatus, HarnessError
+from harness.errors import ExitStatus
 from harness.targets.http import HttpOptions, HttpTarget, open_http
 from tests.conftest import MIGRATIONS, SEED, Sandbox
 
 BURST = ("--pattern", "burst", "--clients", "3", "--duration", "0.3")
-
-
-@pytest.fixture
-def binary() -> Path:
-    try:
-        return find_binary()
-    except HarnessError as error:
-        pytest.skip(str(error))
 
 
 @pytest.fixture

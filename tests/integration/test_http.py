@@ -18,7 +18,7 @@ from harness import Effect, Outcome
 from harness.contracts.scan_ticket import SCAN_TICKET
 from harness.environment.database import Database, Template
 from harness.environment.embedded import EmbeddedServer
-from harness.environment.postgrest import SupabaseRoles, Token, find_binary
+from harness.environment.postgrest import SupabaseRoles, Token
 from harness.errors import HarnessError
 from harness.load.patterns import Burst, Race, Rescan, Unknown
 from harness.targets.http import HttpOptions, HttpTarget, open_http
@@ -26,15 +26,7 @@ from harness.targets.sql import SqlTarget
 from harness.verdict.findings import Truth
 from tests.conftest import MakeHarness
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _roles(server: EmbeddedServer) -> Iterator[None]:
-    try:
-        find_binary()
-    except HarnessError as error:
-        pytest.skip(str(error))
-    with SupabaseRoles(server):
-        yield
+pytestmark = pytest.mark.usefixtures("roles")
 
 
 @pytest.fixture

@@ -2,28 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from harness.environment.embedded import EmbeddedServer
-from harness.environment.postgrest import SupabaseRoles, find_binary
-from harness.errors import HarnessError, UsageError
+from harness.errors import UsageError
 from harness.experiments.overload import overload
 from harness.targets.http import HttpOptions
 from harness.verdict.findings import Truth
 from tests.conftest import MakeHarness
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _roles(server: EmbeddedServer) -> Iterator[None]:
-    try:
-        find_binary()
-    except HarnessError as error:
-        pytest.skip(str(error))
-    with SupabaseRoles(server):
-        yield
+pytestmark = pytest.mark.usefixtures("roles")
 
 
 def test_a_queue_at_the_pool_changes_no_outcome(make_harness: MakeHarness) -> None:

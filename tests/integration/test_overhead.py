@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -11,23 +10,13 @@ import pytest
 from harness.contracts.scan_ticket import SCAN_TICKET
 from harness.environment.database import Database
 from harness.environment.embedded import EmbeddedServer
-from harness.environment.postgrest import SupabaseRoles, find_binary
-from harness.errors import HarnessError
 from harness.experiments.overhead import overhead
 from harness.records import dumps, loads
 from harness.targets.http import HttpOptions, open_http
 from harness.verdict.findings import Truth
 from tests.conftest import MakeHarness
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _roles(server: EmbeddedServer) -> Iterator[None]:
-    try:
-        find_binary()
-    except HarnessError as error:
-        pytest.skip(str(error))
-    with SupabaseRoles(server):
-        yield
+pytestmark = pytest.mark.usefixtures("roles")
 
 
 def test_a_comparison_says_what_http_adds_and_where_the_time_goes(make_harness: MakeHarness) -> None:

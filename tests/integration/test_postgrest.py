@@ -39,14 +39,6 @@ class AsRole:
 
 
 @pytest.fixture
-def binary() -> Path:
-    try:
-        return find_binary()
-    except HarnessError as error:
-        pytest.skip(str(error))
-
-
-@pytest.fixture
 def fresh() -> Iterator[EmbeddedServer]:
     """A server of the test's own, whose roles nobody else uses."""
     with EmbeddedServer() as server:

@@ -13,8 +13,7 @@ import pytest
 from harness.contracts.scan_ticket import SCAN_TICKET
 from harness.environment.database import Database
 from harness.environment.embedded import EmbeddedServer
-from harness.environment.postgrest import SupabaseRoles, find_binary
-from harness.errors import HarnessError
+from harness.environment.postgrest import SupabaseRoles
 from harness.records import dumps
 from harness.staging import Staging, read_staging, run_staging
 from harness.targets.http import HttpOptions, open_http
@@ -22,18 +21,17 @@ from harness.verdict.findings import Truth
 
 
 @pytest.fixture
-def staging(server: EmbeddedServer, database: Database, tmp_path: Path) -> Iterator[Staging]:
+def staging(server: EmbeddedServer, database: Database, binary: Path, tmp_path: Path) -> Iterator[Staging]:
     """The ticket file of the original test, with tickets of a database behind a PostgREST."""
-    try:
-        find_binary()
-    except HarnessError as error:
-        pytest.skip(str(error))
     with database.connect() as connection:
         found = [str(row[0]) for row in connection.execute("SELECT harness.new_tickets(16)").fetchall()]
     entries = [{"id": ticket, "event_id": str(uuid.UUID(int=1)), "type": "GA"} for ticket in found[1:]]
     file = tmp_path / "tickets.json"
     file.write_text(json.dumps({"tickets": entries, "raceTestTicket": {"id": found[0]}}))
-    with SupabaseRoles(server), closing(open_http(server, database, SCAN_TICKET, HttpOptions())) as target:
+    with (
+        SupabaseRoles(server),
+        closing(open_http(server, database, SCAN_TICKET, HttpOptions(postgrest=str(binary)))) as target,
+    ):
         assert target.postgrest is not None
         token = target.postgrest.token().reveal()
         yield read_staging(target.url, file, {"SUPABASE_SERVICE_ROLE_KEY": token, "TEST_SCANNER_ID": str(uuid.uuid4())})
