@@ -87,7 +87,7 @@ def binary() -> Path:
 
 
 @pytest.fixture(scope="module")
-def roles(server: EmbeddedServer, binary: Path) -> Iterator[None]:
+def roles(server: EmbeddedServer, binary: Path) -> Iterator[None]:  # noqa: ARG001 - skips without it
     """The roles that PostgREST acts as, on the session's server."""
     with SupabaseRoles(server):
         yield
