@@ -98,6 +98,7 @@ _MEANS_POSTGRES = re.compile(
 _MISSING_ROLE = re.compile(r'role "(.*)" does not exist')
 _MISSING_SCHEMA = re.compile(r'schema "([^"]*)" does not exist|relation "([^".]*)\.[^"]*" does not exist')
 _UNSET = re.compile(r'syntax error at or near ":"')
+_VARIABLE = re.compile(r""":['"]?(\w+)""")
 _MISSING_CLASS = re.compile(r'has no default operator class for access method "(gist|gin)"')
 _MISSING_NAME = re.compile(
     r'(?:type|operator class) "?([\w.]+)"? does not exist|function ([\w".]+)\(.*\) does not exist'
@@ -625,7 +626,10 @@ class Applier:
                 message = f"the extension {_unquoted(found[1])} is not on this server, and there is no stand-in for it"
                 next_step = "use a server that has it (--postgres-image, or a DSN), or --keep-going to go on without it"
         elif error.sqlstate == "42601" and _UNSET.search(message):
-            next_step = "is it a variable of psql? nothing sets it: \\set it in the file, or in one that includes it"
+            found = _VARIABLE.match(statement.text, position - 1)
+            name = found[1] if found else "..."
+            message = f"nothing sets the variable {name} of psql: {message}"
+            next_step = f"\\set {name} in the file, or in one that includes it with \\ir"
         elif (named := _MISSING_NAME.search(message)) and (missing := _extension_of(named)):
             next_step = f"CREATE EXTENSION {missing} in a file before this one (a dump of one schema leaves it out)"
         elif error.sqlstate == "42501":
