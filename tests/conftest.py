@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from harness import Contract, contracts
+from harness.environment.container import ContainerServer
 from harness.environment.database import Database, Template
 from harness.environment.embedded import EmbeddedServer
 from harness.environment.postgrest import find_binary
@@ -33,15 +34,27 @@ SEED = ROOT / "sql" / "seed"
 MakeHarness = Callable[..., Harness]
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """On another version only what runs on the session's server is worth running again."""
+    if os.environ.get("HARNESS_TEST_IMAGE"):
+        kept = [item for item in items if "server" in getattr(item, "fixturenames", ())]
+        config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+        items[:] = kept
+
+
 @pytest.fixture(scope="session")
-def server() -> Iterator[EmbeddedServer]:
-    """An embedded server, booted once; tests that stop a server boot their own."""
-    with EmbeddedServer() as booted:
+def server() -> Iterator[Server]:
+    """A server, booted once: embedded, or a container of the image that HARNESS_TEST_IMAGE names, of another version.
+
+    Tests that stop a server boot their own.
+    """
+    image = os.environ.get("HARNESS_TEST_IMAGE")
+    with ContainerServer(image) if image else EmbeddedServer() as booted:
         yield booted
 
 
 @pytest.fixture(scope="session")
-def template(server: EmbeddedServer) -> Iterator[Template]:
+def template(server: Server) -> Iterator[Template]:
     """The shipped migrations and seed."""
     with Template(server, [MIGRATIONS], [SEED]) as built:
         yield built
@@ -55,7 +68,7 @@ def database(template: Template) -> Iterator[Database]:
 
 
 @pytest.fixture
-def make_harness(server: EmbeddedServer, template: Template) -> Iterator[MakeHarness]:
+def make_harness(server: Server, template: Template) -> Iterator[MakeHarness]:
     """Builds a `Harness` without a boot: on the session's server, or on one that is given."""
     with ExitStack() as stack:
 
@@ -94,7 +107,7 @@ def roles(server: EmbeddedServer, binary: Path) -> Iterator[None]:  # noqa: ARG0
 
 
 @pytest.fixture
-def databases(server: EmbeddedServer) -> Callable[[], set[str]]:
+def databases(server: Server) -> Callable[[], set[str]]:
     """The names of all databases on the session's server: equal before and after, if nothing is left behind."""
 
     def names() -> set[str]:

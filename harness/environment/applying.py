@@ -30,6 +30,9 @@ Connection = psycopg.Connection[Any]
 
 _SQL = queries.own("harness.environment", "applying.sql")
 
+_BOOKKEEPING = queries.own("harness.environment.preludes", "bookkeeping.sql")
+"""Tables of tools, by name."""
+
 _CANNOT_RUN_IN_TRANSACTION = (
     psycopg.errors.ActiveSqlTransaction,  # CREATE INDEX CONCURRENTLY, VACUUM, ALTER SYSTEM, ...
     psycopg.errors.InvalidTransactionTermination,  # COMMIT in a DO block or a procedure
@@ -97,11 +100,14 @@ _MEANS_POSTGRES = re.compile(
 )
 _MISSING_ROLE = re.compile(r'role "(.*)" does not exist')
 _MISSING_SCHEMA = re.compile(r'schema "([^"]*)" does not exist|relation "([^".]*)\.[^"]*" does not exist')
+_MISSING_TABLE = re.compile(r'relation "(?:public\.)?(\w+)" does not exist')
+_MISSING_METHOD = re.compile(r'access method "(\w+)" does not exist')
+_PLAIN_INDEX = re.compile(r"CREATE\s+INDEX\b", re.IGNORECASE)
 _UNSET = re.compile(r'syntax error at or near ":"')
 _VARIABLE = re.compile(r""":['"]?(\w+)""")
 _MISSING_CLASS = re.compile(r'has no default operator class for access method "(gist|gin)"')
 _MISSING_NAME = re.compile(
-    r'(?:type|operator class) "?([\w.]+)"? does not exist|function ([\w".]+)\(.*\) does not exist'
+    r'(?:type|operator class) "?([\w.]+)(?:\[\])*"? does not exist|function ([\w".]+)\(.*\) does not exist'
 )
 _CREATES = re.compile(
     r"(?:CREATE\s+(?:OR\s+REPLACE\s+)?(?:UNIQUE\s+|TEMP\s+|TEMPORARY\s+|UNLOGGED\s+|GLOBAL\s+|LOCAL\s+|CONSTRAINT\s+|"
@@ -114,7 +120,10 @@ _QUOTED = re.compile(r'"([^"]+)"|function ([\w.]+)\(')
 _PLATFORM_SCHEMA = re.compile(
     r'(?<![\w."])"?(?P<schema>' + "|".join(sorted(platforms.SCHEMAS | {"public"})) + r')"?(?:\s*\.|\s|$)', re.IGNORECASE
 )
-_OF_EXTENSION = re.compile(r'\b"?(?:' + "|".join(platforms.IN_SCHEMA) + r')"?\s*\.', re.IGNORECASE)
+_MAY_LACK = re.compile(
+    rf'\b"?(?:{"|".join(platforms.IN_SCHEMA)})"?\s*\.|\b(?:{"|".join(_BOOKKEEPING)})\b', re.IGNORECASE
+)
+"""What rows may go to that is supplied where it is not there."""
 _HEAD = 400
 """Characters of a statement in which what it is about is looked for."""
 _PIECE = 1 << 18
@@ -316,7 +325,7 @@ class Applier:
         if text is None:
             return
         # Only where something can be supplied: rows by the thousand need no savepoint each.
-        plain = _PLAIN.match(text) and not _OF_EXTENSION.search(text, 0, _HEAD)
+        plain = _PLAIN.match(text) and not _MAY_LACK.search(text, 0, _HEAD)
         guarded = (self.keep_going or not plain) and not _CONTROL.match(text) and self._in_transaction
         try:
             if guarded:
@@ -493,6 +502,21 @@ class Applier:
         if isinstance(error, psycopg.errors.UndefinedObject) and _SETTING.match(text) and "configuration" in message:
             self.notes[f"left out, this server has no such setting: {text}"] += 1
             return True
+        if (
+            (missing := _MISSING_TABLE.search(message))
+            and missing[1] in _BOOKKEEPING
+            and not re.match("DROP", text, re.I)
+        ):
+            self.connection.execute(_BOOKKEEPING[missing[1]].encode())
+            self._anew()
+            self.notes[f"the table {missing[1]}, in which a tool keeps its books, was made, and is empty"] += 1
+            return again()
+        if self.beyond and "security label provider" in message:
+            self.notes[f"left out, nothing is encrypted here: {message}"] += 1
+            return True
+        if (method := _MISSING_METHOD.search(message)) and _PLAIN_INDEX.match(text):
+            self.notes[f"left out: indexes by {method[1]}, which this server has not; only speed depends on them"] += 1
+            return True
         schema = _MISSING_SCHEMA.search(message)
         if self.beyond and schema and (schema[1] or schema[2]) in platforms.IN_SCHEMA:
             return self._turn_on(platforms.IN_SCHEMA[schema[1] or schema[2]], again)
@@ -632,6 +656,8 @@ class Applier:
             next_step = f"\\set {name} in the file, or in one that includes it with \\ir"
         elif (named := _MISSING_NAME.search(message)) and (missing := _extension_of(named)):
             next_step = f"CREATE EXTENSION {missing} in a file before this one (a dump of one schema leaves it out)"
+        elif "ICU is not supported" in message:
+            next_step = "use a server with ICU: --server container, or a DSN; the embedded one has none"
         elif error.sqlstate == "42501":
             next_step = "grant that to the role, or give the DSN of one that may"
             if self.ours:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,8 @@ _SYSTEM = re.compile(
 )
 """The database system that a file is for, where there is one for each (pop, fizz)."""
 _UP = re.compile(r"(?P<name>.*)[._-]up\.sql", re.IGNORECASE | re.DOTALL)
+_STAMP = 8
+"""Digits from which on a number is taken for a time."""
 _DOWN = re.compile(r"(?P<name>.*)[._-](down|undo|rollback)\.sql", re.IGNORECASE | re.DOTALL)
 
 
@@ -69,6 +72,9 @@ def _ordered(folder: Path, what: str, option: str) -> tuple[list[Path], str]:
         raise HarnessError(
             f"The {what} folder {folder} cannot be read.", tried=str(error), next_step="check who may read it"
         ) from error
+    listed = _listed(folder, what)
+    if listed is not None:
+        return listed
     inner = folder / "migrations"
     if inner.is_dir() and (any(inner.glob("*.sql")) or any(inner.glob("*/*.sql"))):
         # A tool's own folder was named, which holds seeds and settings too.
@@ -78,6 +84,9 @@ def _ordered(folder: Path, what: str, option: str) -> tuple[list[Path], str]:
     folders = [entry for entry in entries if entry.is_dir() and any(entry.glob("*.sql"))]
     if not files and folders:
         return _one_folder_a_migration(folders, what, option)
+    if len(_of_migrations(folders)) > len(files):
+        kept, said = _one_folder_a_migration(_of_migrations(folders), what, option)
+        return kept, f"{said}; left out, beside the folders: {', '.join(file.name for file in files)}"
     if not files:
         inside = sorted({str(found.parent) for found in folder.rglob("*.sql")})[:3]
         raise HarnessError(
@@ -109,6 +118,44 @@ def _ordered(folder: Path, what: str, option: str) -> tuple[list[Path], str]:
     return kept, said
 
 
+def _listed(folder: Path, what: str) -> tuple[list[Path], str] | None:
+    """The files that Supabase's config.toml lists: seeds of a project's folder, or its declarative schemas."""
+    declared = what != "seed" and folder.name == "schemas"
+    home = folder.parent if declared else folder
+    config = home / "config.toml"
+    if not config.is_file() or not (declared or what == "seed"):
+        return None
+    try:
+        said = tomllib.loads(config.read_text(encoding="utf-8")).get("db", {})
+    except (OSError, ValueError):
+        return None  # whatever it is, it lists nothing
+    section, key = ("migrations", "schema_paths") if declared else ("seed", "sql_paths")
+    patterns = said.get(section, {}).get(key) or ([] if declared else ["./seed.sql"])
+    found: dict[Path, None] = {}
+    nothing = []
+    for pattern in map(str, patterns):
+        matches = _matches(home, pattern)
+        found |= dict.fromkeys(matches)
+        nothing += [] if matches else [pattern]
+    if not found:
+        if not declared:
+            return None
+        found = dict.fromkeys(sorted(folder.rglob("*.sql")))
+        return (list(found), "all below it, by path (config.toml lists none)") if found else None
+    order = f"as {key} of {config} lists them" if said.get(section, {}).get(key) else "seed.sql, as Supabase takes it"
+    return list(found), order + (f"; there is no {', '.join(nothing)}" if nothing else "")
+
+
+def _matches(home: Path, pattern: str) -> list[Path]:
+    """What a pattern of config.toml means, in name order; a folder means all that is in it."""
+    try:
+        matches = sorted(home.glob(pattern.removeprefix("./")))
+    except (ValueError, NotImplementedError):
+        return []
+    files = [file for match in matches for file in (sorted(match.rglob("*.sql")) if match.is_dir() else [match])]
+    return [file for file in files if file.suffix.lower() == ".sql"]
+
+
 def _of_postgres(files: Sequence[Path]) -> tuple[list[Path], dict[Path, str]]:
     """Of files for several database systems those for PostgreSQL, and those without a system where there is no such."""
     systems = {file: match["system"] for file in files if (match := _SYSTEM.search(file.name))}
@@ -120,8 +167,17 @@ def _of_postgres(files: Sequence[Path]) -> tuple[list[Path], dict[Path, str]]:
     return kept, {file: "for another database system" for file in files if file not in kept}
 
 
+def _of_migrations(folders: Sequence[Path]) -> list[Path]:
+    """Those that hold one migration each: up.sql (Diesel, Hasura) or migration.sql (Prisma)."""
+    return [each for each in folders if any((each / name).is_file() for name in ("up.sql", "migration.sql"))]
+
+
 def _one_folder_a_migration(folders: Sequence[Path], what: str, option: str) -> tuple[list[Path], str]:
     """As Prisma has them: a folder with a migration.sql for each."""
+    stamps = [re.match(r"[\d-]*", each.name)[0].replace("-", "") for each in folders]  # type: ignore[index]
+    if all(len(stamp) >= _STAMP for stamp in stamps):
+        # Diesel reads 2017-09-23-182408 and 20170923182408 alike.
+        folders = [folder for _, folder in sorted(zip(stamps, folders, strict=True))]
     files = []
     for folder in folders:
         inside = [file for file in sorted(folder.glob("*.sql")) if not _DOWN.fullmatch(file.name)]
@@ -140,7 +196,7 @@ def _one_folder_a_migration(folders: Sequence[Path], what: str, option: str) -> 
                 files, key=lambda file: file.name
             ), "numbered files in several folders, in the files' name order"
         return files, "numbered folders, and the files of each in name order"
-    return files, "one folder a migration (Prisma), in name order"
+    return files, "one folder a migration (Prisma, Diesel), in name order"
 
 
 def _flyway(files: Sequence[Path], _: Path) -> tuple[list[Path], str] | None:

@@ -68,6 +68,11 @@ _TELLTALE = re.compile(
     rb"\bauth\.(?:uid|role|jwt|email|users)\b|\bstorage\.(?:objects|buckets)\b|\bsupabase_\w+\b|\bextensions\.\w+\s*\(",
     re.IGNORECASE,
 )
+_CERTAIN = re.compile(rb"\bauth\.(?:uid|role|jwt|email)\s*\(|\bsupabase_\w+\b", re.IGNORECASE)
+"""What tells in files that make schemas of those names themselves."""
+_OWN_SCHEMA = re.compile(
+    rb'\bCREATE\s+SCHEMA\s+(?:IF\s+NOT\s+EXISTS\s+)?"?(?:auth|storage|extensions)\b', re.IGNORECASE
+)
 _LOOKED_AT = 1 << 20
 """Bytes of each file in which a platform is looked for."""
 
@@ -144,8 +149,9 @@ def recognise(scripts: Sequence[Script]) -> tuple[str, str]:
     for script in scripts:
         if "supabase" in script.path.absolute().parts:
             return "supabase", f"by the folder {script.path.parent}"
+    own = any(_OWN_SCHEMA.search(script.source, 0, _LOOKED_AT) for script in scripts)
     for script in scripts:
-        if found := _TELLTALE.search(script.source, 0, _LOOKED_AT):
+        if found := (_CERTAIN if own else _TELLTALE).search(script.source, 0, _LOOKED_AT):
             return "supabase", f"by {found.group().decode().rstrip('( ')} in {script.path.name}"
     return "none", "nothing in the files is Supabase's"
 

@@ -16,13 +16,14 @@ from typing import Any
 import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from harness.environment import servers
+from harness.environment import platforms, servers
 from harness.environment.applying import Applied
 from harness.environment.container import ContainerServer, why_not
 from harness.environment.database import ApplyPlan, Database, Template
 from harness.environment.embedded import EmbeddedServer
 from harness.environment.servers import ExternalServer, connect
 from harness.errors import HarnessError
+from harness.sqltext.scripts import Script
 
 Apply = Callable[..., tuple[Applied, Database]]
 
@@ -320,6 +321,36 @@ def test_an_extension_that_the_dashboard_turned_on_is_taken_as_there(apply: Appl
     assert all(
         f"{name} is created by no file" in said for name in ("pg_cron", "vector", "postgis", "citext", "pg_trgm")
     )
+
+
+def test_what_other_tools_and_servers_have_is_supplied_or_left_out(apply: Apply) -> None:
+    """A tool's own table, a label for an extension that is a stand-in, an index by a method that is not here."""
+    applied, database = apply(
+        {
+            "1.sql": "INSERT INTO _prisma_migrations (id, checksum, migration_name) VALUES ('1', 'x', 'first');\n"
+            "CREATE TABLE t (a text); CREATE INDEX ON t USING pgroonga (a);\n"
+            "SECURITY LABEL FOR pgsodium ON COLUMN t.a IS 'ENCRYPT WITH KEY ID 1';\n",
+        },
+        platform="supabase",
+    )
+    assert applied.whole
+    assert ask(database, "SELECT migration_name FROM _prisma_migrations") == "first"
+    said = " ".join(applied.notes)
+    assert all(part in said for part in ("keeps its books", "indexes by pgroonga", "nothing is encrypted here"))
+
+
+@pytest.mark.parametrize(
+    ("text", "platform"),
+    [
+        ('CREATE TABLE t (id uuid REFERENCES "auth".users);', "supabase"),
+        ('CREATE SCHEMA IF NOT EXISTS "auth"; CREATE TABLE auth.users (id int);', "none"),
+        ("CREATE SCHEMA auth; CREATE POLICY p ON t USING (auth.uid() = id);", "supabase"),
+    ],
+)
+def test_a_schema_of_ones_own_named_auth_is_not_supabases(text: str, platform: str, tmp_path: Path) -> None:
+    """Unless a function of the platform's is used: a dump of a project makes the schema too."""
+    (tmp_path / "1.sql").write_text(text)
+    assert platforms.recognise([Script.read(tmp_path / "1.sql")])[0] == platform
 
 
 @pytest.mark.parametrize(

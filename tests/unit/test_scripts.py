@@ -152,6 +152,9 @@ def test_included_files_bring_their_statements_with_their_own_lines(tmp_path: Pa
         (["1_a/x.sql", "1_a/y.sql", "2_b/x.sql"], ["x.sql", "y.sql", "x.sql"], "numbered folders"),
         (["1_a.up.sql", "1_a.mysql.up.sql", "1_a.postgres.up.sql", "2_b.up.sql"], ["1_a.postgres.up.sql", "2_b.up.sql"],
          "for another database system"),
+        (["1_a/up.sql", "1_a/down.sql", "2_b/up.sql", "stray.sql"], ["up.sql", "up.sql"], "the folders: stray.sql"),
+        (["20170924000000_b/2.sql", "2017-09-25-000000_c/3.sql", "20170923000000_a/1.sql"], ["1.sql", "2.sql", "3.sql"],
+         "Diesel"),
         (["supabase/20240101000000_a.sql", "supabase/fix_everything.sql"], ["20240101000000_a.sql"],
          "(Supabase); left out, not named as the others: fix_everything.sql"),
     ],
@@ -168,6 +171,34 @@ def test_the_order_is_that_of_the_tool_and_is_said(
     found = migrations.find([folder], "migrations", "--migrations")
     assert [s.path.name for s in found.scripts] == expected
     assert says in found.order[0]
+
+
+@pytest.mark.parametrize(
+    ("config", "schemas", "seeds"),
+    [
+        ("""[db]
+            migrations.schema_paths = ["./migrations/1_first.sql", "./schemas/b.sql", "./schemas/**/*.sql"]
+            seed.sql_paths = ["./seeds/z.sql", "./seeds/*.sql", "./gone.sql"]""",
+         ["1_first.sql", "b.sql", "a.sql", "c.sql"], ["z.sql", "a.sql"]),
+        ("", ["a.sql", "b.sql", "c.sql"], ["seed.sql"]),
+    ],
+)  # fmt: skip
+def test_supabases_config_lists_declarative_schemas_and_seeds(
+    config: str, schemas: list[str], seeds: list[str], tmp_path: Path
+) -> None:
+    """In its order, each once; where it lists none, all schemas by path, and seed.sql."""
+    home = tmp_path / "supabase"
+    for name in ("migrations/1_first.sql", "schemas/a.sql", "schemas/b.sql", "schemas/in/c.sql", "seed.sql",
+                 "seeds/a.sql", "seeds/z.sql"):  # fmt: skip
+        (home / name).parent.mkdir(parents=True, exist_ok=True)
+        (home / name).write_text("SELECT 1;")
+    (home / "config.toml").write_text(config)
+    found = migrations.find([home / "schemas"], "migrations", "--migrations")
+    assert [s.path.name for s in found.scripts] == schemas
+    seeded = migrations.find([home], "seed", "--seed")
+    assert [s.path.name for s in seeded.scripts] == seeds
+    if config:
+        assert "there is no ./gone.sql" in seeded.order[0]
 
 
 @pytest.mark.parametrize(
