@@ -65,10 +65,10 @@ OF_NAME = {
 """The extension that a type, function or operator class is of."""
 
 _TELLTALE = re.compile(
-    rb"\bauth\.(?:uid|role|jwt|email|users)\b|\bstorage\.(?:objects|buckets)\b|\bsupabase_\w+\b|\bextensions\.\w+\s*\(",
+    rb"\bauth\"?\.\"?(?:uid|role|jwt|email|users)\b|\bstorage\"?\.\"?(?:objects|buckets)\b|\bsupabase_\w+\b|\bextensions\.\w+\s*\(",
     re.IGNORECASE,
 )
-_CERTAIN = re.compile(rb"\bauth\.(?:uid|role|jwt|email)\s*\(|\bsupabase_\w+\b", re.IGNORECASE)
+_CERTAIN = re.compile(rb"\bauth\"?\.\"?(?:uid|role|jwt|email)\"?\s*\(|\bsupabase_\w+\b", re.IGNORECASE)
 """What tells in files that make schemas of those names themselves."""
 _OWN_SCHEMA = re.compile(
     rb'\bCREATE\s+SCHEMA\s+(?:IF\s+NOT\s+EXISTS\s+)?"?(?:auth|storage|extensions)\b', re.IGNORECASE
