@@ -16,16 +16,17 @@ from functools import partial
 from string import ascii_uppercase
 from typing import Any
 
-from harness.contracts.contract import Contract, Operation, readable
+from harness.contracts.contract import Contract, Effect, Operation, readable
 from harness.contracts.invariants import Invariant
 from harness.environment.servers import connect
-from harness.errors import HarnessError, UsageError
+from harness.errors import UsageError
+from harness.history import NEVER
 from harness.schedules import judging
 from harness.schedules.carried import Carried, Setting
 from harness.schedules.control import Answer, Prepared
 from harness.schedules.narrate import narrate
 from harness.schedules.plan import MOST_CALLS, SEARCHES, Plan
-from harness.schedules.program import Program, Query, call
+from harness.schedules.program import Program, Query, call, call_alone
 from harness.schedules.result import Case, Exploration, Schedule
 from harness.schedules.search import Run, Search, scheduler_for
 from harness.schedules.sessions import NOT_COVERED, Opened, exceeding, own_findings, unsplit
@@ -33,6 +34,7 @@ from harness.schedules.trace import Choice, Kind, read_replay
 from harness.schedules.watch import Rows, read, renamed, watched, with_rows, written
 from harness.targets import conditions
 from harness.targets.codec import Reader
+from harness.targets.description import split_name
 from harness.targets.keys import new_keys
 from harness.targets.sql import Route, SqlTarget
 
@@ -121,13 +123,6 @@ class _Explorer:
         self._carried: list[Carried] = []
         called = [self._target.calls(variant, plan.calls) for variant in range(len(contract.variants))]
         self._routes = list({route.plain: route for routes in called for route in routes}.values())
-        if commits := [r for r in self._routes if r.description.procedure]:
-            signature = commits[0].description.signature
-            raise HarnessError(
-                f"{signature} is a procedure, which may commit in the middle.",
-                tried=f"calling it as a function, whose call is one transaction; expected {contract.function}",
-                next_step="write the call as sessions of a scenario, or put it under load with harness run",
-            )
         self._readers = {
             r.plain: Reader(contract, r.codec, self._target.evidence_names, overlap=False) for r in self._routes
         }
@@ -228,8 +223,17 @@ class _Explorer:
             encoded[codec.key_at] = None if key is None else codec.encode_key(key)
             query = Query("", route.plain, encoded, formats, int(codec.result_format))
             access = self._rewritten.texts[self._routes.index(route)]
+            if self._ends_transactions(route):
+                statements = self._target.identity(self._connection, self._contract.identity_of(number))
+                before, after = ((), ()) if statements is None else (statements.for_session, statements.undone)
+                programs.append(call_alone(query, "start", access, before, after))
+                continue
             programs.append(call(query, "start", access, self._rewritten.check, begin=self._begins[number]))
         return programs
+
+    def _ends_transactions(self, route: Route) -> bool:
+        name = split_name(route.description.function.name)[1]
+        return route.description.procedure and name in self._rewritten.commits_inside
 
     def _begin(self, number: int) -> tuple[Query, ...]:
         """What begins a call's transaction: BEGIN, and what makes it that of somebody else."""
@@ -308,6 +312,9 @@ class _Explorer:
             values = [self._target.decode_evidence(column, [value])[0] for column, value in enumerate(raw)]
             evidence = dict(zip(names, values, strict=True)) if any(v is not None for v in values) else {}
             outcome, evidence = readable(outcome, evidence)
+            ended = int(answer.ended * _POSITION)
+            if outcome.effect is Effect.IN_DOUBT and self._ends_transactions(routes[number]):
+                ended = NEVER  # what it had committed before it died stands: the call may have taken effect
             yield Operation(
                 number=number,
                 client=number,
@@ -315,7 +322,7 @@ class _Explorer:
                 arguments=arguments[number],
                 due=int(answer.began * _POSITION),
                 called=int(answer.began * _POSITION),
-                returned=int(answer.ended * _POSITION),
+                returned=ended,
                 outcome=outcome,
                 answer=evidence,
                 phase=len(self._carried),

@@ -226,6 +226,18 @@ def call(
     return Program(tuple(units), reset={kind: _FORGET[kind] for kind in (Keeps.LOCKS, Keeps.TABLES)})
 
 
+def call_alone(query: Query, label: str, access: Access, before: Sequence[str], after: Sequence[str]) -> Program:
+    """The same of a procedure that ends transactions by itself, and so is called in none; `before` and `after` are
+    what makes the session somebody else's, and takes that back."""
+
+    def around(texts: Sequence[str], place: str) -> list[Unit]:
+        return [Unit(Does.PREPARES, Query(text), (place, at), text) for at, text in enumerate(texts)]
+
+    acts = Unit(Does.ALONE, query, "call", label, access, 0)
+    units = (*around(before, "before"), acts, *around(after, "after"))
+    return Program(units, reset={kind: _FORGET[kind] for kind in (Keeps.LOCKS, Keeps.TABLES)})
+
+
 def sent(text: str) -> tuple[Query, ...]:
     """Several statements in one text, each as a query of its own."""
     return tuple(Query(statement) for statement in split(text)) if text.strip() else ()

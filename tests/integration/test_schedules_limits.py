@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import uuid
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
-from harness import Contract, contracts
+from harness import Contract, Function, UpTo, Variant, contracts
 from harness.contracts import invariants
 from harness.environment.database import Database
 from harness.errors import HarnessError, UsageError
@@ -195,14 +196,41 @@ def test_a_function_that_acts_through_dblink_is_refused(database: Database) -> N
         tried(database, fake + scan("PERFORM dblink_exec('', 'SELECT 1');"))
 
 
-def test_a_procedure_is_refused(database: Database) -> None:
-    """A procedure may commit in the middle, so it cannot be explored as one transaction."""
-    procedure = """
-        DROP FUNCTION scan_ticket_atomic;
-        CREATE PROCEDURE scan_ticket_atomic(p_ticket_id uuid, p_scanned_by uuid, p_device_id text, p_scan_method text)
-        LANGUAGE plpgsql AS 'BEGIN COMMIT; END'"""
-    with pytest.raises(HarnessError, match="is a procedure, which may commit in the middle"):
-        tried(database, procedure)
+PROCEDURE = """
+    DROP FUNCTION scan_ticket_atomic;
+    CREATE PROCEDURE scan_ticket_atomic(p_ticket_id uuid, p_scanned_by uuid, INOUT ok boolean DEFAULT NULL)
+    LANGUAGE plpgsql AS $$ BEGIN {body} END $$"""
+USED = """UPDATE tickets SET is_used = true, status = 'used', scanned_at = now(), scanned_by = p_scanned_by
+           WHERE id = p_ticket_id"""
+GUARDED = f"{USED} AND NOT is_used; ok := FOUND;"
+LOOKS = "SELECT NOT is_used INTO ok FROM tickets WHERE id = p_ticket_id FOR UPDATE;"
+
+
+@pytest.mark.parametrize(
+    ("body", "truth"),
+    [
+        (GUARDED, Truth.HELD),
+        (f"{GUARDED} COMMIT; UPDATE tickets SET scanned_at = now() WHERE id = p_ticket_id AND ok;", Truth.HELD),
+        (f"{LOOKS} {USED};", Truth.HELD),
+        (f"{LOOKS} COMMIT; {USED};", Truth.BROKEN),
+    ],
+)
+def test_a_procedure_is_explored_transaction_by_transaction(body: str, truth: Truth, database: Database) -> None:
+    """A lock is gone with the COMMIT in the middle; what was committed before a call died stands, and is no fault."""
+    with database.connect() as connection:
+        connection.execute(PROCEDURE.format(body=body).encode())
+    desk = Contract(
+        name="procedure",
+        function=Function("scan_ticket_atomic", key="p_ticket_id"),
+        new_keys="harness.new_tickets",
+        variants=(Variant("call", lambda client: {"p_scanned_by": uuid.UUID(int=client)}),),
+        classify=lambda row: "accepted" if row["ok"] else "refused",
+        model=UpTo(1),
+    )
+    found = explore(database.dsn, desk, Plan(crash=True, keys=(1,), seconds=30), [])
+    truths = {finding.id: finding.truth for finding in found.findings}
+    assert truths["linearizable"] is truth, found.findings
+    assert (truths["every_order_tried"], truths["no_unhandled_error"]) == (Truth.HELD, Truth.HELD)
 
 
 def test_a_language_that_cannot_be_split_is_one_step_and_said(database: Database) -> None:
