@@ -14,7 +14,7 @@ import psycopg
 from psycopg import sql
 from psycopg.adapt import PyFormat, Transformer
 from psycopg.errors import error_from_result
-from psycopg.pq import ExecStatus, Format
+from psycopg.pq import DiagnosticField, ExecStatus, Format
 
 from harness.contracts.contract import Column, Contract, Function, Parameter
 from harness.errors import HarnessError, UsageError
@@ -25,6 +25,7 @@ from harness.targets.values import JSON_TYPES, Type
 _SQL = queries.own("harness.targets")
 
 _VOID = 2278
+_AMBIGUOUS = b"42725"
 _NEXT = "change the function, or give the contract it follows with --contract"
 
 ROW = "harness_row"
@@ -102,8 +103,18 @@ def describe(connection: psycopg.Connection[Any], contract: Contract, function: 
     given = _arguments(contract, function)
     if function.statement is not None:
         return _of_statement(connection, function, given)
-    chosen = _chosen(connection, function, given)
-    return _of_routine(connection, function, given, chosen)
+    fitting, found = _fitting(connection, function, given)
+    for routine in fitting:
+        call = _call(connection, function, given, routine)
+        if call is not None:
+            others = tuple(other.signature for other in found if other is not routine)
+            return _of_routine(connection, function, given, routine, others, call)
+    raise HarnessError(
+        f"{function.name} is ambiguous: the server cannot tell which function of that name is called.",
+        tried=f"{'; '.join(routine.signature for routine in fitting)}, by name and by place",
+        next_step="give more of its parameters a value: "
+        f"{', '.join(f'Parameter({a.name!r}, {a.type!r})' for a in fitting[-1].inputs)}",
+    )
 
 
 def _arguments(contract: Contract, function: Function) -> Mapping[str, Any]:
@@ -173,10 +184,13 @@ class _Routine:
         return fits and all(a.optional or a.name in given for a in self.inputs)
 
 
-def _chosen(
+def _fitting(
     connection: psycopg.Connection[Any], function: Function, given: Mapping[str, Any]
-) -> tuple[_Routine, tuple[str, ...]]:
-    """The function that is meant, and the signatures of the others. Raises HarnessError with expected and found."""
+) -> tuple[list[_Routine], list[_Routine]]:
+    """The functions that may be meant, the likeliest first, and all of the name.
+
+    Raises HarnessError with expected and found where there is none.
+    """
     schema, name = split_name(function.name)
     rows = connection.execute(_SQL["functions"], {"name": name, "schema": schema}).fetchall()
     found = [_routine(row) for row in rows]
@@ -208,7 +222,7 @@ def _chosen(
             next_step="name the types of its parameters in the contract: "
             f"{', '.join(f'Parameter({a.name!r}, {a.type!r})' for a in best[0].inputs)}",
         )
-    return best[0], tuple(routine.signature for routine in found if routine is not best[0])
+    return sorted(first, key=lambda routine: len(routine.inputs)), found
 
 
 def _routine(row: Sequence[Any]) -> _Routine:
@@ -225,16 +239,14 @@ def _of_routine(
     connection: psycopg.Connection[Any],
     function: Function,
     given: Mapping[str, Any],
-    chosen: tuple[_Routine, tuple[str, ...]],
+    routine: _Routine,
+    others: tuple[str, ...],
+    call: sql.Composed,
 ) -> CallDescription:
-    routine, others = chosen
-    declared = {p.name: p for p in function.parameters}
-    wanted = [a for a in routine.inputs if a.name in given]
-    oids = [_parameter_oid(connection, function, a, declared.get(a.name), given[a.name]) for a in wanted]
+    wanted, oids = _wanted(connection, function, given, routine)
     types = load_types(connection, oids)
     parameters = tuple(Typed(a.name, types[oid]) for a, oid in zip(wanted, oids, strict=True))
     name = split_name(function.name)[1]
-    call = sql.SQL("{}({})").format(sql.Identifier(routine.schema, name), _passed(function, routine, wanted))
     if routine.procedure:
         text = (sql.SQL("CALL ") + call).as_bytes(connection)
         columns, rows = _described(connection, text, oids, function)
@@ -311,10 +323,40 @@ def _names(columns: Sequence[Typed]) -> tuple[str, ...]:
     return tuple(column.name for column in columns)
 
 
-def _passed(function: Function, routine: _Routine, wanted: Sequence[_Argument]) -> sql.Composed:
-    """The arguments of the call: by name, or by place where there are no names."""
+def _wanted(
+    connection: psycopg.Connection[Any], function: Function, given: Mapping[str, Any], routine: _Routine
+) -> tuple[list[_Argument], list[int]]:
+    """The parameters that are given a value, and the oids of their types."""
+    declared = {p.name: p for p in function.parameters}
+    wanted = [a for a in routine.inputs if a.name in given]
+    return wanted, [_parameter_oid(connection, function, a, declared.get(a.name), given[a.name]) for a in wanted]
+
+
+def _call(
+    connection: psycopg.Connection[Any], function: Function, given: Mapping[str, Any], routine: _Routine
+) -> sql.Composed | None:
+    """The call, its arguments by name, or else by place; None where the server cannot tell that this one is meant.
+
+    Beside a VARIADIC function may stand one that takes the same array and has defaults for the rest: by name, and with
+    the word VARIADIC, both are meant, and by place without it the other one.
+    """
+    wanted, oids = _wanted(connection, function, given, routine)
+    name = sql.Identifier(routine.schema, split_name(function.name)[1])
+    calls = [sql.SQL("{}({})").format(name, _passed(function, routine, wanted))]
+    if list(routine.inputs[: len(wanted)]) == wanted:
+        calls.append(sql.SQL("{}({})").format(name, _passed(function, routine, wanted, by_place=len(wanted))))
+    for call in calls:
+        text = (sql.SQL("CALL " if routine.procedure else "SELECT ") + call).as_bytes(connection)
+        result = connection.pgconn.prepare(b"", text, oids)
+        if result.error_field(DiagnosticField.SQLSTATE) != _AMBIGUOUS:
+            return call
+    return None
+
+
+def _passed(function: Function, routine: _Routine, wanted: Sequence[_Argument], by_place: int = 0) -> sql.Composed:
+    """The arguments of the call: by name, or by place where there are no names, and those before `by_place`."""
     unnamed = [at for at, a in enumerate(routine.inputs) if a.name.startswith("$")]
-    by_place = max(unnamed) + 1 if unnamed else 0
+    by_place = max(by_place, max(unnamed) + 1 if unnamed else 0)
     if missing := [a.name for a in routine.inputs[:by_place] if a not in wanted]:
         raise HarnessError(
             f"{function.name} cannot be called without its parameter {missing[0]}.",

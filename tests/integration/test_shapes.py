@@ -134,6 +134,10 @@ SHAPES = {
         ),
         {"overloaded": "a text"},
     ),
+    "an overload beside a VARIADIC one": Shape(
+        desk(named("labelled"), lambda row: row["labelled"] is not None, give={"p_tags": ["a"]}),
+        {"labelled": "with a note"},
+    ),
     "any type": Shape(desk(named("any_type", OK, seen("x")), give={"p_x": Decimal("1.50")}), {"x": Decimal("1.50")}),
     "a schema of its own": Shape(desk(named("office.elsewhere"), "elsewhere"), {"elsewhere": True}),
     "a record": Shape(desk(named("a_record", Column("ok", "boolean"), Column("n", "integer", True))), {"n": 7}),

@@ -63,6 +63,11 @@ CREATE FUNCTION "mixedCase"("pDesk" uuid) RETURNS TABLE ("isOk" boolean) LANGUAG
 CREATE FUNCTION tagged(p_desk uuid, VARIADIC p_tags text[]) RETURNS TABLE (ok boolean, n integer) LANGUAGE sql AS
 'SELECT desk_taken(p_desk), cardinality(p_tags)';
 
+-- By name, and with the word VARIADIC, a call means both: only the second can be meant alone, by place.
+CREATE FUNCTION labelled(p_desk uuid, VARIADIC p_tags text[]) RETURNS text LANGUAGE sql AS $$ SELECT CASE WHEN desk_taken(p_desk) THEN 'many' END $$;
+CREATE FUNCTION labelled(p_desk uuid, p_tags text[], p_note text DEFAULT NULL) RETURNS text LANGUAGE sql AS
+$$ SELECT CASE WHEN desk_taken(p_desk) THEN 'with a note' END $$;
+
 CREATE FUNCTION overloaded(p_desk uuid, p_n integer) RETURNS text LANGUAGE sql AS $$ SELECT CASE WHEN desk_taken(p_desk) THEN 'a number' END $$;
 CREATE FUNCTION overloaded(p_desk uuid, p_n text) RETURNS text LANGUAGE sql AS $$ SELECT CASE WHEN desk_taken(p_desk) THEN 'a text' END $$;
 
