@@ -55,10 +55,14 @@ def _cpu_of_children() -> float:
 
 
 def fire(
-    database: Database, pattern: Pattern, keys: Sequence[Hashable], contract: Contract = SCAN_TICKET
+    database: Database,
+    pattern: Pattern,
+    keys: Sequence[Hashable],
+    contract: Contract = SCAN_TICKET,
+    run_beside: Callable[[int, int], None] | None = None,
 ) -> tuple[Crew, float, float]:
     """Fire a pattern without judging it; the crew, its wall seconds and its CPU seconds."""
-    target = SqlTarget(database.dsn, contract)
+    target = SqlTarget(database.dsn, contract, run_beside=run_beside)
     crew = Crew(contract, lambda client: target, pattern.clients, timeout=10, overlap=pattern.overlap)
     crew.open(new(database, pattern.clients))
     _checkpoint(database)

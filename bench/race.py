@@ -13,7 +13,8 @@ def main() -> None:
         rates, spreads, shares = [], [], []
         for _ in range(RUNS):
             with found.template.clone() as database:
-                crew, seconds, _ = fire(database, Race(10, ROUNDS, mixed=False), new(database, ROUNDS))
+                plan, keys = Race(10, ROUNDS, mixed=False), new(database, ROUNDS)
+                crew, seconds, _ = fire(database, plan, keys, run_beside=found.server.run_beside)
                 measured = overlap.measure(crew.history(()).operations(), crew.spans())
             assert measured is not None
             rates.append(ROUNDS / seconds)

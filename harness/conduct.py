@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, NoReturn, TypeVar
 
-from harness.contracts.contract import Contract, Effect
+from harness.contracts.contract import OUT_OF_TIME, Contract, Effect
 from harness.contracts.invariants import Invariant, Violations
 from harness.environment.own import CONNECT_TIMEOUT
 from harness.environment.postgrest import PostgREST
@@ -23,12 +23,12 @@ from harness.load.burst import CALIBRATION_CALLS, Burst
 from harness.load.crew import INTERRUPTED, Crew, Done, without_collections
 from harness.load.firing import clock
 from harness.load.pattern import LATE, Keys, Pattern
-from harness.load.race import Race
+from harness.load.race import PROOF, Race
 from harness.records import RunRecord
 from harness.signals import uninterrupted
 from harness.targets import conditions
 from harness.targets.state import Connect
-from harness.targets.target import Span, Target
+from harness.targets.target import SLOW, Span, Target
 from harness.verdict import charts, invariants, overlap, thresholds
 from harness.verdict.findings import Finding, Truth, counted
 from harness.verdict.judge import judge_history
@@ -169,7 +169,7 @@ def conduct(load: Load, keys: KeySource, keep: Callable[[Fired], T]) -> T:
             keys.close()
             with _beside(load.beside, crew):
                 crew.fire(load.pattern, Keys(fresh, unknown))
-            notes += _used_up(load.pattern, crew, wanted)
+            notes += _ended_early(load.pattern, crew, wanted)
         finally:
             crew.close()
         return keep(fired(interrupted=False))
@@ -188,6 +188,8 @@ def calibrate(crew: Crew, keys: KeySource) -> float:
     """The rate, in calls per second, of a short burst that no figure is taken from."""
     clients = len(crew.clients)
     probe = Burst(clients, calls=CALIBRATION_CALLS, longest=_CALIBRATION, phase=WARM_UP)
+    if all(client.target.slow for client in crew.clients):
+        return clients / SLOW
     calls = sum(map(len, crew.fire(probe, Keys(keys.fresh(clients * CALIBRATION_CALLS)))))
     return calls / ((clock() - crew.started) / 1e9)
 
@@ -207,7 +209,11 @@ def judge(
     expected = fired.load.pattern.expected(contract)
     claims = judge_history(history, contract)  # first: it decodes the answers, which tell whether one can be read
     metrics = measure(history, contract, expected, LATE)
-    overlapped = overlap.measure(history.operations(), fired.spans, contract.capacity) if fired.spans else None
+    overlapped = None
+    if fired.spans:
+        variants = [variant.name for variant in contract.variants]
+        variant_of = {phase: each for log in history.logs for phase, each in zip(log.phases, log.variants, strict=True)}
+        overlapped = overlap.measure(history.operations(), fired.spans, contract.capacity, variants, variant_of)
     findings = thresholds.judge(metrics, contract, expected) if with_thresholds else []
     findings += claims
     if overlapped is not None:
@@ -273,15 +279,21 @@ def _fresh_keys(pattern: Pattern, crew: Crew, keys: KeySource) -> int:
     return wanted
 
 
-def _used_up(pattern: Pattern, crew: Crew, wanted: int) -> Iterator[str]:
-    if isinstance(pattern, Race) and pattern.limit is not None and not crew.lost:
+def _ended_early(pattern: Pattern, crew: Crew, wanted: int) -> Iterator[str]:
+    """Why less was done than was planned, in sentences."""
+    if crew.lost and not crew.out_of_time:
+        return
+    took = (clock() - crew.started) / 1e9
+    if isinstance(pattern, Race) and pattern.limit is not None:
         made = max((phase for log in crew.logs for phase in log.phases), default=0)
         if made < pattern.rounds:
-            yield f"{made} of {pattern.rounds} rounds were made in {pattern.limit:g} s; give --rounds to have them all"
-    if isinstance(pattern, Burst) and pattern.seconds is not None and not crew.lost:
-        took = (clock() - crew.started) / 1e9
-        if took < 0.9 * pattern.seconds:
-            yield f"all {wanted} fresh keys were used up after {took:.1f} s"
+            why = f"calls had failed in {PROOF} of them" if pattern.proved(crew) else f"{pattern.limit:g} s were over"
+            yield f"{made} of {pattern.rounds} rounds were made, then {why}; give --rounds to have them all"
+    if isinstance(pattern, Burst) and pattern.seconds is not None and took < 0.9 * pattern.seconds:
+        yield (
+            f"it ended after {took:.1f} of {pattern.seconds:g} s, when all {wanted} fresh keys were used up: "
+            "calls were faster than in the calibration before it; give --calls to set their number"
+        )
 
 
 @contextmanager
@@ -314,14 +326,18 @@ def _beside(actor: Actor | None, crew: Crew) -> Iterator[None]:
 
 def _notes(fired: Fired, metrics: Metrics, *, lost: Lost | None) -> Iterator[str]:
     doubts = [call.outcome.code for call in fired.history.calls() if call.outcome.effect is Effect.IN_DOUBT]
-    given_up = doubts.count(INTERRUPTED)
-    doubtful = len(doubts) - given_up
+    given_up, late = doubts.count(INTERRUPTED), doubts.count(OUT_OF_TIME)
+    doubtful = len(doubts) - given_up - late
     if lost is not None:
         yield f"{lost.what} was lost during the run; nothing after that could be judged"
     if doubtful:
         yield f"in doubt: {counted(doubtful, 'call')} whose connection died before the answer"
     if given_up:
         yield f"in doubt: {counted(given_up, 'call')} given up when the run was ended"
+    if late:
+        over = f"when the time was over, {fired.load.pattern.patience:g} s after the start"
+        how = "with --calls or --rounds each has the time of --timeout"
+        yield f"in doubt: {counted(late, 'call')} without an answer {over}; {how}"
     if fired.timeouts:
         yield f"cancelled after {fired.load.timeout:g} s: {counted(fired.timeouts, 'call')}"
     if metrics.late:

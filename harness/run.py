@@ -318,7 +318,13 @@ class Harness:
         if name == "sql":
             if self._sql is None:
                 dsn, contract = database.dsn, self.contract
-                self._sql = SqlTarget(dsn, contract, pool_size=options.pool_size, timeout=options.timeout)
+                self._sql = SqlTarget(
+                    dsn,
+                    contract,
+                    pool_size=options.pool_size,
+                    timeout=options.timeout,
+                    run_beside=self.server.run_beside,
+                )
             return self._sql.on(database.dsn)
         if name == "http":
             from harness.targets.http import open_http

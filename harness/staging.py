@@ -112,6 +112,13 @@ def run_staging(
     """
     if clients < 1:
         raise UsageError(f"{clients} clients cannot call.", next_step="give 1 client or more")
+    if contract.identity is not None:
+        raise UsageError(
+            "As whom calls are made through somebody else's API, its token says.",
+            tried=f"calls as {contract.identity_of(0)}",
+            next_step="give that user's token as SUPABASE_SERVICE_ROLE_KEY, and leave --run-as, --isolation and "
+            "--setting out",
+        )
     contract = _scanned_by(contract, staging.scanner)
     target = HttpTarget(staging.url, staging.token, contract, apikey=True)
     target.probe()

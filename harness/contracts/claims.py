@@ -65,7 +65,7 @@ def at_most(
         if len(found) > capacity:
             yield Violation(reason.format(count=len(found)), tuple(found))
 
-    return Claim(id, statement or f"At most {capacity} calls are applied on a key.", remedy, judge)
+    return Claim(id, statement or f"At most {_calls(capacity)} applied on a key.", remedy, judge)
 
 
 def at_least_one(
@@ -166,3 +166,7 @@ def busy_only_in_flight(
                 yield Violation(reason, (operation,))
 
     return Claim(id, statement, remedy, judge, label)
+
+
+def _calls(number: int) -> str:
+    return "one call is" if number == 1 else f"{number} calls are"

@@ -77,6 +77,9 @@ NOT_REACHED = frozenset({"pool_timeout", "PGRST003"})
 TIMEOUT = "timeout"
 """Code of a call that was cancelled because its answer did not come within the limit for one call."""
 
+OUT_OF_TIME = "out_of_time"
+"""Code of a call that was given up because the time of its run was over."""
+
 BROKEN_ANSWER = "broken_answer"
 """Code of an outcome whose answer came and could not be read (no row, two rows, NULL where a value is due)."""
 

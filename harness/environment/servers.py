@@ -76,6 +76,12 @@ class Server(ABC):
     def stop(self) -> None:
         """End it and remove what it left; nothing where it was never started."""
 
+    def run_beside(self, backend: int, number: int) -> None:  # noqa: B027 - most cannot
+        """Let a backend run beside those of other numbers, and not after them, where its process can be told so.
+
+        What decides a race is what runs at the same instant. Elsewhere the system's scheduler decides alone.
+        """
+
     def verify(self, connection: psycopg.Connection[Any]) -> None:
         """That the server at the other end is the one that was started here, before anything is written to it.
 

@@ -13,7 +13,7 @@ from harness.errors import UsageError
 from harness.history import NEVER
 from harness.load.crew import Client, Crew
 from harness.load.firing import Jobs, Step, Wait, clock
-from harness.load.pattern import Keys, Pattern, clients_setting, register, setting, targets_of
+from harness.load.pattern import Keys, Pattern, clients_setting, overtime_setting, register, setting, targets_of
 from harness.options import NOT_NEGATIVE, POSITIVE, POSITIVE_INT
 
 CALIBRATION_CALLS = 30
@@ -37,10 +37,11 @@ class Burst(Pattern):
     clients: int = clients_setting(soak=50)
     duration: float | None = setting(None, POSITIVE, "seconds", quick=3.0, seed=60.0, soak=600.0)
     """Seconds; the last calls may end later."""
-    calls: int | None = setting(None, POSITIVE_INT, "calls per client", instead_of="duration")
+    calls: int | None = setting(None, POSITIVE_INT, "calls per client", instead_of="duration", lifts="overtime")
     """Calls per client; one of `duration` and `calls` is given."""
     pause: float = setting(0.0, NOT_NEGATIVE, "seconds after each call", seed=0.1, soak=0.1)
     """Seconds after each call."""
+    overtime: float | None = overtime_setting()
     longest: float | None = None
     """Seconds after which no call is begun, however many are left."""
     phase: int = 0

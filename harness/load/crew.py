@@ -12,7 +12,7 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Seq
 from contextlib import ExitStack, closing, contextmanager
 from typing import Any, Protocol
 
-from harness.contracts.contract import FAILED, IN_DOUBT, NOT_REACHED, TIMEOUT, Contract, Effect, Outcome
+from harness.contracts.contract import FAILED, IN_DOUBT, NOT_REACHED, OUT_OF_TIME, TIMEOUT, Contract, Effect, Outcome
 from harness.history import History, Log
 from harness.load.firing import TICK, Jobs, Waits, clock, fire, fire_side_by_side
 from harness.signals import heed
@@ -30,8 +30,16 @@ INTERRUPTED = "interrupted"
 """Code of a call that was given up because the run was ended by Ctrl-C or SIGTERM."""
 
 
+_INTERRUPTED = Outcome(IN_DOUBT, Effect.IN_DOUBT, INTERRUPTED, "given up by the harness")
+
+
 class Plan(Protocol):
     """What a crew fires: the part of a pattern that it needs."""
+
+    @property
+    def patience(self) -> float | None:
+        """Seconds after the start at which calls in flight are given up; None: as long as one call may take."""
+        ...
 
     def waits(self, client: int) -> Waits:
         """What this client's jobs wait for."""
@@ -136,6 +144,8 @@ class Crew:
         """The seconds of CPU that this process had used then: encoding the keys, before that, is no part of a load."""
         self.timeouts = 0
         """Calls that outlasted the timeout and were cancelled."""
+        self.out_of_time = False
+        """Whether the last firing's time was over while calls were in flight, which were given up."""
         self._progress = progress
         self.clients: list[Client] = []
         for number in range(clients):
@@ -193,7 +203,13 @@ class Crew:
                     up.wait(_READY_TIMEOUT)
                 self.started, self.cpu_started = clock(), time.process_time()
                 start.set()
-                self._join(threads, watch=True)
+                ends = None if plan.patience is None else self.started + int(plan.patience * 1e9)
+                if not self._join(threads, watch=True, ends=ends):
+                    self.out_of_time = True
+                    self._stop()
+                    why = f"no answer when the time was over, after {plan.patience:g} s"
+                    self._give_up(threads, Outcome(IN_DOUBT, Effect.IN_DOUBT, OUT_OF_TIME, why))
+                    self._raise_error()
             except BaseException:
                 # Ctrl-C, at whatever moment: no new call, and those in flight are given up.
                 self._stop()
@@ -295,14 +311,23 @@ class Crew:
             threading.Thread(target=guarded, name=f"client-{crew[0].number}", daemon=True).start()
         return ends
 
-    def _join(self, threads: Sequence[Done], *, watch: bool) -> None:
-        """Await the threads' ends; meanwhile cancel calls that outlast the timeout and show progress."""
+    def _join(self, threads: Sequence[Done], *, watch: bool, ends: int | None = None) -> bool:
+        """Await the threads' ends; meanwhile cancel calls that outlast the timeout and show progress.
+
+        False when the clock comes to `ends` before.
+        """
         for ended in threads:
             heed()
             while not ended.wait(TICK):
                 heed()
                 if watch:
                     self._watch()
+                if ends is not None and clock() > ends:
+                    return False
+        self._raise_error()
+        return True
+
+    def _raise_error(self) -> None:
         if self._error is not None:
             raise self._error
 
@@ -325,7 +350,7 @@ class Crew:
         if self._progress is not None:
             self._progress(self.calls)
 
-    def _give_up(self, threads: Sequence[Done]) -> None:
+    def _give_up(self, threads: Sequence[Done], given_up: Outcome = _INTERRUPTED) -> None:
         in_flight = self._in_flight()
         for client, _ in in_flight:
             client.opened.cancel()
@@ -336,7 +361,6 @@ class Crew:
                 client.opened.abort()
             _joined(threads)
         # Our cancellation is no fault of the function's.
-        given_up = Outcome(IN_DOUBT, Effect.IN_DOUBT, INTERRUPTED, "given up by the harness")
         for client, since in in_flight:
             log = client.log
             at = log.last(client.number, since)

@@ -63,6 +63,11 @@ def clients_setting(**by_profile: Any) -> Any:
     return setting(10, POSITIVE_INT, "concurrent clients", instead_of="", **by_profile)
 
 
+def overtime_setting() -> Any:
+    """The field `overtime`: seconds that calls in flight get when the time is over; None: as long as one may take."""
+    return setting(None, quick=1.5)
+
+
 MOST_CALLS = 10_000_000
 """Of one run. Each is kept with its key, its times and its answer until the run is judged."""
 
@@ -143,6 +148,12 @@ class Pattern(ABC):
     def seconds(self) -> float | None:
         """How long it takes, where that is planned; None where its end depends on its calls."""
         return None
+
+    @property
+    def patience(self) -> float | None:
+        """Seconds after the start at which calls in flight are given up; None: as long as one call may take."""
+        limit, overtime = getattr(self, "limit", None) or self.seconds, getattr(self, "overtime", None)
+        return None if limit is None or overtime is None else limit + overtime
 
     def overlap(self, client: int) -> bool:
         """Whether this client's calls are timed on the server, too."""

@@ -9,14 +9,17 @@ from typing import Any, ClassVar
 
 from harness.contracts.contract import FAILED, IN_DOUBT, Contract, Effect, Outcome
 from harness.errors import UsageError
-from harness.history import NEVER
+from harness.history import NEVER, WARM_UP
 from harness.load.crew import Client, Crew
 from harness.load.firing import TOGETHER, Job, Jobs, Step, Wait, Waits, clock
-from harness.load.pattern import Keys, Pattern, clients_setting, register, setting, targets_of
+from harness.load.pattern import Keys, Pattern, clients_setting, overtime_setting, register, setting, targets_of
 from harness.options import POSITIVE, POSITIVE_INT
 
 EVIDENCE = 40
 """Rounds of the profile seed: the original load test makes one, which proves next to nothing."""
+
+PROOF = 10
+"""Rounds in which a call failed that are proof enough: in a race with a limit no more are made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +79,7 @@ class Race(Pattern):
     rounds: int = setting(100, POSITIVE_INT, "rounds", lifts="limit", seed=EVIDENCE)
     limit: float | None = setting(None, POSITIVE, "seconds at most, however many rounds or calls are left", quick=4.0)
     """Seconds after which nothing more is begun; None: all is done."""
+    overtime: float | None = overtime_setting()
     hold: float = 0.02
     """Longest time, in seconds, that a held round's first transaction stays open for the others."""
     mixed: bool = setting(True, seed=False)
@@ -130,7 +134,7 @@ class Race(Pattern):
             deadline = NEVER if self.limit is None else crew.started + int(self.limit * 1e9)
             for number, each in enumerate(rounds):
                 # Decided once for a round, by whoever is asked first: all take part in it, or none.
-                if over.setdefault(number, number > 0 and clock() > deadline):
+                if over.setdefault(number, number > 0 and (clock() > deadline or self.proved(crew))):
                     return
                 if self.pace:
                     # Whoever is asked first waits; no call is in flight now.
@@ -152,6 +156,17 @@ class Race(Pattern):
                 yield TOGETHER
 
         return jobs
+
+    def proved(self, crew: Crew) -> bool:
+        """Whether calls have failed in so many rounds that more would add nothing but their time."""
+        if self.limit is None:
+            return False
+        rounds = set[int]()
+        for log in crew.logs:
+            rounds.update(
+                phase for phase, o in zip(log.phases, log.outcomes, strict=False) if o.effect is Effect.FAILED
+            )
+        return len(rounds - {WARM_UP}) >= PROOF
 
     def _held(self, client: Client, job: Job, *, commit: bool) -> Generator[Step, None, None]:
         caller, log = client.opened, client.log

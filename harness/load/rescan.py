@@ -10,7 +10,7 @@ from harness.contracts.contract import Contract
 from harness.history import NEVER
 from harness.load.crew import Client, Crew
 from harness.load.firing import TOGETHER, Jobs, Step, Waits, clock
-from harness.load.pattern import Keys, Pattern, clients_setting, register, setting, targets_of
+from harness.load.pattern import Keys, Pattern, clients_setting, overtime_setting, register, setting, targets_of
 from harness.options import POSITIVE, POSITIVE_INT
 
 
@@ -27,6 +27,7 @@ class Rescan(Pattern):
     """Keys per client."""
     limit: float | None = setting(None, POSITIVE, "seconds at most, however many rounds or calls are left", quick=1.5)
     """Seconds after which nothing more is begun; None: all is done."""
+    overtime: float | None = overtime_setting()
 
     def fresh_keys(self, rate: float | None) -> int:
         return self.clients * self.calls

@@ -10,6 +10,7 @@ import json
 import re
 import time
 from array import array
+from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
@@ -41,6 +42,7 @@ from harness.targets import http_wire
 from harness.targets.codec import TIMING
 from harness.targets.description import ROW, CallDescription, Typed, describe, split_name
 from harness.targets.http_wire import Head, LostError, NotSentError, Wire, address_of
+from harness.targets.retrying import RetryingCaller, made_again
 from harness.targets.target import Answer, Caller, Duplex, Span, decoded
 from harness.targets.values import JSON_TYPES, json_text
 
@@ -113,6 +115,7 @@ class HttpTarget:
     """Calls the function through a PostgREST, ours or somebody else's."""
 
     name = "http"
+    slow = False
 
     def __init__(
         self,
@@ -125,44 +128,51 @@ class HttpTarget:
         overlap: bool = False,
         postgrest: PostgREST | None = None,
         description: CallDescription | None = None,
+        token_of: Callable[[int], Token] | None = None,
     ) -> None:
         """`url` is PostgREST's base (for Supabase, with /rest/v1). Nothing is sent yet.
 
         `apikey`: send the token as `apikey` too, as Supabase's gateway wants it. `rollback`: the server honours
         `Prefer: tx=rollback`, so connections can be warmed by calls that leave no trace. `overlap`: http_own.sql is
         installed, so races can be timed on the server. `postgrest`: stopped when the target is closed.
-        `description`: of the call, where its database is in reach; None: the contract has to say it all. Raises
-        UsageError for an address that is none.
+        `description`: of the call, where its database is in reach; None: the contract has to say it all. `token_of`:
+        a token of each client's own, by number, where calls are made as somebody. Raises UsageError for an address
+        that is none.
         """
         self.contract = contract
         self.url = url.rstrip("/")
         self._address = address_of(self.url)
         self._token = token
+        self._token_of = token_of
         self._apikey = apikey
         self.postgrest = postgrest
         self._rollback = rollback
         self._overlap = overlap
         self._codec = _Codec(contract.function, description)
         self._callers: list[HttpCaller] = []
+        self._tried_again = Counter[str]()
 
     def connect(
         self, client: int, arguments: Sequence[Mapping[str, Any]], *, overlap: bool, warm_up: Hashable
     ) -> Caller:
-        """Raises HarnessError when there is no connection to be had. `client` makes no difference."""
-        del client
+        """Raises HarnessError when there is no connection to be had."""
         timed = overlap and self._overlap
         bodies = [self._codec.body(values) for values in arguments]
+        token = self._token if self._token_of is None else self._token_of(client)
         wire = Wire(self._address)
-        caller = HttpCaller(wire, self._head(timed=timed), bodies, self._reader(timed=timed))
+        reader = _Reader(self.contract, self._codec, token, timed=timed)
+        caller = HttpCaller(wire, self._head(token, timed=timed), bodies, reader)
         try:
             wire.open()
             if self._rollback:
-                caller.warm(self._head(timed=timed, prefer="tx=rollback"), self.encode_key(warm_up))
+                caller.warm(self._head(token, timed=timed, prefer="tx=rollback"), self.encode_key(warm_up))
         except BaseException:
             caller.close()
             raise
         self._callers.append(caller)
-        return caller
+        if self.contract.retry is None:
+            return caller
+        return RetryingCaller(caller, self.contract.retry, self._tried_again)
 
     @property
     def evidence_names(self) -> tuple[str, ...]:
@@ -201,9 +211,10 @@ class HttpTarget:
         contract = self.contract
         variant = contract.variants[0]
         prefer = "tx=rollback" if self._rollback else None
-        reader, wire = self._reader(timed=False), Wire(self._address)
+        reader, wire = self._reader(), Wire(self._address)
         body = self._codec.body(variant.arguments(0))
-        caller = HttpCaller(wire, self._head(timed=False, prefer=prefer), [body], reader)
+        token = self._token if self._token_of is None else self._token_of(0)
+        caller = HttpCaller(wire, self._head(token, timed=False, prefer=prefer), [body], reader)
         try:
             wire.open(_PROBE_TIMEOUT)
             outcome, _ = caller.call(self.encode_key(contract.unknown_key()), 0)
@@ -213,8 +224,9 @@ class HttpTarget:
         return outcome
 
     def notes(self) -> Iterator[str]:
-        """What was chosen to be called, where there was a choice."""
+        """What was chosen to be called, where there was a choice, and how many calls were made again."""
         yield from self._codec.notes
+        yield from made_again(self._tried_again)
 
     def close(self) -> None:
         """Stop the PostgREST, where it is the target's own."""
@@ -260,8 +272,8 @@ class HttpTarget:
         PostgREST 12.0 gives microseconds where milliseconds are due, and takes CPU time for elapsed time, that of all
         its requests together (https://github.com/PostgREST/postgrest/issues/3219).
         """
-        wire, reader, counters = Wire(self._address), self._reader(timed=False), Counters()
-        head = self._head(timed=True, function="pause")
+        wire, reader, counters = Wire(self._address), self._reader(), Counters()
+        head = self._head(self._token, timed=True, function="pause")
         try:
             wire.open(_PROBE_TIMEOUT)
             elapsed = []
@@ -283,22 +295,22 @@ class HttpTarget:
         # The CPU time of one transaction is some hundred microseconds, and well under ten milliseconds.
         return ServerClock(1e-6 if min(figures) >= 20 else 1e-3, "CPU time of the whole process")
 
-    def _reader(self, *, timed: bool) -> _Reader:
-        return _Reader(self.contract, self._codec, self._token, timed=timed)
+    def _reader(self) -> _Reader:
+        return _Reader(self.contract, self._codec, self._token, timed=False)
 
-    def _head(self, *, timed: bool, prefer: str | None = None, function: str | None = None) -> Head:
+    def _head(self, token: Token, *, timed: bool, prefer: str | None = None, function: str | None = None) -> Head:
         """`timed` takes the function of the harness's own schema, by default the one between clock readings."""
         name = self._codec.function + (_OVERLAP_SUFFIX if timed else "")
         path = f"{self._address.path}/rpc/{function or name}"
         headers = {
             "Host": self._address.netloc.rpartition("@")[2],
-            "Authorization": f"Bearer {self._token.reveal()}",
+            "Authorization": f"Bearer {token.reveal()}",
             "Content-Type": "application/json",
             "Accept": "application/json",
             "User-Agent": "pg-concurrency-harness",
         }
         if self._apikey:
-            headers["apikey"] = self._token.reveal()
+            headers["apikey"] = token.reveal()
         schema = "harness" if timed else self._codec.schema
         if schema is not None:
             headers["Content-Profile"] = schema
@@ -646,15 +658,44 @@ def open_http(server: Server, database: Database, contract: Contract, options: H
     description = _install(database.dsn, contract)
     postgrest.start()
     try:
-        token = postgrest.token()
         target = HttpTarget(
-            postgrest.url, token, contract, rollback=True, overlap=True, postgrest=postgrest, description=description
+            postgrest.url,
+            postgrest.token(),
+            contract,
+            rollback=True,
+            overlap=True,
+            postgrest=postgrest,
+            description=description,
+            token_of=None if contract.identity is None else lambda client: _token_of(contract, postgrest, client),
         )
         target.probe()
     except BaseException:
         postgrest.stop()
         raise
     return target
+
+
+_SUPABASE = frozenset({"anon", "authenticated", "service_role"})
+
+
+def _token_of(contract: Contract, postgrest: PostgREST, client: int) -> Token:
+    """The token that makes a client's calls those of the contract's identity. Raises UsageError where none can."""
+    identity = contract.identity_of(client)
+    assert identity is not None
+    if identity.isolation is not None or identity.settings:
+        what = (
+            "an isolation level" if identity.isolation is not None else f"the setting {next(iter(identity.settings))}"
+        )
+        raise UsageError(
+            f"PostgREST gives a call no {what.partition(' ')[2]}: a token says the role and its claims.",
+            tried=f"calls as {identity}",
+            next_step=f"ALTER ROLE {identity.role or 'service_role'} SET ... in a migration, which PostgREST applies, "
+            "or leave --http out",
+        )
+    role = identity.role or "service_role"
+    if role not in _SUPABASE:
+        postgrest.let_take(role)
+    return postgrest.token(role, identity.claims)
 
 
 def _install(dsn: str, contract: Contract) -> CallDescription:

@@ -27,6 +27,7 @@ class MemoryTarget:
     """Calls `function` on a thread for each client."""
 
     name = "memory"
+    slow = False
 
     def __init__(self, contract: Contract, function: Function) -> None:
         self.contract = contract

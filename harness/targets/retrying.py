@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections import Counter
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from harness.contracts.contract import Effect, Retry
@@ -57,3 +58,9 @@ class RetryingCaller:
 
     def close(self) -> None:
         self._caller.close()
+
+
+def made_again(tried: Mapping[str, int]) -> Iterator[str]:
+    """What a report says of the calls that were made again, by the SQLSTATE that caused it."""
+    for code, count in sorted(tried.items()):
+        yield f"made again after {code}, as the contract has it: {count} call{'' if count == 1 else 's'}"

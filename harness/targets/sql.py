@@ -36,16 +36,16 @@ from harness.errors import HarnessError, UsageError
 from harness.sqltext import queries
 from harness.targets.codec import TIMING, Codec, Reader, milliseconds
 from harness.targets.description import CallDescription, describe
-from harness.targets.retrying import RetryingCaller
-from harness.targets.target import Answer, Caller, Duplex, Span, decoded
+from harness.targets.retrying import RetryingCaller, made_again
+from harness.targets.target import SLOW, Answer, Caller, Duplex, Span, decoded
 
 _SQL = queries.own("harness.targets")
 
 _WARM_UPS = 6
 """PL/pgSQL plans a statement anew five times before it may keep a generic plan (manual, "Plan Caching")."""
 
-_WARM_ENOUGH = 0.5
-"""Seconds after which a connection counts as warm."""
+_WARM_LONGEST = 1.0
+"""Seconds after which a warm-up call is cancelled."""
 
 _NOT_YET = 2**62
 """A clock reading that does not come: a call that waits for a connection has not reached the function."""
@@ -55,6 +55,9 @@ _GRACE = 2.0
 
 _COMMITS = "2D000"
 """SQLSTATE of a procedure that ends its transaction where it may not: inside of another one."""
+
+_STEPS = 20
+"""More results than the steps of a call have, with what ends each of them."""
 
 _TUPLES_OK, _COMMAND_OK = int(ExecStatus.TUPLES_OK), int(ExecStatus.COMMAND_OK)
 _ERROR, _SYNC = int(ExecStatus.FATAL_ERROR), int(ExecStatus.PIPELINE_SYNC)
@@ -77,8 +80,18 @@ class SqlTarget:
 
     name = "sql"
 
-    def __init__(self, dsn: str, contract: Contract, *, pool_size: int | None = None, timeout: float = 10.0) -> None:
-        """`timeout`, in seconds, holds for a warm-up call and for the wait for a connection of the pool.
+    def __init__(
+        self,
+        dsn: str,
+        contract: Contract,
+        *,
+        pool_size: int | None = None,
+        timeout: float = 10.0,
+        run_beside: Callable[[int, int], None] | None = None,
+    ) -> None:
+        """`timeout`, in seconds, holds for the wait for a connection of the pool.
+
+        `run_beside` is told backend and client of each connection whose calls race.
 
         Raises HarnessError when the function is missing or has other parameters or columns, or when a role that calls
         are made as cannot be taken, and UsageError for arguments that the function cannot take.
@@ -86,6 +99,8 @@ class SqlTarget:
         self.contract = contract
         self._dsn = dsn
         self._timeout = timeout
+        self._run_beside = run_beside
+        self._slow = threading.Event()
         self._routes: dict[Function, Route] = {}
         self._identities: dict[str, IdentityStatements] = {}
         self._looking = threading.Lock()
@@ -107,6 +122,11 @@ class SqlTarget:
     def evidence_names(self) -> tuple[str, ...]:
         """Names of the columns that are kept of each answer, those of all functions of the contract."""
         return tuple(dict.fromkeys(e.name for route in self._routes.values() for e in route.description.evidence))
+
+    @property
+    def slow(self) -> bool:
+        """Whether a warm-up call, on this clone or another, took so long that none is worth its time any more."""
+        return self._slow.is_set()
 
     def identity(self, connection: psycopg.Connection[Any], identity: Identity | None) -> IdentityStatements | None:
         """The statements of an identity, looked up once."""
@@ -143,13 +163,16 @@ class SqlTarget:
             else _PooledCaller(self._opened_pool(), self._dsn, self._timeout, call)
         )
         try:
-            self._warm(caller, self.encode_key(warm_up))
+            if not self.slow:
+                self._warm(caller, self.encode_key(warm_up))
         except BaseException:
             caller.close()  # nobody has it yet
             raise
         if not caller.alive:
             caller.close()
             caller = self._opened(call)
+        if overlap and self._run_beside is not None and isinstance(caller, _SqlCaller):
+            self._run_beside(caller.backend, client)
         if self.contract.retry is None:
             return caller
         counter = Counter[str]()
@@ -206,19 +229,22 @@ class SqlTarget:
 
     def _warm(self, caller: _SqlCaller | _PooledCaller, key: bytes) -> None:
         """Without this, the first call of each connection would pay for filling its plan caches."""
-        limit = b"SET LOCAL statement_timeout = %d" % milliseconds(self._timeout)
+        limit = b"SET LOCAL statement_timeout = %d" % milliseconds(_WARM_LONGEST)
         # A function may swallow its cancellation.
-        cut = threading.Timer(self._timeout + _GRACE, caller.abort)
+        cut = threading.Timer(_WARM_LONGEST + _GRACE, caller.abort)
         cut.daemon = True
         cut.start()
         try:
             started = time.monotonic()
             for _ in range(_WARM_UPS):
-                if time.monotonic() - started > _WARM_ENOUGH:
-                    break  # calls that take so long feel no difference
+                if time.monotonic() - started > SLOW:
+                    break
                 if not caller.begin(limit):
                     break  # a procedure that commits would leave a trace
+                called = time.monotonic()
                 outcome, _evidence = caller.call(key, 0)
+                if time.monotonic() - called > SLOW:
+                    self._slow.set()
                 caller.end(commit=False)
                 if outcome.effect in (Effect.FAILED, Effect.IN_DOUBT):
                     break  # the run itself will show it, once for each call
@@ -258,9 +284,7 @@ class SqlTarget:
         """What a report should say: the overload that was chosen, tries that were repeated, policies passed by."""
         for route in self._routes.values():
             yield from route.description.notes()
-        again = sum(self._tried_again, Counter[str]())
-        for code, count in sorted(again.items()):
-            yield f"made again after {code}, as the contract has it: {count} call{'' if count == 1 else 's'}"
+        yield from made_again(sum(self._tried_again, Counter[str]()))
         for name, statements in self._identities.items():
             if statements.left_out:
                 yield f"settings of {name} that this session may not make: {', '.join(statements.left_out)}"
@@ -516,7 +540,7 @@ class _SqlCaller:
                 return None
             self._partial = None
         except psycopg.OperationalError as error:
-            return self._reader.lost(str(error))
+            return self._last_words(error)
         # An error is read at once: it says how the connection is now. So is an answer whose reader may change.
         if result.status == _TUPLES_OK:
             return result if self._one else self._reader.read(result, self._pgconn)
@@ -546,6 +570,11 @@ class _SqlCaller:
     def alive(self) -> bool:
         return self._pgconn.status == ConnStatus.OK
 
+    @property
+    def backend(self) -> int:
+        """Process id of its backend, where the server runs."""
+        return self._pgconn.backend_pid
+
     def cancel(self) -> None:
         _on_a_thread(self.cancel_now)
 
@@ -570,6 +599,16 @@ class _SqlCaller:
         """What is no row: from now on calls go in steps, so that the next one that ends in an error is timed."""
         self._call.stepped = self._call.stepped or (self._call.overlap and result.status == _ERROR)
         return reader.read(result, self._pgconn)
+
+    def _last_words(self, error: psycopg.OperationalError) -> Answer:
+        """What the server said before it closed the connection: it may have come in one piece with the end."""
+        result, self._partial = self._partial, None
+        with suppress(psycopg.OperationalError):
+            for _ in range(_STEPS):
+                if result is not None and result.status == _ERROR:
+                    return self._reader.read(result, self._pgconn)
+                result = self._get_result()
+        return self._reader.lost(str(error))
 
     def _call_in_steps(self, key: Any, variant: int) -> Answer:
         if not self._send_steps(key, variant):
@@ -628,7 +667,9 @@ class _SqlCaller:
             if self._pgconn.status == ConnStatus.OK:
                 self._pgconn.exit_pipeline_mode()
         except psycopg.OperationalError as error:
-            return self._lost_in_steps(str(error))
+            self._steps = None
+            self._partial = next((each for each in steps.results if each.status == _ERROR), None)
+            return self._last_words(error)
         self._steps = None
         return steps.answer(self._pgconn, timed=self._call.overlap)
 

@@ -8,6 +8,9 @@ from typing import Any, Protocol, runtime_checkable
 
 from harness.contracts.contract import Outcome, Unreadable
 
+SLOW = 0.5
+"""Seconds of a call from which on warming a connection changes nothing that anybody would notice."""
+
 
 @dataclass(frozen=True, slots=True)
 class Span:
@@ -144,6 +147,11 @@ class Target(Protocol):
     @property
     def name(self) -> str:
         """`sql`, `http` or `memory`."""
+        ...
+
+    @property
+    def slow(self) -> bool:
+        """Whether warming showed calls longer than `SLOW`: no burst is needed beforehand to know their rate."""
         ...
 
     def connect(

@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from harness.contracts.contract import NOT_REACHED, TIMEOUT, Claim, Contract, Effect, KeyHistory, Operation, Violation
+from harness.contracts.contract import (
+    NOT_REACHED,
+    OUT_OF_TIME,
+    TIMEOUT,
+    Claim,
+    Contract,
+    Effect,
+    KeyHistory,
+    Operation,
+    Violation,
+)
 from harness.history import History
 from harness.verdict import linearizability
 from harness.verdict.findings import SHOWN, SHOWN_OPERATIONS, Finding, Truth, counted, shown
@@ -101,26 +112,42 @@ class _Kind:
         return Finding(name, claim, Truth.BROKEN, f"{self.count} of {calls} calls", "none", evidence, remedy)
 
 
+_REMEDY = "Handle the condition in the function, or let it be an answer of its own."
+_REMEDIES = {
+    TIMEOUT: "Find out what it waits for: take locks with NOWAIT or a lock_timeout, and answer when there is none.",
+    "42501": "Grant the role of the calls what the function needs (GRANT, SECURITY DEFINER), or give another --run-as.",
+    "57014": "Find out what it waits for, or give the role or the calls a longer statement_timeout (--setting).",
+    "55P03": "Handle lock_not_available in the function and answer that it is busy, or let the error be a refusal.",
+    "40001": "Call again on this error, as an application must at this level (--retry 40001).",
+}
+"""By the code, where all errors have one."""
+
+
 class _Errors:
     """The calls so far that did not end with an answer."""
 
     def __init__(self) -> None:
         self.calls = self.lost = self.late = 0
+        self.last_words = Counter[str]()
+        """What was said of the calls whose answer was lost."""
         self.victims, self.others = _Kind(), _Kind()
-        self.only_timeouts = True
+        self.codes = set[str | None]()
 
     def take(self, batch: Sequence[KeyHistory]) -> None:
         self.calls += sum(len(history.operations) for history in batch)
         for operation in _without_answer(batch):
             outcome = operation.outcome
             if outcome.effect is Effect.IN_DOUBT:
-                self.lost += outcome.lost
-                self.late += not outcome.lost
+                if outcome.lost and outcome.code != OUT_OF_TIME:
+                    self.lost += 1
+                    self.last_words[outcome.detail or outcome.code or "nothing was said"] += 1
+                else:
+                    self.late += 1
             if outcome.code == DEADLOCK:
                 self.victims.take(operation)
             elif outcome.effect is Effect.FAILED and outcome.code not in NOT_REACHED:
                 self.others.take(operation)
-                self.only_timeouts = self.only_timeouts and outcome.code == TIMEOUT
+                self.codes.add(outcome.code)
 
     def deadlocks(self) -> Finding:
         return self.victims.finding(
@@ -136,17 +163,21 @@ class _Errors:
             "no_unhandled_error",
             "No call ends with an error that the function should have handled.",
             self.calls,
-            "Find out what it waits for: take locks with NOWAIT or a lock_timeout, and answer when there is none."
-            if self.only_timeouts
-            else "Handle the condition in the function, or let it be an answer of its own.",
+            _REMEDIES.get(next(iter(self.codes)) or "", _REMEDY) if len(self.codes) == 1 else _REMEDY,
         )
         lost, late = self.lost, self.late
         if finding.truth is not Truth.HELD or not (lost or late):
             return finding
         if late or too_many_lost(lost, self.calls):
-            kinds = [f"{lost} lost to the environment"] * bool(lost) + [f"{late} given up for their time"] * bool(late)
+            kinds, remedy = [f"{late} given up for their time"] * bool(late), ""
+            if lost:
+                [(words, _)] = self.last_words.most_common(1)
+                kinds.insert(0, f"{lost} lost to the environment ({words})")
+                remedy = (
+                    "See the server's log for what ended them; a function that ends its own backend looks the same."
+                )
             observed = f"{lost + late} of {self.calls} calls in doubt: {', '.join(kinds)}"
-            return replace(finding, truth=Truth.UNDECIDED, observed=observed)
+            return replace(finding, truth=Truth.UNDECIDED, observed=observed, remedy=remedy)
         return replace(finding, observed=f"none in {self.calls - lost} calls; {lost} more lost to the environment")
 
 

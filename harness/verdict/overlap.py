@@ -7,16 +7,23 @@ transaction has ended: what it changed is seen by nobody before the commit, and 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 
 from harness.contracts.contract import Effect, Operation
 from harness.targets.target import Span
-from harness.verdict.findings import Finding, Truth
+from harness.verdict.findings import Finding, Truth, counted
 from harness.verdict.metrics import percentile
 
 CONFIDENCE = 0.95
+
+ROUNDS = 100
+"""Rounds that a remedy asks for: those of the quick profile."""
+
+LEAST = 8
+"""Overlapped plain rounds without which a race is too short to say anything: a fault that shows in three rounds of ten
+may escape, 0.7^8 > 1 - 0.95."""
 
 ENOUGH = 29
 """Overlapped plain rounds that decide a race: a fault that shows in one of ten would be seen, 0.9^29 < 1 - 0.95."""
@@ -34,6 +41,18 @@ class RoundOverlap:
     at_once: int
     inside: int
     """How many were inside the function at once, by the clock readings around it."""
+    variant: str = ""
+    """The argument variant of its calls."""
+
+
+@dataclass(frozen=True, slots=True)
+class VariantOverlap:
+    """How often the calls of one argument variant met: its plain rounds, those that overlapped, and their bound."""
+
+    name: str
+    rounds: int
+    overlapped: int
+    escape_bound: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +73,8 @@ class Overlap:
     """How many calls one fresh key accepts."""
     escape_bound: float
     """With no violation seen: the most, at 95 % confidence, that the chance per overlapped round can be."""
+    variants: tuple[VariantOverlap, ...] = ()
+    """The same for each argument variant that there is, also for one that had no plain round."""
 
 
 def escape_bound(rounds: int) -> float:
@@ -88,9 +109,15 @@ def most_inside(spans: Iterable[Span]) -> int:
 
 
 def measure(
-    operations: Sequence[Operation], spans: Sequence[tuple[int, Hashable, Span]], capacity: int = 1
+    operations: Sequence[Operation],
+    spans: Sequence[tuple[int, Hashable, Span]],
+    capacity: int = 1,
+    variants: Sequence[str] = (),
+    variant_of: Mapping[int, int] | None = None,
 ) -> Overlap | None:
     """The overlap of a race's rounds; None when no call was timed on the server.
+
+    `variants` are the names of the argument variants, and `variant_of` says which of them each round's calls had.
 
     Calls of a round overlap where the transactions of two on the same key were open at once on the server. Held rounds,
     where one was kept open on purpose, are counted apart.
@@ -115,7 +142,8 @@ def measure(
         refused = sum(o.outcome.effect is Effect.REFUSED for o in mine)
         keys, spread = len({o.key for o in mine}), (max(starts) - min(starts)) / 1e3
         inside = max(most_inside(each) for each in timed[phase].values())
-        rounds.append(RoundOverlap(phase, len(mine), keys, refused, spread, at_once, inside))
+        variant = variants[variant_of[phase]] if variant_of else ""
+        rounds.append(RoundOverlap(phase, len(mine), keys, refused, spread, at_once, inside, variant))
     overlapped = sum(r.at_once >= 2 for r in rounds)
     spreads = sorted(r.spread_us for r in rounds)
     return Overlap(
@@ -128,28 +156,44 @@ def measure(
         percentile(sorted(float(r.at_once) for r in rounds), 0.5) if rounds else None,
         capacity,
         escape_bound(overlapped),
+        tuple(_of_variant(name, [r for r in rounds if r.variant == name]) for name in variants),
     )
 
 
-def judge(overlap: Overlap) -> Finding:
-    """Held when enough plain rounds overlapped, half of a short race; an unproved race is undecided, never broken.
+def _of_variant(name: str, rounds: Sequence[RoundOverlap]) -> VariantOverlap:
+    overlapped = sum(r.at_once >= 2 for r in rounds)
+    return VariantOverlap(name, len(rounds), overlapped, escape_bound(overlapped))
 
-    Held rounds do not stand in for them: they overlap because one transaction was kept open on purpose.
+
+def judge(overlap: Overlap) -> Finding:
+    """Held when enough plain rounds overlapped, and some of each argument variant; else undecided, never broken.
+
+    Enough is half of a short race, and never less than `LEAST`. Held rounds do not stand in for them: they overlap
+    because one transaction was kept open on purpose.
     """
     plain = len(overlap.rounds)
-    needed = min(ENOUGH, math.ceil(plain / 2))
-    enough = overlap.overlapped >= needed > 0
+    needed = min(ENOUGH, max(LEAST, math.ceil(plain / 2)))
+    apart = [each for each in overlap.variants if not each.overlapped]
+    enough = overlap.overlapped >= needed
     observed = (
-        f"{overlap.overlapped} of {plain} rounds overlapped, {overlap.inside} of them inside the function, "
+        f"{overlap.overlapped} of {counted(plain, 'round')} overlapped, {overlap.inside} of them inside the function, "
         f"{overlap.held_rounds} more were held open"
     )
     if overlap.spread_p50_us is not None:
         observed += f"; starts within {overlap.spread_p50_us:.0f} us (median)"
-    return Finding(
-        "race_overlapped",
-        "The calls of a race were in progress at the same time on the server.",
-        Truth.HELD if enough else Truth.UNDECIDED,
-        observed,
-        f"at least {max(needed, 1)} rounds",
-        remedy="" if enough else "Raise --clients or --rounds, or use a machine with more than one core.",
-    )
+    if len(overlap.variants) > 1 and overlap.overlapped:
+        least = min(overlap.variants, key=lambda each: each.overlapped)
+        observed += f"; least of {len(overlap.variants)} variants: {least.name}, {least.overlapped} of {least.rounds}"
+    limit = f"at least {needed} rounds" + (", and one of each variant" if len(overlap.variants) > 1 else "")
+    remedy = ""
+    if plain < needed:
+        remedy = (
+            f"Make more rounds, with --rounds {ROUNDS} or so: these say nothing of a fault that does not show always."
+        )
+    elif not enough:
+        remedy = "Raise --clients or --rounds, or use a machine with more than one core."
+    elif apart:
+        remedy = f"Make more rounds, with --rounds: calls of {' and '.join(each.name for each in apart)} never met."
+    truth = Truth.UNDECIDED if remedy else Truth.HELD
+    claim = "The calls of a race were in progress at the same time on the server."
+    return Finding("race_overlapped", claim, truth, observed, limit, remedy=remedy)

@@ -278,7 +278,7 @@ def test_a_run_that_meets_a_defect_does_not_take_the_others_with_it(server: Embe
 
 def test_what_is_undecided_says_what_to_do(server: EmbeddedServer, sandbox: Sandbox) -> None:
     """The remedy and the command that repeats it, as for what is broken."""
-    words = ("--pattern", "race", "--clients", "3", "--rounds", "3", "--pool-size", "1")
+    words = ("--pattern", "race", "--clients", "3", "--rounds", "24", "--pool-size", "1")
     done = sandbox.run("harness", "run", "--server", server.dsn, *words)
     assert done.returncode == ExitStatus.UNDECIDED
     after = done.stdout[done.stdout.index("? undecided: ") :]

@@ -13,7 +13,7 @@ from harness.contracts import asked_for
 from harness.environment.database import Template
 from harness.environment.embedded import EmbeddedServer
 from harness.environment.identity import Identity
-from harness.environment.postgrest import SupabaseRoles
+from harness.environment.postgrest import SupabaseRoles, find_binary
 from harness.errors import HarnessError, UsageError
 from harness.options import Options
 from harness.run import Harness
@@ -92,6 +92,42 @@ def test_what_the_command_line_asks_for_is_what_a_call_sees(lockers: Callable[[C
 
 
 SEEN = locker("settings_seen")
+
+
+@pytest.fixture
+def _postgrest() -> None:
+    try:
+        find_binary()
+    except HarnessError as error:
+        pytest.skip(str(error))
+
+
+@pytest.mark.usefixtures("_postgrest")
+def test_through_postgrest_a_token_makes_each_client_the_same_person(lockers: Callable[[Contract], Harness]) -> None:
+    """Role and claims of the contract go into the token, so that policies hold over HTTP as they do by SQL."""
+    result = lockers(locker("claim_locker", identity=customer)).race(clients=3, rounds=6, target="http")
+    assert not result.verdict.broken, result.verdict
+    seen = lockers(locker("settings_seen", identity=customer)).race(clients=2, rounds=2, mixed=False, target="http")
+    assert {(o.client, o.answer["settings_seen"]) for o in seen.history.operations() if o.phase > 0} == {
+        (client, f"authenticated 00000000-0000-0000-0000-{client + 1:012} read committed 0") for client in (0, 1)
+    }
+
+
+@pytest.mark.usefixtures("_postgrest")
+@pytest.mark.parametrize(
+    ("identity", "says"),
+    [
+        (Identity("authenticated", isolation="serializable"), "PostgREST gives a call no isolation level"),
+        (Identity(settings={"lock_timeout": "1s"}), "PostgREST gives a call no setting lock_timeout"),
+    ],
+)
+def test_what_no_token_can_say_is_refused_over_http(
+    identity: Identity, says: str, lockers: Callable[[Contract], Harness]
+) -> None:
+    """Nothing of a contract is dropped in silence: an isolation level and settings are the role's own there."""
+    with pytest.raises(UsageError, match=says) as caught:
+        lockers(locker("claim_locker", identity=identity)).race(clients=2, rounds=1, target="http")
+    assert "ALTER ROLE" in caught.value.next_step
 
 
 def test_a_conflict_is_tried_again(lockers: Callable[[Contract], Harness]) -> None:

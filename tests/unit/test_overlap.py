@@ -88,25 +88,45 @@ def race(*rounds: bool, held: int = 0) -> overlap.Overlap:
 @pytest.mark.parametrize(
     ("measured", "truth"),
     [
-        (race(True, True, True), Truth.HELD),
-        (race(True, False), Truth.HELD),
-        (race(True, False, False), Truth.UNDECIDED),
+        (race(*[True] * 8), Truth.HELD),
+        (race(*[True] * 7), Truth.UNDECIDED),  # too few to say anything
+        (race(*[True] * 8, *[False] * 8), Truth.HELD),
+        (race(*[True] * 8, *[False] * 9), Truth.UNDECIDED),
         (race(False, False), Truth.UNDECIDED),
         (race(False, False, held=1), Truth.UNDECIDED),
         (race(False, held=3), Truth.UNDECIDED),
         (race(*[False] * 67, held=33), Truth.UNDECIDED),
         (race(held=3), Truth.UNDECIDED),
-        (race(True, True, held=9), Truth.HELD),
+        (race(*[True] * 8, held=9), Truth.HELD),
+        (race(True, True, held=9), Truth.UNDECIDED),
         (race(*[True] * 29, *[False] * 71), Truth.HELD),
         (race(*[True] * 28, *[False] * 72), Truth.UNDECIDED),
     ],
 )
 def test_a_race_that_did_not_overlap_is_undecided(measured: overlap.Overlap, truth: Truth) -> None:
-    """Half of a short race's plain rounds must have overlapped, of a long one's 29; held ones do not count."""
+    """Half of a short race's plain rounds must have overlapped, at least 8, of a long one's 29; no held one counts."""
     finding = overlap.judge(measured)
     assert finding.truth is truth
     assert bool(finding.remedy) is (truth is Truth.UNDECIDED)
     assert "would have been seen" not in finding.observed  # whether that may be said depends on the other claims
+
+
+def test_one_argument_variant_that_never_met_is_not_hidden_by_those_that_did() -> None:
+    """Nine variants with calls at the same time do not stand for the tenth, whose calls came one after the other."""
+    operations, spans, variants = [], [], {}
+    for phase in range(1, 101):
+        variants[phase] = phase % 10
+        operations += [call("accepted", phase, phase + 0.3, phase=phase), call("busy", phase, phase + 0.4, phase=phase)]
+        spans += [(phase, TICKET, Span(0, 10)), (phase, TICKET, Span(5, 15) if phase % 10 else Span(20, 30))]
+    names = [f"way {number}" for number in range(10)]
+    measured = overlap.measure(operations, spans, 1, names, variants)
+    assert measured is not None
+    assert [each.overlapped for each in measured.variants] == [0, *[10] * 9]
+    assert [each.escape_bound for each in measured.variants] == [1, *[overlap.escape_bound(10)] * 9]
+    finding = overlap.judge(measured)
+    assert finding.truth is Truth.UNDECIDED
+    assert "least of 10 variants: way 0, 0 of 10" in finding.observed
+    assert "calls of way 0 never met" in finding.remedy
 
 
 @pytest.mark.parametrize(

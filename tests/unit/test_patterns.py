@@ -230,8 +230,8 @@ def test_a_pattern_made_from_nothing_has_its_own_defaults(kind: type[Pattern]) -
 @pytest.mark.parametrize(
     ("given", "made"),
     [
-        ([{}], Burst(10, duration=3.0)),
-        ([{"clients": 3, "rounds": 9, "pause": None}], Burst(3, duration=3.0)),
+        ([{}], Burst(10, duration=3.0, overtime=1.5)),
+        ([{"clients": 3, "rounds": 9, "pause": None}], Burst(3, duration=3.0, overtime=1.5)),
         ([{"calls": 5}], Burst(10, calls=5)),
         ([{"duration": 1.0}, {"calls": 5}], Burst(10, calls=5)),
         ([{"calls": 5}, {"duration": 1.0}], Burst(10, duration=1.0)),
