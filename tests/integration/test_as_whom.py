@@ -13,7 +13,7 @@ from harness.contracts import asked_for
 from harness.environment.database import Template
 from harness.environment.embedded import EmbeddedServer
 from harness.environment.identity import Identity
-from harness.environment.postgrest import SupabaseRoles, find_binary
+from harness.environment.roles import SupabaseRoles
 from harness.errors import HarnessError, UsageError
 from harness.options import Options
 from harness.run import Harness
@@ -94,15 +94,7 @@ def test_what_the_command_line_asks_for_is_what_a_call_sees(lockers: Callable[[C
 SEEN = locker("settings_seen")
 
 
-@pytest.fixture
-def _postgrest() -> None:
-    try:
-        find_binary()
-    except HarnessError as error:
-        pytest.skip(str(error))
-
-
-@pytest.mark.usefixtures("_postgrest")
+@pytest.mark.usefixtures("binary")
 def test_through_postgrest_a_token_makes_each_client_the_same_person(lockers: Callable[[Contract], Harness]) -> None:
     """Role and claims of the contract go into the token, so that policies hold over HTTP as they do by SQL."""
     result = lockers(locker("claim_locker", identity=customer)).race(clients=3, rounds=6, target="http")
@@ -113,7 +105,7 @@ def test_through_postgrest_a_token_makes_each_client_the_same_person(lockers: Ca
     }
 
 
-@pytest.mark.usefixtures("_postgrest")
+@pytest.mark.usefixtures("binary")
 @pytest.mark.parametrize(
     ("identity", "says"),
     [
