@@ -14,7 +14,7 @@ import re
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -39,13 +39,14 @@ from harness.records import AppliedFile, Record, RunRecord, Source
 from harness.scenarios import reader
 from harness.scenarios.acting import Actor, Driver, ends_open, keep, transactions
 from harness.scenarios.reach import Reach, reach
-from harness.scenarios.reader import Busy, Condition, Scenario, columns_of, operators_of
+from harness.scenarios.reader import Busy, Condition, Scenario, columns_of, operators_of, substituted_by_any
 from harness.scenarios.telling import Result, Told, findings_of, serial_orders
 from harness.sources import sources
 from harness.sqltext import queries
 from harness.sqltext.scripts import Script
 from harness.verdict.findings import Truth
 from harness.verdict.serial import (
+    ALL_UP_TO,
     Answer,
     Judgement,
     Observed,
@@ -97,6 +98,12 @@ _KEEPS_SETTINGS = re.compile(
     re.IGNORECASE,
 )
 """What a backend keeps from one transaction to the next: settings, roles, channels, prepared statements, cursors."""
+
+_CLOCK = re.compile(
+    r"\b(?:now|clock_timestamp|statement_timestamp|transaction_timestamp|timeofday)\s*\(|\bcurrent_(?:date|time)"
+    r"|\blocaltime",
+    re.IGNORECASE,
+)
 
 _WRONG_SQL = re.compile(r"42(?!501)...|26000|0A000")
 """SQLSTATEs of a statement that is wrong by itself: a syntax error, an unknown name, a feature that is not there."""
@@ -150,16 +157,18 @@ class Checks:
         isolation: str = "",
         replay: str = "",
         reduction: bool = True,
+        seconds: float = EXPLORE_SECONDS,
     ) -> RunRecord:
         """Check one scenario on a database of its own. Raises UsageError for one that cannot be run.
 
         `replay` carries out one schedule and no other; without `reduction`, orders that differ only in steps that
-        commute are all tried.
+        commute are all tried. Exploring ends after `seconds`.
         """
         other = self._named.setdefault(scenario.name, scenario.path)
         if other != scenario.path:  # two files of one name: each finding must be known by its own
             scenario = replace(scenario, title=f"{scenario.path.parent.name}/{scenario.name}")
         check = _Check(scenario, self.options, self.template, by, isolation, replay, reduction=reduction)
+        check.seconds = seconds
         try:
             run = check.checked()
             run = replace(run, touched=check.touched(), test=self.test)
@@ -273,6 +282,7 @@ class _Check:
             for session in scenario.sessions
         )
         self.isolation = isolation
+        self.seconds = EXPLORE_SECONDS
         self.notes: dict[str, None] = {}
         self.actors = [Actor(session, self._connect) for session in self.sessions]
         self.database: Database
@@ -496,7 +506,7 @@ class _Check:
     def _checked(self) -> RunRecord:
         self._note_open_ends()
         self._alone()
-        self._together_one_after_another()
+        self._beforehand()
         ways = self._ways()
         if "explore" in ways:
             self._explore()
@@ -559,6 +569,7 @@ class _Check:
         assert self.baseline is not None
         steps = self._shifts(number)
         self.baseline.restore(steps)
+        began = time.monotonic() - self.started
         increments = {sequence.name: sequence.increment for sequence in self.baseline.sequences}
         shifts = {name: step * increments[name] for name, step in steps.items()}
         driver = self._driver()
@@ -596,7 +607,7 @@ class _Check:
             # A final state is one in which everybody has ended: of some of the sessions alone nothing was claimed.
             for place in self._violated(state):
                 self.serial_violations.setdefault(place, order)
-        return SerialRun(answers, state, shifts)
+        return SerialRun(answers, state, shifts, began)
 
     def _counters(self) -> dict[str, tuple[int, int]]:
         if self.control.info.server_version < 150000:
@@ -699,11 +710,22 @@ class _Check:
                 next_step="write SQL over the answer's columns",
             )
 
-    def _together_one_after_another(self) -> None:
-        """Ask what must never be so after all sessions, from the first to the last and back: then it is no race."""
-        if self.scenario.conditions:
-            everybody = tuple((place, -1) for place in range(len(self.sessions)))
-            for order in (everybody, everybody[::-1]):
+    def _beforehand(self) -> None:
+        """Serial orders that are run before anybody meets.
+
+        Of all sessions, from the first to the last and back, for what must never be so: then it is no race. Where
+        clocks are read, every order that may explain a result: a value that drifts lies between runs before and after.
+        """
+        everybody = tuple((place, -1) for place in range(len(self.sessions)))
+        orders = [everybody, everybody[::-1]]
+        if any(_CLOCK.search(text) for text in self.reach.texts):
+            if len(everybody) <= ALL_UP_TO:
+                sizes = range(2, len(everybody) + 1)
+                orders = [order for size in sizes for order in itertools.permutations(everybody, size)]
+        elif not self.scenario.conditions:
+            return
+        for order in orders:
+            with suppress(TooManyError):
                 self.runs(order)
 
     # -- races
@@ -792,7 +814,7 @@ class _Check:
 
         plan = Plan(
             len(self.sessions),
-            seconds=EXPLORE_SECONDS,
+            seconds=self.seconds,
             replay=self.replay or None,
             schedule_seconds=self.options.timeout,
             reduction=self.reduction,
@@ -812,7 +834,10 @@ class _Check:
 
         wanted = replace(session.identity, isolation=session.isolation or None)
         identity = None if wanted == Identity() else wanted.statements(self.control)
-        statements = tuple(Statement(self._text(session, at), s.line) for at, s in enumerate(session.statements))
+        statements = tuple(
+            Statement(self._text(session, at), s.line, substituted_by_any(s.text), s.text)
+            for at, s in enumerate(session.statements)
+        )
         retry = session.retry
         return Session(
             session.name,
@@ -1083,6 +1108,8 @@ class _Check:
         words = ["harness", "check", str(self.scenario.path)]
         if self.by != WAYS:
             words += ["--by", *self.by]
+        if self.seconds != EXPLORE_SECONDS:
+            words += ["--seconds", f"{self.seconds:g}"]
         if self.isolation:
             words += ["--isolation", self.isolation]
         return command_line([*words, *as_words(self.options, OF_CONTRACTS | OF_CALLS)])

@@ -327,6 +327,7 @@ def explore(random_seed: int, changed_since: str | None, last_record: Path | Non
     type=click.Choice(("explore", "race")),
     help="try orders one by one, or release the sessions together; repeatable  [default: both]",
 )
+@click.option("--seconds", type=_SECONDS, default=20.0, show_default=True, help="for the orders of one scenario")
 @click.option("--replay", metavar="TEXT", help="carry out this schedule of one scenario, such as AABBA, and no other")
 @_changed_options
 @partial(
@@ -336,6 +337,7 @@ def explore(random_seed: int, changed_since: str | None, last_record: Path | Non
 def check(
     paths: tuple[Path, ...],
     by: tuple[str, ...],
+    seconds: float,
     replay: str | None,
     changed_since: str | None,
     last_record: Path | None,
@@ -360,7 +362,13 @@ def check(
         def runs(checks: Checks) -> None:
             for number, scenario in enumerate(scenarios):
                 bar.show(scenario.name, f"{number} of {len(scenarios)} checked", number / len(scenarios))
-                checks.check(scenario, by=by or WAYS, isolation=options.isolation or "", replay=replay or "")
+                checks.check(
+                    scenario,
+                    by=by or WAYS,
+                    isolation=options.isolation or "",
+                    replay=replay or "",
+                    seconds=seconds,
+                )
 
         with open_checks(options) as opened:
             _report(opened.environment, opened.template.applied.prelude)

@@ -23,7 +23,7 @@ from psycopg.pq import ConnStatus, DiagnosticField, ExecStatus, TransactionStatu
 
 from harness.environment.identity import Identity, IdentityStatements
 from harness.errors import UsageError
-from harness.scenarios.reader import Session, substituted
+from harness.scenarios.reader import Session, substituted, substituted_by_any
 from harness.sqltext.scripts import Statement
 from harness.verdict.serial import Answer
 
@@ -106,7 +106,7 @@ class Actor:
         self.used_up = False
         """Its retries did not suffice."""
         self._variables: dict[str, str] = {}
-        self.ordered = [orders_rows(substituted(s.text, _Guess())) for s in session.statements]
+        self.ordered = [orders_rows(substituted_by_any(s.text)) for s in session.statements]
         self._stopped = False
 
     @property
@@ -223,13 +223,6 @@ def keep(variables: dict[str, str], then: str, columns: Sequence[str], rows: Seq
             variables.pop(prefix + name, None)
         else:
             variables[prefix + name] = value
-
-
-class _Guess(dict[str, str]):
-    """Any variable, for a text that is only to be parsed."""
-
-    def get(self, key: str, default: object = None) -> str:
-        return "1"
 
 
 def read_answer(results: Sequence[pq.abc.PGresult], ordered: bool) -> Answer:

@@ -32,7 +32,7 @@ MOST_SESSIONS = 64
 ANOMALIES = (
     "lost update", "write skew", "fuzzy read", "phantom read", "read skew", "double use", "overselling",
     "false refusal", "deadlock", "swallowed error", "unhandled 40001", "hang", "not serializable",
-    "not split", "did not overlap", "undeclared busy", "choice without order",
+    "not split", "not exhausted", "did not overlap", "undeclared busy", "choice without order",
 )  # fmt: skip
 """What a finding may be named, and `allow:` accept."""
 
@@ -639,6 +639,13 @@ def replaced(text: str, put: Callable[[str, str], str]) -> str:
     return "".join(_VARIABLE.sub(lambda m: put(m[2], m[1]), piece) if plain else piece for plain, piece in pieces)
 
 
+def substituted_by_any(text: str) -> str:
+    """The text with a value for each variable, as an example to read; empty where one is a name, which says what is
+    touched."""
+    matches = [match for plain, piece in _pieces(text) if plain for match in _VARIABLE.finditer(piece)]
+    return "" if any(m[1] == '"' for m in matches) else substituted(text, {m[2]: "1" for m in matches})
+
+
 def has_variables(text: str) -> bool:
     """Whether a statement names variables, so that its text is only known when it is run."""
     return any(plain and _VARIABLE.search(piece) for plain, piece in _pieces(text))
@@ -654,10 +661,10 @@ def gset_names(text: str, then: str) -> tuple[str, ...]:
     if not then.startswith("gset"):
         return ()
     try:
-        [raw] = pglast.parse_sql(substituted(text, dict.fromkeys(_names(text), "1")))
+        [raw] = pglast.parse_sql(substituted_by_any(text))
     except (ParseError, ValueError):
         return ()
-    targets: Any = getattr(raw.stmt, "targetList", None) or getattr(raw.stmt, "returningList", None) or ()
+    targets: Any = getattr(raw.stmt, "returningList", None) or getattr(raw.stmt, "targetList", None) or ()
     names = (t.name or getattr(getattr(t.val, "fields", (None,))[-1], "sval", None) for t in targets)
     prefix = then.removeprefix("gset").strip()
     return tuple(prefix + name for name in names if name)

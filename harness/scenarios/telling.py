@@ -102,17 +102,23 @@ def findings_of(told: Told) -> tuple[Finding, ...]:
     """Every claim of the scenario, judged."""
     found = [] if told.scenario.judge == "queries only" else [_serial(told)]
     found += [_condition(told, place, each) for place, each in enumerate(told.scenario.conditions)]
-    found += [
-        replace(each, anomaly=_EXPLORED.get(each.id, ""), replay=told.repeat) if each.truth is not Truth.HELD else each
-        for each in told.explored
-    ]
+    found += [each if each.truth is Truth.HELD else _explored(told, each) for each in told.explored]
     if "race" in told.ways:
         found.append(_met(told))
     return tuple(_allowed(told, replace(each, id=f"{told.scenario.title}.{each.id}")) for each in found)
 
 
-_EXPLORED = {"every_order_tried": "not split"}
-"""What `allow:` calls an exploration's own findings."""
+def _explored(told: Told, finding: Finding) -> Finding:
+    """One of an exploration's own findings that is open, as a scenario's reader can act on it."""
+    if finding.id != "every_order_tried":
+        return replace(finding, replay=told.repeat)
+    if not finding.observed.startswith("not exhausted"):
+        return replace(finding, anomaly="not split", replay=told.repeat)
+    remedy = (
+        "Give it more --seconds, take fewer sessions or statements, or say that what was tried will do: "
+        "-- allow: not exhausted because ..."
+    )
+    return replace(finding, anomaly="not exhausted", remedy=remedy, replay=told.repeat)
 
 
 def _allowed(told: Told, finding: Finding) -> Finding:

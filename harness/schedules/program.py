@@ -126,13 +126,21 @@ class Program:
 class Statement:
     """One statement of a session, as the server gets it.
 
-    A text that depends on the answers so far (psql's `\\gset`) is given as a function of them; such a text is not read
-    beforehand, so that what it touches is measured, and taken at its strongest.
+    A text that depends on the answers so far (psql's `\\gset`) is given as a function of them. It is read by a `sample`
+    of it, with any values; without one, what it touches is measured, and taken at its strongest.
     """
 
     text: Text
     line: int = 0
     """In its file."""
+    sample: str = ""
+    label: str = ""
+    """What people are shown; empty: its text."""
+
+    @property
+    def read(self) -> str:
+        """The text by which it is known what it touches; empty where there is none."""
+        return self.text if isinstance(self.text, str) else self.sample
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,17 +265,17 @@ class _Compiler:
     def program(self) -> Program:
         statements = self.session.statements
         for at, statement in enumerate(statements):
-            does = _does(statement.text, self.commits_inside)
+            does = _does(statement.read, self.commits_inside)
             if does is Does.BEGINS and not self.in_block:
                 self.in_block, self.begun = True, len(self.units)
                 self._add(does, at, statement)
-                if at + 1 == len(statements) or not _sets_transaction(statements[at + 1].text):
+                if at + 1 == len(statements) or not _sets_transaction(statements[at + 1].read):
                     self._local()
             elif self.in_block:
                 if does is Does.COMMITS:
                     self._checks(at)
                 self._add(Does.ACTS if does is Does.ALONE else does, at, statement)
-                if _sets_transaction(statement.text):
+                if _sets_transaction(statement.read):
                     self._local()
                 self.in_block = does not in (Does.COMMITS, Does.ROLLS_BACK)
             else:
@@ -314,15 +322,14 @@ class _Compiler:
             self._add_own(Does.CHECKS, CHECK_QUERY, CHECK_LABEL, self.check, at, own=own)
 
     def _add(self, does: Does, at: int, statement: Statement, **more: Any) -> None:
-        text = statement.text
-        label = " ".join(text.split()) if isinstance(text, str) else "a statement made of earlier answers"
+        label = " ".join((statement.label or statement.read).split()) or "a statement made of earlier answers"
         access = NOTHING
         if does in (Does.ACTS, Does.ALONE):
-            access = self.touches(text) if isinstance(text, str) else Access(unread=True)
+            access = self.touches(statement.read) if statement.read else Access(unread=True)
         self.units.append(
             Unit(
                 does,
-                Query(text),
+                Query(statement.text),
                 (self.number, len(self.units)),
                 label,
                 access,

@@ -254,7 +254,7 @@ class _Explorer:
         self._choices = choices
         self._restore = restore
         self._judge = judge
-        texts = [s.text for session in sessions for s in session.statements if isinstance(s.text, str)]
+        texts = [s.read for session in sessions for s in session.statements if s.read]
         self._opened = Opened(dsn, texts, len(sessions), plan)
         touches = dict(zip(texts, self._opened.rewritten.texts, strict=True))
         commits_inside = self._opened.rewritten.commits_inside
@@ -310,7 +310,7 @@ class _Explorer:
         default = self._opened.controller.isolation
         return all(
             (session.isolation or default).lower() == "read committed"
-            and not any(isolation_named(statement.text) for statement in session.statements)
+            and not any(isolation_named(statement.read) for statement in session.statements)
             for session in self._sessions
         )
 

@@ -113,6 +113,8 @@ class SerialRun:
     state: Mapping[str, Table]
     shifts: Mapping[str, int] = field(default_factory=dict)
     """How far each sequence was set forward before it; those of the first run of an order are 0."""
+    at: float = 0.0
+    """Seconds from the beginning of the check to this run."""
 
 
 class TooManyError(Exception):
@@ -365,7 +367,7 @@ class _Judging:
         units = list(observed.answers)
         excusable = [u for u in units if observed.busy.get(u) or noes.get(u)]
         # Nobody left out, then everybody who may be: mostly it is one of these. Of many, mostly the second.
-        likely = (0, len(excusable)) if len(units) <= _ALL_UP_TO else (len(excusable), 0)
+        likely = (0, len(excusable)) if len(units) <= ALL_UP_TO else (len(excusable), 0)
         sizes = dict.fromkeys((*likely, *range(1, len(excusable))))
         for size in sizes:
             if 0 < size < len(excusable) > _MOST_EXCUSED:
@@ -378,13 +380,13 @@ class _Judging:
                 for order in self._orders(observed, inside, loose=loose):
                     if all(self._excused(observed, unit, order, noes) for unit in out):
                         return order
-                    if len(units) > _ALL_UP_TO:
+                    if len(units) > ALL_UP_TO:
                         break  # another order of the same units hardly excuses anybody else
         return None
 
     def _orders(self, observed: Observed, inside: Sequence[Unit], *, loose: bool) -> Iterator[tuple[Unit, ...]]:
         """Orders of these units that give their answers and the final state."""
-        budget = self.rules.most_runs if len(inside) > _ALL_UP_TO else None
+        budget = self.rules.most_runs if len(inside) > ALL_UP_TO else None
         spent: set[tuple[Unit, ...]] = set()
 
         def follow(prefix: tuple[Unit, ...]) -> Iterator[tuple[Unit, ...]]:
@@ -443,7 +445,7 @@ class _Judging:
     def _orders_with(self, observed: Observed, unit: Unit, order: tuple[Unit, ...]) -> Iterator[tuple[Unit, ...]]:
         """The serial orders in which a unit's answer is looked up: all there are, or after each prefix of this one."""
         before = tuple((unit[0], place) for place in range(unit[1]))
-        if len(observed.answers) <= _ALL_UP_TO:
+        if len(observed.answers) <= ALL_UP_TO:
             others = [u for u in observed.answers if u != unit]
             for size in range(len(others) + 1):
                 for some in itertools.permutations(others, size):
@@ -471,7 +473,7 @@ class _Judging:
     def _nearest(self, observed: Observed) -> tuple[Difference, ...]:
         """The two full orders that come nearest, each with the place where it departs first."""
         units = list(observed.answers)
-        if len(units) <= _ALL_UP_TO:
+        if len(units) <= ALL_UP_TO:
             for order in itertools.permutations(units):
                 if _in_program_order(order):
                     self._runs(order)
@@ -489,7 +491,7 @@ class _Judging:
 _MOST_EXCUSED = 8
 """Above so many who may be left out, not every choice among them is tried."""
 
-_ALL_UP_TO = 4
+ALL_UP_TO = 4
 """So many units have all their serial orders run; with more, orders are looked for along the answers."""
 
 _ALL_ORDERS = 64
@@ -588,12 +590,12 @@ class _Expected:
     def answer(self, unit: Unit, at: int) -> _Rows:
         place = f"answer {unit[0]} {unit[1]} {at}"
         runs = [r for r in self.runs if len(r.answers[unit]) > at]
-        samples = [(_rows_of(run.answers[unit][at]), run.shifts) for run in runs]
+        samples = [(_rows_of(run.answers[unit][at]), run) for run in runs]
         return _Rows(place, self.first.answers[unit][at].ordered, _marked(samples, place))
 
     def table(self, name: str) -> _Rows:
         runs = [run for run in self.runs if name in run.state]
-        samples = [([read_row(r, run.state[name].types) for r in run.state[name].rows], run.shifts) for run in runs]
+        samples = [([read_row(r, run.state[name].types) for r in run.state[name].rows], run) for run in runs]
         return _Rows(name, False, _marked(samples, name))
 
 
@@ -610,29 +612,27 @@ def _tags_alike(one: Answer, other: Answer) -> bool:
     return one.command == other.command and len(one.rows) == len(other.rows)
 
 
-def _marked(
-    samples: Sequence[tuple[list[Row], Mapping[str, int]]], place: str
-) -> tuple[tuple[str, tuple[Mark, ...]], ...]:
+def _marked(samples: Sequence[tuple[list[Row], SerialRun]], place: str) -> tuple[tuple[str, tuple[Mark, ...]], ...]:
     """The first run's rows, each leaf marked by what it is in the others' rows that are most like it."""
-    first, shifts = samples[0]
-    aligned: list[list[tuple[Row, Mapping[str, int]]]] = [[(row, shifts)] for row in first]
-    for rows, their_shifts in samples[1:]:
+    first, run = samples[0]
+    aligned: list[list[tuple[Row, SerialRun]]] = [[(row, run)] for row in first]
+    for rows, other in samples[1:]:
         if Counter(row.shape for row in rows) != Counter(row.shape for row in first):
             continue  # it went otherwise with other numbers, and says nothing of these
         if rows == first:
             for each, row in zip(aligned, rows, strict=True):
-                each.append((row, their_shifts))
+                each.append((row, other))
             continue
         left = list(rows)
         for each in aligned:
             best = max(left, key=lambda row: _likeness(row, each[0][0]))
             left.remove(best)
-            each.append((best, their_shifts))
+            each.append((best, other))
     found = []
     for each in aligned:
         head = each[0][0]
         marks = tuple(
-            mark(leaf.kind, [Sample(row.leaves[at].text, moved) for row, moved in each], f"{place}.{at}")
+            mark(leaf.kind, [Sample(row.leaves[at].text, r.shifts, r.at) for row, r in each], f"{place}.{at}")
             for at, leaf in enumerate(head.leaves)
         )
         found.append((head.shape, marks))

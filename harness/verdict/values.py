@@ -28,6 +28,7 @@ _ARRAYS = {
 }  # fmt: skip
 _LIKE_NUMBER = re.compile(r"-?\d+(\.\d+)?")
 LIKE_UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_LIKE_MADE = re.compile(rf"{LIKE_UUID.pattern}|\d+")
 _LIKE_CLOCK = re.compile(r"\d{4}-\d\d-\d\d([ T]\d\d:\d\d|$)|^\d\d:\d\d(:\d\d)?")
 _DIGITS = re.compile(r"(\d+)")
 RANDOM = "(random)"
@@ -100,8 +101,14 @@ def _read_json(value: Any, shape: list[str], leaves: list[Leaf]) -> None:
     match value:
         case dict():
             shape.append("{")
-            for key in sorted(value):
+            made = [key for key in value if _LIKE_MADE.fullmatch(key)]
+            for key in sorted(value.keys() - made):
                 shape.append(json.dumps(key) + ":")
+                _read_json(value[key], shape, leaves)
+            # A key that may be generated is a value; which comes first must not depend on what chance made.
+            for key in sorted(made, key=lambda key: (_LIKE_MADE.sub("", json.dumps(value[key])), len(key), key)):
+                _leaf(_kind(key, 0), key, shape, leaves)
+                shape.append(":")
                 _read_json(value[key], shape, leaves)
             shape.append("}")
         case list():
@@ -215,6 +222,8 @@ class Sample:
 
     text: str
     shifts: Mapping[str, int]
+    at: float = 0.0
+    """Seconds from the beginning of the check to the run."""
 
 
 def mark(kind: str, samples: Sequence[Sample], place: str) -> Mark:
@@ -233,7 +242,7 @@ def mark(kind: str, samples: Sequence[Sample], place: str) -> Mark:
             return Clock()
         numbers = []
         for at in range(1, len(pieces[0]), 2):
-            of_part = [Sample(piece[at], s.shifts) for piece, s in zip(pieces, samples, strict=True)]
+            of_part = [Sample(piece[at], s.shifts, s.at) for piece, s in zip(pieces, samples, strict=True)]
             same = all(each.text == of_part[0].text for each in of_part)
             numbers.append(Plain(Leaf("text", of_part[0].text)) if same else _mark_number(of_part, place))
         return Parts(skeletons.pop(), tuple(numbers))
@@ -253,8 +262,17 @@ def _mark_number(samples: Sequence[Sample], place: str) -> Generated | Spread:
     if len(unmoved) > 1 and len(set(unmoved)) == 1:
         return Generated(place, _number(samples[0].text))  # something made of a sequence's value
     if values in (sorted(values), sorted(values, reverse=True)):
-        return Spread(min(values), max(values))
+        return _spread(values, samples)
     return Generated(RANDOM, _number(samples[0].text))
+
+
+def _spread(values: Sequence[float], samples: Sequence[Sample]) -> Spread:
+    """The bounds of a value that drifts. A result may be older than the first run of the order that explains it: the
+    value is followed back to the beginning of the check, twice as fast as it drifted, since runs are short."""
+    passed = samples[-1].at - samples[0].at
+    back = 2 * (values[-1] - values[0]) / passed * samples[0].at if passed > 0 else 0.0
+    bounds = (values[0] - back, *values)
+    return Spread(min(bounds), max(bounds))
 
 
 def _number(text: str) -> str:

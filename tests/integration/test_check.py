@@ -265,6 +265,14 @@ CASES: dict[str, tuple[str, Truth, str]] = {
         Truth.BROKEN,
         "double use",
     ),
+    "generated keys of a JSON object": (
+        COUNTER
+        + "CREATE TABLE j (id serial, doc jsonb);\n-- session: one x 2\n"
+        + "INSERT INTO j (doc) SELECT jsonb_build_object(\n"
+        + "gen_random_uuid()::text, jsonb_build_object('who', :'session'), 'n', 1) RETURNING id, doc;\n",
+        Truth.HELD,
+        "",
+    ),
     "a log of attempts": (
         COUNTER
         + "CREATE TABLE log (id serial, who text);\n-- session: one x 2\nINSERT INTO log (who) VALUES (:'session');\n"
@@ -368,6 +376,18 @@ def test_a_table_that_a_session_alters_is_compared(check: Check) -> None:
     lost = "BEGIN;\nSELECT n AS had FROM c WHERE id = 1 \\gset\nUPDATE c SET n = :had + 1 WHERE id = 1;\nCOMMIT;\n"
     both = f"-- session: a\n{lost}-- session: b\n{lost}ALTER TABLE c ADD z int;\n-- judge: sessions\n"
     assert finding(check(COUNTER + both, by=("race",))).truth is Truth.BROKEN
+
+
+def test_a_statement_made_of_answers_is_read_like_any_other(check: Check) -> None:
+    """Its tables are known before its values are: sessions that touch different ones need one order."""
+    tables = "".join(f"CREATE TABLE t{n} (n int);\nINSERT INTO t{n} VALUES (1);\n" for n in (1, 2))
+    mine = "BEGIN;\nSELECT n AS had FROM t{0} \\gset\nUPDATE t{0} SET n = :had + 1;\nCOMMIT;\n"
+    text = COUNTER + tables + "-- session: a\n" + mine.format(1) + "-- session: b\n" + mine.format(2)
+    run = check(text, by=("explore",))
+    assert finding(run).truth is Truth.HELD
+    assert run.details["check"]["schedules"] == 1
+    lost = finding(check(COUNTER + tables + "-- session: a x 2\n" + mine.format(1), by=("explore",)))
+    assert (lost.truth, lost.anomaly) == (Truth.BROKEN, "lost update")
 
 
 def test_what_acts_through_dblink_is_raced(check: Check) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from harness.verdict.findings import Truth
 from harness.verdict.serial import Answer, Observed, Rules, SerialRun, Table, Unit, judge
+from harness.verdict.values import leaf_columns, read_row
 from tests import brute_force
 
 INT, TEXT = 23, 25
@@ -113,3 +114,41 @@ def test_an_answer_that_is_also_given_one_after_another_excuses_nobody() -> None
         touched = {number: frozenset("a") for number in range(3)}
         found = judge(observed, [[1], [1], [1]], _World(sessions), Rules(reads=touched, writes=touched))
         assert found.truth.value == wanted
+
+
+class _Clock:
+    """An oracle whose one session is told milliseconds since some time, by a clock that goes on from run to run."""
+
+    def __init__(self, first: float) -> None:
+        self.now = first
+        self.made: list[SerialRun] = []
+
+    def runs(self, order: tuple[Unit, ...], at_least: int = 1) -> Sequence[SerialRun]:
+        del order
+        while len(self.made) < max(at_least, 2):
+            self.made.append(SerialRun({(0, -1): _told(self.now)}, {}, {}, self.now))
+            self.now += 0.01
+        return self.made
+
+
+def _told(now: float) -> tuple[Answer, ...]:
+    return (Answer(("ms",), (20,), ((str(round(1_000_000 + now * 1000)),),), "SELECT 1"),)
+
+
+def test_a_value_that_drifts_is_followed_back_to_a_result_that_is_older_than_all_runs() -> None:
+    """An order may be run first after the result that it explains; what no clock can have shown is broken."""
+    for seen, wanted in ((0.9, Truth.HELD), (0.2, Truth.HELD), (-1.5, Truth.BROKEN), (60.0, Truth.BROKEN)):
+        observed = Observed({(0, -1): _told(seen)}, {})
+        assert judge(observed, [(1,)], _Clock(1.0), Rules()).truth is wanted, seen
+
+
+def test_keys_of_a_json_object_that_chance_made_are_values() -> None:
+    """They are leaves, in an order that does not depend on them; words stay part of the shape."""
+    made = [
+        read_row([f'{{"n": 1, "{one}": "a", "{other}": "b"}}'], [3802])
+        for one, other in (("7bbefe15-9b41-429c-befd-d61d43976d8d", "0e54b0fb-d6c9-4046-b5d4-d136ce737043"),
+                           ("1bbefe15-9b41-429c-befd-d61d43976d8d", "8e54b0fb-d6c9-4046-b5d4-d136ce737043"))
+    ]  # fmt: skip
+    assert made[0].shape == made[1].shape
+    assert [leaf.text for leaf in made[0].leaves][2::2] == ["a", "b"] == [leaf.text for leaf in made[1].leaves][2::2]
+    assert leaf_columns(made[0].shape) == [0] * 5
