@@ -7,13 +7,12 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
-from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
 from harness.records import Record, RunRecord
-from harness.reports import rows
+from harness.reports import rows, terminal
 from harness.reports.rows import SIGNS
 from harness.schedules.result import Exploration, Schedule
 from harness.verdict.findings import Finding, Truth, counted, flat
@@ -26,7 +25,7 @@ def print_record(record: Record, console: Console) -> None:
     """Print every figure of every run, then the verdict."""
     console.print(_configuration(record))
     for run in record.runs:
-        console.print(_run(run))
+        console.print(_run(run, console.width - 4 if console.is_terminal else None))
     console.print(Text(rows.verdict(record), _STYLES[record.truth]))
 
 
@@ -45,7 +44,7 @@ def _configuration(record: Record) -> RenderableType:
     return _section("configuration", _pairs(rows))
 
 
-def _run(run: RunRecord) -> RenderableType:
+def _run(run: RunRecord, width: int | None) -> RenderableType:
     plan = ", ".join(f"{name}={_plan_value(value)}" for name, value in run.plan.items() if _worth_showing(name, value))
     title = f"{run.kind} through {run.target}: {plan}" + (f"  [{run.test}]" if run.test else "")
     parts: list[RenderableType] = [Text(f"\n{title}", "bold")]
@@ -69,7 +68,7 @@ def _run(run: RunRecord) -> RenderableType:
         parts.append(_section("claims", findings_table(claims)))
     parts += [Text(f"  note: {note}", "yellow") for note in run.notes]
     parts += [_proof(f, run.unit) for f in run.findings if f.truth is not Truth.HELD]
-    parts += _schedules(rows.schedules(run), None if explored is None else explored.replayed)
+    parts += _schedules(run, None if explored is None else explored.replayed, width)
     if run.interrupted:
         parts.append(Text("  interrupted: what follows rests on the calls made until then", "yellow"))
     return Group(*parts)
@@ -114,7 +113,7 @@ def _times(run: RunRecord) -> RenderableType:
         table.add_column(column, justify="left" if column == "outcome" else "right")
     for label, trend in metrics.trends.items():
         values = (trend.avg, trend.min, trend.med, trend.p90, trend.p95, trend.p99, trend.max)
-        table.add_row(label, str(trend.count), *("-" if v is None else f"{v:.2f}" for v in values))
+        table.add_row(Text(label), str(trend.count), *("-" if v is None else f"{v:.2f}" for v in values))
     left_out = metrics.calls - metrics.trends["all"].count
     if not left_out:
         return table
@@ -167,7 +166,8 @@ def _exploration(found: Exploration, truth: Truth) -> RenderableType:
     for case in found.cases:
         ended = "; ".join(f"{labels} x{count}" for labels, count in case.outcomes.items())
         tried = "yes" if case.exhausted else "no"
-        table.add_row(case.variant, str(case.keys), str(case.schedules), str(case.before_reduction), tried, ended)
+        counts = (case.keys, case.schedules, case.before_reduction)
+        table.add_row(Text(case.variant), *map(str, counts), tried, Text(ended))
     seconds = f"{found.seconds:.1f} s; {found.search} search"
     not_covered = [Text(f"not covered: {each}", "dim") for each in found.not_covered]
     return Group(Text(f"{rows.explored(found, truth)} ({seconds})", _STYLES[truth]), table, *not_covered)
@@ -180,8 +180,9 @@ def _scenario(run: RunRecord) -> RenderableType:
     return Group(_pairs({"claim": made.summary, "tried": made.tried, "results": made.answers}), *not_covered)
 
 
-def _schedules(broken: Mapping[str, Schedule], replayed: Schedule | None) -> list[RenderableType]:
+def _schedules(run: RunRecord, replayed: Schedule | None, width: int | None) -> list[RenderableType]:
     """Each broken schedule once, as steps that a person can follow, with what was returned and what was left."""
+    broken = rows.schedules(run)
     claims: dict[str, list[str]] = {}
     schedules = {schedule.replay: schedule for schedule in broken.values()}
     for name, schedule in broken.items():
@@ -190,15 +191,9 @@ def _schedules(broken: Mapping[str, Schedule], replayed: Schedule | None) -> lis
         schedules.setdefault(replayed.replay, replayed)
     parts: list[RenderableType] = []
     for replay, schedule in schedules.items():
-        why = f" breaks {', '.join(claims[replay])}" if replay in claims else ""
-        of = f" ({schedule.variant}, {counted(schedule.keys, 'key')})" if schedule.calls else ""
-        parts.append(Text(f"\n  schedule {replay}{why}{of}", "bold"))
-        parts.append(Padding(Text(schedule.table()), (0, 0, 0, 4)))
-        parts += [
-            Text(f"    {chr(ord('A') + call.call)} on {call.key} returned {call.label}: {flat(call.answer)}")
-            for call in schedule.calls
-        ]
-        parts += [Text(f"    left in {table}: {flat(row)}") for table, rows in schedule.state.items() for row in rows]
+        parts.append(Text(f"\n  {replay} breaks {', '.join(claims[replay])}" if replay in claims else "", "bold"))
+        lines = terminal.schedule(schedule, rows.lanes(run, schedule), width)
+        parts += [Text(f"  {line.text}", "bold" if line.style == "bold" else "") for line in lines]
     return parts
 
 
@@ -222,6 +217,7 @@ def _proof(finding: Finding, unit: str) -> RenderableType:
     lines.append(Text(f"    observed {finding.observed}" + (f", limit {finding.limit}" if finding.limit else "")))
     for piece in finding.evidence:
         lines.append(Text(f"    - {piece.get('reason') or flat(piece)}"))
+        lines += [Text(f"      {line}") for line in piece.get("lines") or ()]
         operations = piece.get("operations")
         if operations:
             lines.append(Padding(_operations(operations, unit), (0, 0, 0, 6)))
@@ -242,8 +238,8 @@ def _operations(operations: Iterable[Mapping[str, Any]], unit: str) -> Renderabl
         returned = "never" if o["returned_ms"] is None else f"{o['returned_ms']:.10g}"
         outcome = o["outcome"] + (f" {o['code']}" if "code" in o else "")
         outcome += f" ({o['held_open']})" if "held_open" in o else ""
-        row = (f"#{o['number']}", str(o["client"]), o["key"], f"{o['called_ms']:.10g}", returned, outcome)
-        table.add_row(*row, escape(flat(o["answer"])))
+        row = (f"#{o['number']}", o["client"], o["key"], f"{o['called_ms']:.10g}", returned, outcome, flat(o["answer"]))
+        table.add_row(*(Text(str(cell)) for cell in row))
     return table
 
 

@@ -64,26 +64,6 @@ class Schedule:
     sessions: tuple[str, ...] = ()
     """Names of the sessions whose schedule it is; none where they are calls."""
 
-    def table(self, width: int = 56) -> str:
-        """The moves as text, a column for each call."""
-        count = 1 + max(move.call for move in self.moves)
-        letters = [chr(ord("A") + number) for number in range(count)]
-        names = [f"{letter}: {name}" for letter, name in zip(letters, self.sessions, strict=False)]
-        head = ["step", *(names or (f"call {letter}" for letter in letters))]
-        rows = []
-        for move in self.moves:
-            place = f"{move.line}: " if move.line else ""
-            cell = place + move.text
-            cell = cell if len(cell) <= width else cell[: width - 3] + "..."
-            rows.append([str(move.number), *(cell if number == move.call else "" for number in range(count))])
-            rows += [["", *(f"  -> {r}" if n == move.call else "" for n in range(count))] for r in move.results]
-        widths = [max(len(row[i]) for row in [head, *rows]) for i in range(count + 1)]
-        lines = [
-            " | ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in [head, *rows]
-        ]
-        lines.insert(1, "-+-".join("-" * w for w in widths))
-        return "\n".join(lines)
-
 
 @dataclass(frozen=True, slots=True)
 class Case:
