@@ -149,8 +149,15 @@ def every_figure(made: Record) -> str:
 def test_every_figure_of_a_scenario_is_there() -> None:
     """What was tried, each claim, the proof and the schedule, as of a function."""
     said = every_figure(checked_record())
-    for wanted in ("4 serial orders, 8 interleavings, 10 rounds (5 met)", "nobody is paid twice", "3 distinct results",
-                   "ABABAB breaks pay.one_after_another", "clerk-1: SELECT pay(7) -> pay=paid", "waits for A", "repeat: harness check"):  # fmt: skip
+    for wanted in (
+        "4 serial orders, 8 interleavings, 10 rounds (5 met)",
+        "nobody is paid twice",
+        "3 distinct results",
+        "ABABAB breaks pay.one_after_another",
+        "clerk-1: SELECT pay(7) -> pay=paid",
+        "waits for A",
+        "repeat: harness check",
+    ):
         assert wanted in said
 
 
