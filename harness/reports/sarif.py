@@ -5,6 +5,7 @@ https://docs.oasis-open.org/sarif/sarif/v2.1.0/sarif-v2.1.0.html
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,15 @@ from harness.verdict.findings import Finding, Truth, counted
 MOST = 5_000
 """Results: GitHub shows no more of a run."""
 
+MOST_RULES = 20_000
+"""Those of the results come first; GitHub refuses a log with more than 25,000."""
+
 
 def log(record: Record, root: Path) -> str:
     """The log file's text. A broken claim is an error, an undecided one is open; of what held the rules are listed."""
     told = rows.told(record.runs)
-    findings = {f.id: f for run in record.runs for f in run.findings}
+    every = [*(each.finding for each in told[:MOST]), *(f for run in record.runs for f in run.findings)]
+    findings = dict(itertools.islice({f.id: f for f in every}.items(), MOST_RULES))
     rules = {name: index for index, name in enumerate(findings)}
     results = [_result(each, record, root, rules) for each in told[:MOST]]
     run: dict[str, Any] = {

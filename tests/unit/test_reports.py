@@ -223,6 +223,16 @@ def test_sarif_has_the_schedule_as_a_code_flow() -> None:
     assert "returns accepted" in flow["threadFlows"][1]["locations"][2]["location"]["message"]["text"]
 
 
+def test_a_sarif_log_has_no_more_than_a_forge_takes() -> None:
+    """Results and rules are cut, each result has its rule, and what is left out is said."""
+    many = tuple(broken_finding(id=f"claim.{n}", evidence=()) for n in range(sarif.MOST_RULES + 5))
+    (made,) = json.loads(sarif.log(record(load("race", {}, findings=many)), ROOT))["runs"]
+    rules = made["tool"]["driver"]["rules"]
+    assert (len(made["results"]), len(rules)) == (sarif.MOST, sarif.MOST_RULES)
+    assert all(rules[each["ruleIndex"]]["id"] == each["ruleId"] for each in made["results"])
+    assert "15005 findings are left out here" in json.dumps(made["invocations"])
+
+
 def test_undecided_is_no_failure_and_no_pass_in_sarif() -> None:
     """It is open, with the remedy."""
     (result,) = json.loads(sarif.log(RECORDS["undecided"], ROOT))["runs"][0]["results"]
