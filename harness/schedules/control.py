@@ -21,7 +21,7 @@ from __future__ import annotations
 import select
 import time
 from collections import deque
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import Enum
@@ -32,7 +32,7 @@ from psycopg import pq, sql
 from psycopg.pq import ConnStatus, DiagnosticField, ExecStatus, TransactionStatus
 
 from harness.errors import HarnessError, UsageError
-from harness.schedules import measure
+from harness.schedules import measure, relay
 from harness.schedules.measure import Keeps
 from harness.schedules.program import (
     NOTHING,
@@ -44,8 +44,10 @@ from harness.schedules.program import (
     StatementAnswer,
     Unit,
 )
+from harness.schedules.relay import Gates, Message, Told
 from harness.schedules.rewrite import Rewritten
 from harness.schedules.trace import Choice, Event, Happening, Kind, top
+from harness.schedules.ways import Done, Foresight, Order, Ways
 from harness.sqltext import queries
 from harness.sqltext.access import ADVISORY_LOCKS, Access
 
@@ -71,6 +73,7 @@ _SETTINGS = {
     "log_min_messages": "panic",
     "max_parallel_workers_per_gather": "0",
     "statement_timeout": "0",
+    "track_functions": "pl",
     "transaction_timeout": "0",
 }
 """Of a call's session. A server that does not know one, or a role that may not set it, goes without."""
@@ -80,12 +83,19 @@ _MOST_READINGS = 10_000
 _FLUSH_SINCE = 150000
 """The first version of the server that can be asked to put its statistics away when it is idle next."""
 
+_DRAINED_WITHIN = 5.0
+"""Seconds in which all calls of a relay must end that is given up."""
+
 _LOOK = 0.1
 """Seconds after which a wait for the server looks up."""
 
 
 class ScheduleTimeoutError(Exception):
     """A schedule did not end in time; the message says which call stood where."""
+
+
+class _UnfitError(Exception):
+    """What the sessions of a relay told cannot be gone through."""
 
 
 class _Mode(Enum):
@@ -138,6 +148,15 @@ class _Call:
     """What its backend may have kept of the last schedule."""
     forgetting: bool = False
     """What it kept is taken away."""
+    gates: Gates = field(default_factory=lambda: Gates(0))
+    unflushed: bool = False
+    """Its backend's counters are not put away since a relay."""
+    told: Told | None = None
+    """What it tells of the relay that goes on."""
+    expected: deque[Message] = field(default_factory=deque)
+    """What the next results of a relay are of."""
+    passed: list[int] = field(default_factory=list)
+    """Turnstiles that it went through in this choice, on the way to its first step."""
     going: bool = False
     """It was chosen, and has done nothing but units that touch nothing."""
     entering: bool = False
@@ -258,6 +277,11 @@ class Controller:
         """Steps whose text was not read in full, and which could not be measured, once at least."""
         self.stale = False
         """A step touched something that was not known when an earlier choice was made."""
+        self._version = 0
+        """Of what is known of steps: it grows with it."""
+        self.ways = Ways()
+        self._even = False
+        """Which set of gates the next relay takes."""
         self._control = connect()
         try:
             for name, query in _QUERIES.items():
@@ -270,6 +294,8 @@ class Controller:
             self._settings = self._accepted_settings()
             self._told = self._settings.keys() >= {"client_min_messages", "deadlock_timeout", "log_lock_waits"}
             self._ask_after = ASK_ANYWAY_AFTER if self._told else ASK_AFTER
+            self._relays = self._told and not crash and "track_functions" in self._settings
+            self._relays &= self.isolation == "read committed"
             for number in range(sessions):
                 self._calls.append(self._opened(number))
         except BaseException:
@@ -288,6 +314,26 @@ class Controller:
         Raises ScheduleTimeoutError; `reset` makes the controller usable again.
         """
         self._deadline = time.monotonic() + self._seconds
+        self._begin(programs)
+        events: list[Event] = []
+        complete = True
+        state = self._start(programs)
+        while enabled := self._enabled(events):
+            choice = choose(enabled, events) if complete else enabled[0]
+            if choice is None:
+                complete, choice = False, enabled[0]
+            event = self._carry_out(choice, enabled, len(events) + 1)
+            state = self.ways.after(state, event, self._done(self._calls[choice.call]))
+            events.append(event)
+        if any(call.mode is not _Mode.ENDED for call in self._calls):
+            raise ScheduleTimeoutError(f"nothing can go on: {self._standing()}")
+        for call in self._calls:
+            if call.died:
+                self._replace(call)
+        return Trace(tuple(events), tuple(self._answer(call) for call in self._calls), complete)
+
+    def _begin(self, programs: Sequence[Program], *, flushed: bool = True) -> None:
+        """Make the sessions ready for a schedule; with their counters put away, where the first reading is not told."""
         for call, program in zip(self._calls, programs, strict=True):
             call.program, call.unit, call.mode, call.at = program, 0, _Mode.READY, top(0)
             call.written, call.reading, call.results, call.tries = NOTHING, "", {}, {}
@@ -297,23 +343,328 @@ class Controller:
             forgotten = [query for kind, query in program.reset.items() if kind in call.keeps]
             if program.leaves_settings:
                 forgotten += [*RESET_QUERIES, self._set_again()]
-            if forgotten:
-                call.forgetting = True
+            if forgotten or (flushed and call.unflushed):
+                call.forgetting, call.unflushed = True, False
+                if Keeps.LOCKS in call.keeps & program.reset.keys():
+                    call.gates.held.clear()  # with all other advisory locks
+                if forgotten:
+                    call.keeps.clear()
                 self._send(call, [(query, _Due.NOTHING) for query in forgotten], ended=True)
         self._settle()
-        events: list[Event] = []
-        complete = True
-        while enabled := self._enabled(events):
-            choice = choose(enabled, events) if complete else enabled[0]
-            if choice is None:
-                complete, choice = False, enabled[0]
-            events.append(self._carry_out(choice, enabled, len(events) + 1))
-        if any(call.mode is not _Mode.ENDED for call in self._calls):
-            raise ScheduleTimeoutError(f"nothing can go on: {self._standing()}")
+
+    def _start(self, programs: Sequence[Program]) -> tuple[Any, ...]:
+        return self.ways.start([program.units[0].key if program.units else None for program in programs])
+
+    def _done(self, call: _Call) -> Done:
+        certain = not call.text.unread and call.key not in self.exceeding
+        return Done(tuple(call.passed), call.key, certain, self._version, frozenset(call.keeps))
+
+    def foresight(self, programs: Sequence[Program]) -> Foresight | None:
+        """What may be foreseen of a schedule of these programs; None where nobody may be sent all that it does."""
+        if not self._relays or not all(map(relay.suits, programs)):
+            return None
+        return Foresight(self.ways, self._start(programs))
+
+    def relay(self, programs: Sequence[Program], order: Order) -> tuple[Event, ...] | None:
+        """Carry out a schedule in one go, by a plan of whose turn it is; None where a session waits for another.
+
+        What came of it is a schedule, but not always that which was planned.
+        """
+        self._deadline = time.monotonic() + self._seconds
+        self._begin(programs, flushed=False)
+        try:
+            if self._relayed(order):
+                return self._gone_through(order)
+            self._let_go()
+            return None
+        except _UnfitError:
+            return None
+        finally:
+            for call in self._calls:
+                call.mode, call.told = _Mode.ENDED, None
+                call.unflushed = True
+                call.came.clear()
+                call.caught.clear()
+                if call.died:
+                    self._replace(call)
+
+    def answers(self) -> tuple[Answer, ...]:
+        """How the sessions of the last relay ended."""
+        return tuple(self._answer(call) for call in self._calls)
+
+    def _relayed(self, order: Order) -> bool:
+        """Hand the schedule over and take in what the sessions tell; False where it failed."""
+        gates, self._even = [call.gates for call in self._calls], not self._even
+        turns = [
+            (leg.call, leg.way.passed, leg.way.own[-1][2]) if leg.way is not None else (leg.call, (), None)
+            for leg in order
+        ]
+        scripts = relay.scripts(turns, len(self._calls), self._even, gates)
+        if scripts is None:
+            return False
+        for call, (_, _, opened, _) in zip(self._calls, scripts, strict=True):
+            if lacking := call.gates.missing(self._even, len(opened)):
+                self._post(call, relay.shutting(lacking))
+                call.gates.held.update(lacking)
+        self._drain()
+        for call, (script, awaited, opened, foreseen) in zip(self._calls, scripts, strict=True):
+            mine = [leg.way for leg in order if leg.call == call.number]
+            measures = any(way is None or not way.certain or way.key in self.exceeding for way in mine)
+            call.told = Told(foreseen, opened, measures)
+            again = call.gates.again(self._even)
+            script = f"{'measure' if measures else '-'} {script}"
+            self._post(call, [*relay.entering(script, again, awaited), *relay.messages(call.program)])
+            call.gates.held.update(again)
+            call.gates.held.difference_update(opened)
+        self._drain()
         for call in self._calls:
-            if call.died:
-                self._replace(call)
-        return Trace(tuple(events), tuple(self._answer(call) for call in self._calls), complete)
+            assert call.told is not None
+            if call.died or call.told.arrived < 0 or call.pgconn.transaction_status != TransactionStatus.IDLE:
+                return False
+            if call.told.spoiled:
+                return False
+        return True
+
+    def _let_go(self) -> None:
+        """After a relay that failed: whoever was cancelled at a gate may hold it since."""
+        for call in self._calls:
+            if not call.died:
+                call.told = None
+                call.gates.held.clear()
+                self._post(call, relay.LETTING_GO)
+        self._drain()
+
+    def _post(self, call: _Call, messages: Sequence[Message]) -> None:
+        pgconn = call.pgconn
+        for message in messages:
+            query = message.query
+            if query is None:
+                pgconn.pipeline_sync()
+            elif query.name:
+                pgconn.send_query_prepared(query.name, query.parameters, query.formats or None, query.result_format)
+            else:
+                assert isinstance(query.text, str)
+                pgconn.send_query_params(query.text.encode(), None)
+            call.expected.append(message)
+
+    def _drain(self) -> None:
+        """Wait until everything that was posted is answered. Where a session waits for another, nobody is spared."""
+        cancelled = False
+        while any(call.expected for call in self._calls):
+            ready = self._poll.poll(self._ask_after * 1000)
+            for socket, _ in ready:
+                self._overhear(self._by_socket[socket])
+            spoiled = any(call.told is not None and call.told.spoiled for call in self._calls)
+            if (spoiled or time.monotonic() > self._deadline) and not cancelled:
+                cancelled = True
+                self._deadline = time.monotonic() + _DRAINED_WITHIN
+                for call in self._calls:
+                    if call.expected:
+                        self._ask(b"cancel", b"%d" % call.pid)
+            elif cancelled and time.monotonic() > self._deadline:
+                for call in self._calls:
+                    if call.expected:
+                        self._ask(b"terminate", b"%d" % call.pid)
+                self._deadline = time.monotonic() + _DRAINED_WITHIN
+
+    def _overhear(self, call: _Call) -> None:
+        """Take in what one connection has to say in a relay."""
+        pgconn = call.pgconn
+        try:
+            pgconn.consume_input()
+            while call.expected and not pgconn.is_busy():
+                result = pgconn.get_result()
+                if result is None:
+                    if pgconn.status == ConnStatus.BAD:
+                        raise psycopg.OperationalError("the connection is lost")
+                    continue
+                message = call.expected[0]
+                if result.status == ExecStatus.PIPELINE_SYNC:
+                    call.expected.popleft()
+                    if not call.expected and call.told is not None and call.told.arrived == -1:
+                        call.told.arrived = -2
+                        self._post(call, relay.giving_up(call.told.opens))
+                elif message.query is None:
+                    raise psycopg.OperationalError("the connection is out of step")
+                else:
+                    call.expected.popleft()
+                    if call.told is not None:
+                        call.told.result(message, result)
+        except psycopg.OperationalError:
+            self._poll.unregister(call.socket)
+            call.expected.clear()
+            call.mode, call.died = _Mode.ENDED, True
+
+    def _gone_through(self, order: Order) -> tuple[Event, ...] | None:
+        """The events of a relay, by what the sessions told, in the order of the turns."""
+        events: list[Event] = []
+        walks = [self._walk(call) for call in self._calls]
+        last = {leg.call: at for at, leg in enumerate(order)}
+        state = self._start([call.program for call in self._calls])
+        left = set(last)
+        foreseen = {call.number for call in self._calls if self._as_foreseen(call, order)}
+        for at, leg in enumerate(order):
+            call = self._calls[leg.call]
+            while leg.call in left:
+                enabled = tuple(Choice(number) for number in sorted(left))
+                if leg.call in foreseen:
+                    did = leg.way
+                    assert did is not None
+                    events.append(Event(Choice(leg.call), did.at, did.access, did.happenings(leg.call), enabled))
+                    state = self.ways.went(state, leg.call, did)
+                    call.keeps |= did.keeps
+                    call.began = call.began or len(events)
+                    if did.ended:
+                        left.discard(leg.call)
+                        call.ended = len(events)
+                    break
+                call.passed, call.touched = [], NOTHING
+                call.caught.clear()
+                call.came.clear()
+                ended = next(walks[leg.call])
+                found = [Happening(leg.call, "caught", each) for each in call.caught] + call.came
+                if ended:
+                    left.discard(leg.call)
+                    if not call.came:
+                        found.append(Happening(leg.call, "commits"))
+                else:
+                    found.append(Happening(leg.call, "parks" if call.at >= 0 else "returns", "", call.at))
+                access = call.touched | call.written.ending() if call.caught else call.touched
+                assert call.acted_at is not None
+                event = Event(Choice(leg.call), call.acted_at, access, tuple(found), enabled)
+                way = self.ways.known(state[leg.call], tuple(call.passed), event)
+                assert call.told is not None
+                if not call.told.measures and (way is None or not way.certain):
+                    raise _UnfitError
+                state = self.ways.after(state, event, self._done(call))
+                events.append(event)
+                call.began = call.began or len(events)
+                if ended:
+                    call.ended = len(events)
+                if at != last[leg.call]:
+                    break
+        return tuple(events)
+
+    def _as_foreseen(self, call: _Call, order: Order) -> bool:
+        """Whether a session did what was foreseen, and all of that is known; then its answers are taken."""
+        told = call.told
+        assert told is not None
+        if told.measures or told.arrivals or told.texts or told.arrived != len(told.order):
+            return False
+        caught, place = {}, 0
+        for leg in order:
+            if leg.call == call.number:
+                if leg.way is None or leg.way.version != self._version:
+                    return False
+                place += len(leg.way.passed)
+                if codes := [detail for what, detail, _ in leg.way.own if what == "caught"]:
+                    caught[place] = codes
+                place += 1
+        if caught != told.caught:
+            return False
+        for number, unit in enumerate(call.program.units):
+            result = told.results.get(number)
+            if result is None or result.status in (ExecStatus.FATAL_ERROR, ExecStatus.PIPELINE_ABORTED):
+                return False
+            if unit.answers and unit.statement is not None:
+                call.results[unit.statement] = result
+        return True
+
+    def _walk(self, call: _Call) -> Iterator[bool]:
+        """Go through what a session told in a relay, as far as its next stop each time; True: it has ended."""
+        told = call.told
+        assert told is not None
+        units, place = call.program.units, 0
+        skipped: int | None = None
+        call.reading = told.began
+
+        def comes_to(place: int) -> None:
+            """What happened since it arrived the last time."""
+            for text in told.texts.get(place, ()):
+                self._executes(call, text)
+            call.caught += told.caught.get(place, ())
+
+        def settles(raw: str | None) -> None:
+            if raw is not None:
+                self._measured(call, raw)
+            elif call.open:
+                call.open = False
+                self._touch(call, self._learn(call.key, call.text, NOTHING))
+
+        for quiet, number in relay.groups(call.program):
+            unit = units[number]
+            for each in (*quiet, number):
+                result = told.results.get(each)
+                if result is None or result.status == ExecStatus.PIPELINE_ABORTED:
+                    raise _UnfitError
+                if each != number and result.status == ExecStatus.FATAL_ERROR:
+                    raise _UnfitError
+                if each != number and units[each].statement is not None:
+                    call.results[units[each].statement or 0] = result
+            if skipped is not None:
+                # The rest of the statement is not done; the end of its transaction was a rollback.
+                if number + 1 < len(units) and units[number + 1].statement == skipped:
+                    continue
+                skipped = None
+                self._transaction_ended(call)
+                if number + 1 < len(units):
+                    call.reading = told.at(place)[1] or ""
+                    place += 1
+                    call.at = top(number + 1)
+                    yield False
+                continue
+            result = told.results[number]
+            ends = unit.does in (Does.COMMITS, Does.ROLLS_BACK)
+            text = unit.access | call.written.ending() if ends else unit.access
+            self._begin_step(call, top(number), text, unit.key)
+            if ends:
+                call.open = False
+                self._touch(call, text)
+            entering = unit.does is Does.ACTS
+            while place < told.arrived and told.at(place)[0] >= 0:
+                step, raw = told.at(place)
+                comes_to(place)
+                through = entering and not call.text and (raw is None or not self._between(call.reading, raw)[1])
+                if place < len(told.order) and told.order[place][1] != through:
+                    raise _UnfitError
+                settles(raw)
+                if through:
+                    call.passed.append(step)
+                else:
+                    call.at = step
+                    yield False
+                rewritten = self._rewritten.steps[step]
+                known = rewritten.access | self._executed.get(step, NOTHING)
+                self._begin_step(call, step, known | call.written.ending() if rewritten.ends else known)
+                entering = False
+                place += 1
+            comes_to(place)
+            if result.status == ExecStatus.FATAL_ERROR:
+                if not unit.own:
+                    raise _UnfitError  # the session goes on in a transaction that has failed
+                call.came.append(Happening(call.number, "fails", relay.code(result)))
+                call.keeps |= set(Keeps)
+                if call.open:
+                    self._touch(call, self._unmeasured(call))
+                call.touched |= call.written.ending()
+                assert unit.statement is not None
+                call.results[unit.statement] = result
+                skipped = unit.statement
+                continue
+            if unit.statement is not None and unit.answers:
+                call.results[unit.statement] = result
+            if place < told.arrived:
+                step, raw = told.at(place)
+                settles(raw)
+                place += 1
+                if ends:
+                    self._transaction_ended(call)
+                    call.reading = raw or ""
+                call.at = top(number + 1)
+                yield False
+            elif ends:
+                self._transaction_ended(call)
+        yield True
 
     def reset(self) -> None:
         """Give up what runs and take fresh connections in its place."""
@@ -345,6 +696,7 @@ class Controller:
             call.came.clear()
             call.told_waiting = False
             call.touched, call.acted_at = NOTHING, None
+            call.passed.clear()
         access = NOTHING
         chosen.mode = _Mode.RUNNING
         if choice.kind is Kind.DIE:
@@ -425,6 +777,7 @@ class Controller:
         known = self._learned.get(key, NOTHING)
         if not known.covers(found):
             known = self._learned[key] = known | found
+            self._version += 1
         told = self._told_of.get(key)
         access = self._known(key, text)
         if told is None or not told.covers(access):
@@ -439,6 +792,7 @@ class Controller:
             text = Access(text.reads, text.writes, text.ends, text.everything)
             return text | measured.at_its_strongest(self._rewritten.traceless)
         if not text.covers(measured):
+            self._version += key not in self.exceeding
             self.exceeding[key] = measured
             return text | measured.at_its_strongest(self._rewritten.traceless)
         return text | measured
@@ -536,7 +890,6 @@ class Controller:
         call.entering = False
         if call.forgetting:
             call.forgetting, call.mode = False, _Mode.READY
-            call.keeps.clear()
         elif call.rolling_back:
             call.rolling_back = False
             self._transaction_ended(call)
@@ -660,6 +1013,9 @@ class Controller:
         pgconn.pipeline_sync()
 
     def _noticed(self, call: _Call, notice: pq.abc.PGresult) -> None:
+        if call.told is not None:
+            call.told.notice(notice.error_field(DiagnosticField.MESSAGE_PRIMARY) or b"", self._gates)
+            return
         words = (notice.error_field(DiagnosticField.MESSAGE_PRIMARY) or b"").split()
         match words:
             case [b"harness", b"turnstile", step, patience, *_]:
@@ -670,14 +1026,15 @@ class Controller:
                 if entered and not call.text and not self._between(before, raw)[1]:
                     # The way to the first step inside: nothing that others could notice.
                     self._measured(call, raw)
+                    call.passed.append(int(step))
                     self._go_through(call, int(step))
                     return
                 self._measured(call, raw)
                 call.mode, call.at, call.leaving = _Mode.PARKED, int(step), False
             case [b"harness", b"text", *_]:
-                text = (notice.error_field(DiagnosticField.MESSAGE_PRIMARY) or b"").removeprefix(b"harness text ")
+                text = (notice.error_field(DiagnosticField.MESSAGE_PRIMARY) or b"").split(b" ", 3)[3]
                 self._executes(call, text.decode())
-            case [b"harness", b"caught", code]:
+            case [b"harness", b"caught", code, _]:
                 call.caught.append(code.decode())
                 call.mode, call.leaving = _Mode.RUNNING, False
             case [b"process", _, b"still", b"waiting", *_, lock, b"after", _, b"ms"] if self._gates not in lock:
@@ -686,7 +1043,9 @@ class Controller:
     def _executes(self, call: _Call, text: str) -> None:
         """A text that was put together is about to be carried out by the step that a session does."""
         access, block = self._rewritten.read(text)
-        known = self._executed[call.key] = self._executed.get(call.key, NOTHING) | access
+        before = self._executed.get(call.key, NOTHING)
+        known = self._executed[call.key] = before | access
+        self._version += known != before
         call.text |= known
         if block and isinstance(call.key, int):
             self.blocks.add(call.key)
@@ -809,6 +1168,8 @@ class Controller:
         own = [Prepared(_MEASURE, b"SELECT harness_schedules.measured()", ())]
         if self._flushes:
             own.append(Prepared(_FLUSH, b"SELECT pg_catalog.pg_stat_force_next_flush()", ()))
+        if self._relays:
+            own += [Prepared(name, statement, ()) for name, statement in relay.PREPARED.items()]
         for prepared in (*own, *self._prepared):
             result = pgconn.prepare(prepared.name, prepared.statement, prepared.parameter_oids)
             if result.status != ExecStatus.COMMAND_OK:
@@ -819,7 +1180,7 @@ class Controller:
                     tried=f"{prepared.statement.decode()}\n    {message}",
                     next_step="check the contract's function against the migrations",
                 )
-        call = _Call(number, connection, pgconn, pgconn.backend_pid, pgconn.socket)
+        call = _Call(number, connection, pgconn, pgconn.backend_pid, pgconn.socket, gates=Gates(number))
         pgconn.notice_handler = lambda notice: self._noticed(call, notice)
         pgconn.nonblocking = 1
         pgconn.enter_pipeline_mode()

@@ -204,7 +204,7 @@ class _Explorer:
         reduction = self._isolation() == "read committed"
         scheduler = partial(scheduler_for, self._plan, self._choices, self._plan.calls, reduction=reduction)
         search = Search(
-            self._opened.controller, programs, scheduler, alike, self._plan, deadline, label=setting.prefix()
+            self._opened.controller, programs, scheduler, alike, self._plan, deadline, reduction, setting.prefix()
         )
         outcomes: Counter[str] = Counter()
         for run in search.schedules():

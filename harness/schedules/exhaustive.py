@@ -9,10 +9,11 @@ race can suggest, that a wait runs out or that a call dies, are tried wherever t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 
 from harness.schedules.trace import Choice, Event, Happening, Kind
+from harness.schedules.ways import Foresight, Order
 from harness.sqltext.access import Access
 
 _ATTEMPTS = 3
@@ -77,20 +78,68 @@ class Exhaustive:
         if depth < len(self._stack):
             chosen = self._stack[depth].chosen
             return chosen if chosen in enabled else None
-        if depth:
-            self._stack[-1].event = events[-1]
-        sleep = self._sleep()
-        last = events[-1].choice.call if events else -1
-        candidates = [choice for choice in self._allowed(enabled, last) if choice not in sleep]
+        return self._descend(enabled, events[-1] if events else None)
+
+    def _descend(self, enabled: tuple[Choice, ...], last: Event | None, given: Choice | None = None) -> Choice | None:
+        """Come to a new state, and choose in it, or take the choice that was made."""
+        if last is not None:
+            self._stack[-1].event = last
+        sleep, depth = self._sleep(), len(self._stack)
+        candidates = self._candidates(enabled, sleep, last.choice.call if last else -1, self._preemptions(depth))
         if not candidates:
             return None
-        # To go on with the same call first makes the schedules that come early, and are shown, the calm ones.
-        chosen = next((choice for choice in candidates if choice == Choice(last)), candidates[0])
+        last_call = last.choice.call if last else -1
+        chosen = given or _calm(candidates, last_call)
+        if chosen not in candidates:
+            return None
         todo = {c for c in candidates if c.kind is not Kind.STEP} if self._reduction else set(candidates)
         node = _Node(enabled, sleep, chosen, todo - {chosen})
-        node.preemptions = self._preemptions(depth) + self._preempts(chosen, enabled, last)
+        node.preemptions = self._preemptions(depth) + _preempts(chosen, enabled, last_call)
         self._stack.append(node)
         return chosen
+
+    def plan(self, foresight: Foresight) -> Order | None:
+        last, sleep = -1, dict[Choice, Access]()
+        preemptions = self._preemptions(len(self._stack))
+        for node in self._stack:
+            if node.chosen.kind is not Kind.STEP or node.wanted is not None:
+                return None
+            last = node.chosen.call
+            way = foresight.take(last)
+            if node.event is not None and (way is None or way.happenings(last) != node.event.happenings):
+                return None
+            sleep = _asleep(node.sleep | node.done, {last}, way.access) if way is not None else {}
+        while enabled := foresight.enabled():
+            candidates = self._candidates(enabled, sleep if self._reduction else {}, last, preemptions)
+            if not candidates or (foresight.order and foresight.order[-1].way is None):
+                foresight.to_the_end()
+                break
+            chosen = _calm(candidates, last)
+            preemptions += _preempts(chosen, enabled, last)
+            last = chosen.call
+            way = foresight.take(last)
+            sleep = _asleep(sleep, {last}, way.access) if way is not None else {}
+        return None if foresight.waits else foresight.order
+
+    def adopt(self, events: Sequence[Event]) -> bool | None:
+        known = len(self._stack)
+        before = self._stack[-1].event if self._stack else None
+        for depth, event in enumerate(events):
+            if depth < known:
+                if self._stack[depth].chosen != event.choice:
+                    return None
+                continue
+            last = events[depth - 1] if depth else None
+            if self._descend(event.enabled, last, event.choice) is not None:
+                continue
+            last_call = last.choice.call if last else -1
+            if not self._candidates(event.enabled, self._sleep(), last_call, self._preemptions(len(self._stack))):
+                return False  # redundant from here on
+            del self._stack[known:]
+            if self._stack:
+                self._stack[-1].event = before
+            return None
+        return True
 
     def ended(self, events: Sequence[Event], *, complete: bool) -> bool:
         departed = self._departed(events)
@@ -136,13 +185,11 @@ class Exhaustive:
     def _preemptions(self, depth: int) -> int:
         return self._stack[depth - 1].preemptions if depth else 0
 
-    def _preempts(self, choice: Choice, enabled: tuple[Choice, ...], last: int) -> bool:
-        return choice.call != last and Choice(last) in enabled
-
-    def _allowed(self, enabled: tuple[Choice, ...], last: int) -> list[Choice]:
-        if self._max_preemptions is None or self._preemptions(len(self._stack)) < self._max_preemptions:
-            return list(enabled)
-        return [choice for choice in enabled if not self._preempts(choice, enabled, last)]
+    def _candidates(
+        self, enabled: tuple[Choice, ...], sleep: Mapping[Choice, Access], last: int, preemptions: int
+    ) -> list[Choice]:
+        free = self._max_preemptions is None or preemptions < self._max_preemptions
+        return [c for c in enabled if c not in sleep and (free or not _preempts(c, enabled, last))]
 
     def _sleep(self) -> dict[Choice, Access]:
         """What sleeps in the state after the last node's event: what slept or was done there and commutes with it."""
@@ -151,13 +198,8 @@ class Exhaustive:
         parent = self._stack[-1]
         assert parent.event is not None
         event = parent.event
-        return {
-            choice: access
-            for choice, access in (parent.sleep | parent.done).items()
-            if choice.call not in event.calls
-            and not access.conflicts(event.access)
-            and not (choice.kind is Kind.DIE and event.choice.kind is Kind.DIE)
-        }
+        dies = event.choice.kind is Kind.DIE
+        return _asleep(parent.sleep | parent.done, event.calls, event.access, dies=dies)
 
     def _take_up_races(self, events: Sequence[Event]) -> None:
         """Where two steps were ordered by nothing but the schedule, see that the other order is tried too."""
@@ -201,9 +243,29 @@ class Exhaustive:
                 node.todo.discard(left[0])
                 node.event = node.wanted = None
                 node.seen = set()
-                node.preemptions = self._preemptions(len(self._stack) - 1) + self._preempts(left[0], node.enabled, last)
+                node.preemptions = self._preemptions(len(self._stack) - 1) + _preempts(left[0], node.enabled, last)
                 return
             self._stack.pop()
+
+
+def _preempts(choice: Choice, enabled: Sequence[Choice], last: int) -> bool:
+    return choice.call != last and Choice(last) in enabled
+
+
+def _calm(candidates: Sequence[Choice], last: int) -> Choice:
+    """To go on with the same call first makes the schedules that come early, and are shown, the calm ones."""
+    return next((choice for choice in candidates if choice == Choice(last)), candidates[0])
+
+
+def _asleep(
+    sleeping: Mapping[Choice, Access], calls: Set[int], access: Access, *, dies: bool = False
+) -> dict[Choice, Access]:
+    """Of what sleeps or was done in a state, what sleeps after something was done there that commutes with it."""
+    return {
+        choice: each
+        for choice, each in sleeping.items()
+        if choice.call not in calls and not each.conflicts(access) and not (choice.kind is Kind.DIE and dies)
+    }
 
 
 def _order(choice: Choice) -> tuple[int, str]:

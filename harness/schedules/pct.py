@@ -10,6 +10,7 @@ import random
 from collections.abc import Sequence
 
 from harness.schedules.trace import Choice, Event, Kind
+from harness.schedules.ways import Foresight, Order
 
 
 class Pct:
@@ -41,6 +42,12 @@ class Pct:
         others = [choice for choice in enabled if choice.call == best.call and choice.kind is not Kind.STEP]
         # A wait that runs out and a death are no matter of priority: seldom enough not to hide the steps behind them.
         return self._random.choice(others) if others and self._random.random() < 1 / self._longest else best
+
+    def plan(self, foresight: Foresight) -> Order | None:
+        return None
+
+    def adopt(self, events: Sequence[Event]) -> bool | None:
+        return None
 
     def ended(self, events: Sequence[Event], *, complete: bool) -> bool:
         self._longest = max(self._longest, len(events))

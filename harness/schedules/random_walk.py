@@ -6,6 +6,7 @@ import random
 from collections.abc import Sequence
 
 from harness.schedules.trace import Choice, Event
+from harness.schedules.ways import Foresight, Order
 
 
 class RandomWalk:
@@ -21,6 +22,12 @@ class RandomWalk:
 
     def choose(self, enabled: tuple[Choice, ...], events: Sequence[Event]) -> Choice | None:
         return self._random.choice(enabled)
+
+    def plan(self, foresight: Foresight) -> Order | None:
+        return None
+
+    def adopt(self, events: Sequence[Event]) -> bool | None:
+        return None
 
     def ended(self, events: Sequence[Event], *, complete: bool) -> bool:
         return complete

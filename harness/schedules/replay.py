@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from harness.errors import UsageError
-from harness.schedules.trace import Choice, Event, replay_text
+from harness.schedules.trace import Choice, Event, Kind, replay_text
+from harness.schedules.ways import Foresight, Order
 
 
 class Replay:
@@ -36,6 +37,16 @@ class Replay:
             f"possible next: {', '.join(map(str, enabled))}",
             next_step="explore again: the function, or the number of calls, is not what the text was made with",
         )
+
+    def plan(self, foresight: Foresight) -> Order | None:
+        for choice in self._choices:
+            if choice.kind is not Kind.STEP or choice not in foresight.enabled() or foresight.take(choice.call) is None:
+                break
+        foresight.to_the_end()
+        return None if foresight.waits else foresight.order
+
+    def adopt(self, events: Sequence[Event]) -> bool | None:
+        return True if tuple(event.choice for event in events) == self._choices else None
 
     def ended(self, events: Sequence[Event], *, complete: bool) -> bool:
         """Raises UsageError when the calls ended before the text did."""

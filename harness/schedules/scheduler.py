@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from harness.schedules.trace import Choice, Event
+from harness.schedules.ways import Foresight, Order
 
 
 class Scheduler(Protocol):
@@ -17,6 +18,15 @@ class Scheduler(Protocol):
 
     def choose(self, enabled: tuple[Choice, ...], events: Sequence[Event]) -> Choice | None:
         """One of the choices that are possible after these events; None gives this schedule up as redundant."""
+        ...
+
+    def plan(self, foresight: Foresight) -> Order | None:
+        """The whole next schedule as far as it can be foreseen, to be handed to the server; None: choice by choice."""
+        ...
+
+    def adopt(self, events: Sequence[Event]) -> bool | None:
+        """Take what was carried out by a plan for what was chosen. False: this schedule is redundant; None: it is not
+        the one that was planned, and is to be carried out choice by choice."""
         ...
 
     def ended(self, events: Sequence[Event], *, complete: bool) -> bool:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from harness.errors import UsageError
-from harness.schedules.control import Answer, Choose, Controller, ScheduleTimeoutError, Trace
+from harness.schedules.control import Answer, Controller, ScheduleTimeoutError, Trace
 from harness.schedules.exhaustive import Exhaustive
 from harness.schedules.pct import Pct
 from harness.schedules.plan import RANDOM_SCHEDULES, Plan
@@ -91,6 +91,8 @@ class Search:
     """Whether two runs of one schedule ended the same."""
     plan: Plan
     deadline: float
+    read_committed: bool = True
+    """All transactions are at that level."""
     label: str = ""
     runs: int = 0
     repeated: int = 0
@@ -157,7 +159,7 @@ class Search:
         for _ in range(_RACE_ATTEMPTS if races else 1):
             replay = Replay(choices)
             try:
-                run = self._carry_out(replay.choose)[0]
+                run = self._carry_out(replay)[0]
                 if len(run.events) == len(choices):
                     return run
             except (UsageError, ScheduleTimeoutError):
@@ -177,13 +179,22 @@ class Search:
         """One schedule. A replay that departs is tried again: two calls that are let go at once may change places."""
         for attempts_left in reversed(range(_RACE_ATTEMPTS)):
             try:
-                return self._carry_out(scheduler.choose)
+                return self._carry_out(scheduler)
             except UsageError:
                 if not (isinstance(scheduler, Replay) and scheduler.raced and attempts_left):
                     raise
                 self.controller.reset()
         raise AssertionError("the last attempt returns or raises")
 
-    def _carry_out(self, choose: Choose) -> tuple[Run, bool]:
-        trace: Trace = self.controller.run(self.programs(), choose)
+    def _carry_out(self, scheduler: Scheduler) -> tuple[Run, bool]:
+        programs = self.programs()
+        foresight = self.controller.foresight(programs) if self.read_committed else None
+        order = None if foresight is None else scheduler.plan(foresight)
+        if order is not None:
+            events = self.controller.relay(programs, order)
+            complete = None if events is None else scheduler.adopt(events)
+            if events is not None and complete is not None:
+                return Run(events, self.controller.answers(), self.label), complete
+            programs = self.programs()
+        trace: Trace = self.controller.run(programs, scheduler.choose)
         return Run(trace.events, trace.answers, self.label), trace.complete

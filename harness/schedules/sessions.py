@@ -276,6 +276,7 @@ class _Explorer:
             self._alike,
             plan,
             self._started + plan.seconds,
+            reduction,
         )
         red: dict[str, list[Run]] = {}
         last: Run | None = None

@@ -33,13 +33,58 @@ BEGIN
 END;
 $$;
 
+--
+-- In a relay (relay.py) a whole schedule is handed to the backends beforehand, and the turnstile speaks only where a call
+-- comes to another step than was foreseen. Its script is a setting: how many turnstiles this backend had come to when it
+-- began, what to tell, the gate to open at the end, and for each arrival the step that is foreseen, the gate of somebody
+-- else to open, and the one to wait at. How often it has arrived is the server's own count of the calls of this
+-- function, which no rollback sets back.
+CREATE FUNCTION harness_schedules.arrivals() RETURNS bigint
+LANGUAGE plpgsql
+AS $$
+BEGIN
+    RETURN coalesce(pg_catalog.pg_stat_get_xact_function_calls(
+                        'harness_schedules.turnstile(integer)'::pg_catalog.regprocedure), 0)
+           OPERATOR(pg_catalog.-)
+           pg_catalog.split_part(nullif(pg_catalog.current_setting('harness_schedules.script', true), ''), ' ', 1)
+           ::pg_catalog.int8;
+END;
+$$;
+
 CREATE FUNCTION harness_schedules.turnstile(step integer) RETURNS boolean
 LANGUAGE plpgsql
 AS $$
 DECLARE
     gate     integer := pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.*) 2;
     patience text := pg_catalog.current_setting('lock_timeout');
+    script   text := pg_catalog.current_setting('harness_schedules.script', true);
+    arrived  integer;
+    turn     integer[];
 BEGIN
+    IF script OPERATOR(pg_catalog.<>) '' THEN
+        arrived := coalesce(pg_catalog.pg_stat_get_xact_function_calls(
+                       'harness_schedules.turnstile(integer)'::pg_catalog.regprocedure), 0)
+                   OPERATOR(pg_catalog.-) pg_catalog.split_part(script, ' ', 1)::pg_catalog.int8;
+        turn := nullif(pg_catalog.split_part(script, ' ', arrived OPERATOR(pg_catalog.+) 4), '')::integer[];
+        IF pg_catalog.split_part(script, ' ', 2) OPERATOR(pg_catalog.=) 'measure' THEN
+            RAISE INFO 'harness arrival % % %', arrived, step, harness_schedules.measured();
+        ELSIF turn IS NULL OR turn[1] OPERATOR(pg_catalog.<>) step THEN
+            RAISE INFO 'harness arrival % %', arrived, step;
+        END IF;
+        IF turn[2] OPERATOR(pg_catalog.<>) 0 OR turn[3] OPERATOR(pg_catalog.<>) 0 THEN
+            IF patience OPERATOR(pg_catalog.<>) '0' THEN
+                PERFORM pg_catalog.set_config('lock_timeout', '0', true);
+            END IF;
+            PERFORM harness_schedules.hand_over(turn[2], turn[3]);
+            IF patience OPERATOR(pg_catalog.<>) '0' THEN
+                IF patience::pg_catalog.interval OPERATOR(pg_catalog.>) '100 ms' THEN
+                    patience := '100ms';
+                END IF;
+                PERFORM pg_catalog.set_config('lock_timeout', patience, true);
+            END IF;
+        END IF;
+        RETURN false;
+    END IF;
     IF pg_catalog.pg_try_advisory_lock_shared({space}, gate) THEN
         PERFORM pg_catalog.pg_advisory_unlock_shared({space}, gate);
         gate := gate OPERATOR(pg_catalog.+) 1;
@@ -60,12 +105,91 @@ BEGIN
 END;
 $$;
 
+-- Opens a gate of a relay, and waits at another; 0 stands for none.
+CREATE FUNCTION harness_schedules.hand_over(opened integer, awaited integer) RETURNS void
+LANGUAGE plpgsql
+AS $$
+BEGIN
+    IF opened OPERATOR(pg_catalog.<>) 0 AND NOT pg_catalog.pg_advisory_unlock({space}, opened) THEN
+        RAISE INFO 'harness lost';
+    END IF;
+    IF awaited OPERATOR(pg_catalog.<>) 0 THEN
+        PERFORM pg_catalog.pg_advisory_lock_shared({space}, awaited);
+        PERFORM pg_catalog.pg_advisory_unlock_shared({space}, awaited);
+    END IF;
+END;
+$$;
+
+-- Shuts gates that this backend is to open in a relay.
+CREATE FUNCTION harness_schedules.shut(gates integer[]) RETURNS void
+LANGUAGE plpgsql
+AS $$
+DECLARE
+    gate integer;
+BEGIN
+    FOREACH gate IN ARRAY gates LOOP
+        PERFORM pg_catalog.pg_advisory_lock({space}, gate);
+    END LOOP;
+END;
+$$;
+
+-- Begins a relay: its script, gates of the last one that are to be shut again, and the gate to wait at.
+CREATE FUNCTION harness_schedules.enter(script text, gates integer[], awaited integer) RETURNS void
+LANGUAGE plpgsql
+AS $$
+BEGIN
+    PERFORM pg_catalog.set_config('harness_schedules.script', pg_catalog.concat(
+        coalesce(pg_catalog.pg_stat_get_xact_function_calls(
+            'harness_schedules.turnstile(integer)'::pg_catalog.regprocedure), 0), ' ', script), false);
+    PERFORM harness_schedules.shut(gates);
+    IF script OPERATOR(pg_catalog.~~) 'measure%' THEN
+        RAISE INFO 'harness enters %', harness_schedules.measured();
+    END IF;
+    PERFORM harness_schedules.hand_over(0, awaited);
+END;
+$$;
+
+-- Ends a relay: takes the turns that were foreseen and are none, so that the others go on in their order. Tells how
+-- often this backend has arrived at a turnstile.
+CREATE FUNCTION harness_schedules.leave() RETURNS bigint
+LANGUAGE plpgsql
+AS $$
+DECLARE
+    script  text := pg_catalog.current_setting('harness_schedules.script', true);
+    arrived bigint := harness_schedules.arrivals();
+    turn    integer[];
+BEGIN
+    FOR place IN arrived OPERATOR(pg_catalog.+) 4 .. 1000000 LOOP
+        turn := nullif(pg_catalog.split_part(script, ' ', place::integer), '')::integer[];
+        EXIT WHEN turn IS NULL;
+        PERFORM harness_schedules.hand_over(turn[2], turn[3]);
+    END LOOP;
+    PERFORM harness_schedules.hand_over(pg_catalog.split_part(script, ' ', 3)::integer, 0);
+    PERFORM pg_catalog.set_config('harness_schedules.script', '', false);
+    RETURN arrived;
+END;
+$$;
+
+-- Gives a relay up: opens all of its gates.
+CREATE FUNCTION harness_schedules.give_up(gates integer[]) RETURNS void
+LANGUAGE plpgsql
+AS $$
+DECLARE
+    gate integer;
+BEGIN
+    PERFORM pg_catalog.set_config('harness_schedules.script', '', false);
+    FOREACH gate IN ARRAY gates LOOP
+        PERFORM pg_catalog.pg_advisory_unlock({space}, gate);
+    END LOOP;
+END;
+$$;
+
 -- Tells a text that is about to be executed, and gives it back as it is.
 CREATE FUNCTION harness_schedules.dynamic(command text) RETURNS text
 LANGUAGE plpgsql
 AS $$
 BEGIN
-    RAISE INFO 'harness text %', command;
+    RAISE INFO 'harness text % %', coalesce(harness_schedules.arrivals(), 0), command;
     RETURN command;
 END;
 $$;
@@ -75,7 +199,7 @@ CREATE FUNCTION harness_schedules.caught(code text) RETURNS boolean
 LANGUAGE plpgsql
 AS $$
 BEGIN
-    RAISE INFO 'harness caught %', code;
+    RAISE INFO 'harness caught % %', code, coalesce(harness_schedules.arrivals(), 0);
     RETURN false;
 END;
 $$;
