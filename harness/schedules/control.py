@@ -375,6 +375,8 @@ class Controller:
         try:
             if self._relayed(order):
                 return self._gone_through(order)
+            # What a session did to all settings or locks, it will do again.
+            self._relays &= not any(call.told is not None and call.told.lost for call in self._calls)
             self._let_go()
             return None
         except _UnfitError:

@@ -42,6 +42,8 @@ class Plan:
     """The most that one schedule may take."""
     reduction: bool = True
     """Spare schedules that differ only in the order of steps that commute."""
+    relays: bool = True
+    """Hand a schedule to the server whole where nobody is foreseen to wait; else it is carried out choice by choice."""
     command: str = "harness explore"
     """What a replay text is given to, after the word --replay."""
 

@@ -186,6 +186,8 @@ class Told:
     """How many turnstiles it came to; -1 until it has left."""
     spoiled: bool = False
     """It waited for a lock, or lost a gate."""
+    lost: bool = False
+    """It lost its script or a gate: it resets settings, or lets go of all advisory locks."""
     skipped: bool = False
     """An error of something of ours: not all was carried out."""
 
@@ -207,8 +209,8 @@ class Told:
                 self.caught[int(place)].append(code.decode())
             case [b"harness", b"text", place, *_]:
                 self.texts[int(place)].append(primary.split(b" ", 3)[3].decode())
-            case [b"harness", b"lost"]:
-                self.spoiled = True
+            case [b"harness", b"lost"] | [b"harness", b"turnstile", *_]:
+                self.spoiled = self.lost = True
             case [b"process", _, b"still", b"waiting", *_, lock, b"after", _, b"ms"] if gates not in lock:
                 self.spoiled = True
             case [b"process", _, b"detected", b"deadlock", *_]:

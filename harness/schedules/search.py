@@ -188,7 +188,7 @@ class Search:
 
     def _carry_out(self, scheduler: Scheduler) -> tuple[Run, bool]:
         programs = self.programs()
-        foresight = self.controller.foresight(programs) if self.read_committed else None
+        foresight = self.controller.foresight(programs) if self.read_committed and self.plan.relays else None
         order = None if foresight is None else scheduler.plan(foresight)
         if order is not None:
             events = self.controller.relay(programs, order)

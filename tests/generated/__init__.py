@@ -269,7 +269,10 @@ class Comparer:
             self.connection.execute(part.encode())
         self.connection.execute(RESET.encode())
         sessions = [Session(str(number), (Statement(call),)) for number, call in enumerate(case.calls)]
-        whole, endings = self.explored(sessions, Plan(reduction=False, seconds=seconds, max_schedules=most))
+        # Choice by choice, so that this judges the relays as well.
+        whole, endings = self.explored(
+            sessions, Plan(reduction=False, relays=False, seconds=seconds, max_schedules=most)
+        )
         if not whole.exhausted:
             return None
         reduced, found = self.explored(sessions, Plan(seconds=seconds))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import permutations
 from math import factorial
 
@@ -13,9 +13,11 @@ from harness.errors import UsageError
 from harness.schedules.exhaustive import Exhaustive
 from harness.schedules.pct import Pct
 from harness.schedules.random_walk import RandomWalk
+from harness.schedules.relay import Gates, scripts
 from harness.schedules.replay import Replay
 from harness.schedules.scheduler import Scheduler
 from harness.schedules.trace import Choice, Event, Happening, Kind, read_replay, replay_text, top
+from harness.schedules.ways import Done, Foresight, Ways
 from harness.sqltext.access import Access
 
 World = Sequence[Sequence[Access]]
@@ -149,6 +151,95 @@ def test_a_search_repeats_no_schedule(world: World) -> None:
     for reduction in (True, False):
         texts = carry_out(world, Exhaustive(reduction=reduction)).texts
         assert len(texts) == len(set(texts))
+
+
+def carry_out_by_plans(world: World, scheduler: Exhaustive, lengths: Sequence[int] | None = None) -> Seen:
+    """The same, each schedule by its plan. The first `lengths` steps of calls are foreseen, if they are given."""
+    seen, ways = Seen([], set(), scheduler), Ways()
+    start = ways.start(range(len(world)))
+    for call, steps in enumerate(world):  # as if each had been seen alone before
+        state = start
+        for place in range(len(steps) if lengths is None else lengths[call]):
+            state = ways.after(state, _event(world, call, place), _DONE)
+    while scheduler.another() and len(seen.texts) < 10_000:
+        order = scheduler.plan(Foresight(ways, ways.start(range(len(world)))))
+        assert order is not None
+        last = {leg.call: at for at, leg in enumerate(order)}
+        places, log, events = [0] * len(world), list[tuple[int, int]](), list[Event]()
+        state = start
+        for at, leg in enumerate(order):
+            while places[leg.call] < len(world[leg.call]):
+                enabled = tuple(Choice(call) for call, place in enumerate(places) if place < len(world[call]))
+                event = replace(_event(world, leg.call, places[leg.call]), enabled=enabled)
+                state = ways.after(state, event, _DONE)
+                log.append((leg.call, places[leg.call]))
+                events.append(event)
+                places[leg.call] += 1
+                if at != last[leg.call]:
+                    break
+        complete = scheduler.adopt(events)
+        assert complete is not None
+        if scheduler.ended(events, complete=complete):
+            seen.texts.append(replay_text([event.choice for event in events]))
+            seen.outcomes.add(_told(world, log))
+    return seen
+
+
+_DONE = Done((), None, certain=True, version=0, keeps=frozenset())
+
+
+def _event(world: World, call: int, place: int) -> Event:
+    what = "commits" if place + 1 == len(world[call]) else "parks"
+    return Event(Choice(call), place, world[call][place], (Happening(call, what, "", place),), ())
+
+
+@pytest.mark.parametrize("world", WORLDS)
+@pytest.mark.parametrize("reduction", [True, False])
+def test_schedules_by_plan_are_those_by_choice(world: World, reduction: bool) -> None:
+    """A search whose schedules are planned as a whole tries the same schedules as one that chooses step by step."""
+    by_choice = carry_out(world, Exhaustive(reduction=reduction))
+    by_plan = carry_out_by_plans(world, Exhaustive(reduction=reduction))
+    assert by_plan.texts == by_choice.texts
+    assert by_plan.outcomes == by_choice.outcomes
+    assert by_plan.scheduler.exhausted
+
+
+@pytest.mark.parametrize("world", WORLDS)
+def test_a_plan_that_foresees_nothing_is_a_schedule_all_the_same(world: World) -> None:
+    """Without any knowledge of the calls each plan runs one after the other to its end; nothing is left out by that."""
+    by_choice = carry_out(world, Exhaustive(reduction=False))
+    by_plan = carry_out_by_plans(world, Exhaustive(reduction=False), [0] * len(world))
+    assert sorted(by_plan.texts) == sorted(by_choice.texts)
+
+
+def test_a_plan_keeps_the_bound_on_preemptions() -> None:
+    """With one preemption allowed, plans have one at most."""
+    world = [[write("t")] * 3] * 2
+    once = carry_out_by_plans(world, Exhaustive(max_preemptions=1))
+    assert sorted(once.texts) == sorted(["AAABBB", "BBBAAA", "ABBBAA", "AABBBA", "BAAABB", "BBAAAB"])
+
+
+def test_what_does_not_fit_is_not_adopted() -> None:
+    """Choices other than those that the search has already made are no schedule of it, and change nothing in it."""
+    world = [[write("t")] * 2] * 2
+    scheduler = Exhaustive()
+    other = [_event(world, call, place) for call, place in ((1, 0), (1, 1), (0, 0), (0, 1))]
+    assert carry_out(world, scheduler).scheduler.exhausted
+    scheduler = Exhaustive()
+    scheduler.another()
+    first = [replace(_event(world, 0, 0), enabled=(Choice(0), Choice(1)))]
+    assert scheduler.adopt(first) is True
+    assert scheduler.adopt(other) is None
+
+
+def test_a_script_has_a_gate_for_each_change_of_turns() -> None:
+    """A, A, B, A: A opens a gate where its second turn ends and waits there for B's; what it goes through has none."""
+    turns = [(0, (7,), 1), (0, (), 2), (1, (), None), (0, (), None)]
+    (a, b) = scripts(turns, 2, even=False, gates=[Gates(0), Gates(1)]) or ()
+    (a_gate,), (b_gate,) = Gates(0).names(False, 1), Gates(1).names(False, 1)
+    assert a == (f"0 {{7,0,0}} {{1,0,0}} {{2,{a_gate},{b_gate}}}", 0, [a_gate], [(7, True), (1, False), (2, False)])
+    assert b == (f"{b_gate}", a_gate, [b_gate], [])
+    assert not {*Gates(0).names(False, 60), *Gates(0).names(True, 60)} & {*Gates(1).names(False, 60)}
 
 
 def test_preemption_bound() -> None:
