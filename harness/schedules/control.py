@@ -412,10 +412,11 @@ class Controller:
         for call, (script, awaited, opened, foreseen) in zip(self._calls, scripts, strict=True):
             mine = [leg.way for leg in order if leg.call == call.number]
             measures = any(way is None or not way.certain or way.key in self.exceeding for way in mine)
+            fails = any(way is None or way.fails for way in mine)
             call.told = Told(foreseen, opened, measures)
             again = call.gates.again(self._even)
             script = f"{'measure' if measures else '-'} {script}"
-            self._post(call, [*relay.entering(script, again, awaited), *relay.messages(call.program)])
+            self._post(call, [*relay.entering(script, again, awaited), *relay.messages(call.program, fails=fails)])
             call.gates.held.update(again)
             call.gates.held.difference_update(opened)
         self._drain()

@@ -153,10 +153,11 @@ class Exhaustive:
         for node, event in zip(self._stack, events, strict=False):
             node.event = event
             node.seen.add(event.happenings)
+        before = _before(events) if self._reduction else []
         if self._reduction:
-            self._take_up_races(events)
+            self._take_up_races(events, before)
         if complete:
-            self.before_reduction += linear_extensions(_before(events), events) if self._reduction else 1
+            self.before_reduction += linear_extensions(before, events) if self._reduction else 1
         self._backtrack()
         return complete
 
@@ -201,9 +202,8 @@ class Exhaustive:
         dies = event.choice.kind is Kind.DIE
         return _asleep(parent.sleep | parent.done, event.calls, event.access, dies=dies)
 
-    def _take_up_races(self, events: Sequence[Event]) -> None:
+    def _take_up_races(self, events: Sequence[Event], before: Sequence[int]) -> None:
         """Where two steps were ordered by nothing but the schedule, see that the other order is tried too."""
-        before = _before(events)
         for later, event in enumerate(events):
             for earlier in range(min(later, len(self._stack))):
                 # A call that the earlier one moved or woke could not have gone on before it. The other way round it
@@ -275,14 +275,16 @@ def _order(choice: Choice) -> tuple[int, str]:
 def _before(events: Sequence[Event]) -> list[int]:
     """For each event, which others must come before it, as a bit mask (happens-before, transitive)."""
     masks: list[int] = []
+    calls = [event.calls for event in events]
+    dies = [event.choice.kind is Kind.DIE for event in events]
     for later, event in enumerate(events):
         mask = 0
-        for earlier in range(later):
-            other = events[earlier]
-            if (
-                other.calls & event.calls
-                or other.access.conflicts(event.access)
-                or (other.choice.kind is Kind.DIE and event.choice.kind is Kind.DIE)
+        # The nearest first: what must come before one that must come before it needs no look.
+        for earlier in range(later - 1, -1, -1):
+            if not mask >> earlier & 1 and (
+                not calls[earlier].isdisjoint(calls[later])
+                or events[earlier].access.conflicts(event.access)
+                or (dies[earlier] and dies[later])
             ):
                 mask |= 1 << earlier | masks[earlier]
         masks.append(mask)

@@ -92,8 +92,11 @@ def suits(program: Program) -> bool:
     return not in_block
 
 
-def messages(program: Program) -> list[Message]:
-    """All that a session sends after it has entered, up to and with its leaving."""
+def messages(program: Program, *, fails: bool) -> list[Message]:
+    """All that a session sends after it has entered, up to and with its leaving.
+
+    `fails`: a statement of it may end in an error. Where one does all the same, the session does not leave by itself.
+    """
     found: list[Message] = []
     in_block = False
     for number, unit in enumerate(program.units):
@@ -107,7 +110,7 @@ def messages(program: Program) -> list[Message]:
             # Outside of a transaction it gets one of its own, so that the next has the clock of when it begins.
             around = [] if in_block else [Message(Sent.OURS, BEGIN)], [] if in_block else [Message(Sent.OURS, COMMIT)]
             found += [*around[0], stop, *around[1]]
-        if in_block:
+        if in_block and fails:
             # An error skips what comes before this: the stop, too, as the end of the transaction goes with the error.
             found.append(_SYNC)
     return [*found, Message(Sent.LAST, _LEAVE), _SYNC]

@@ -57,6 +57,7 @@ class Way:
     """Of what was known of steps when `access` was told."""
     keeps: frozenset[Keeps] = frozenset()
     ended: bool = False
+    fails: bool = False
     following: dict[tuple[tuple[int, ...], Own], Way] = field(default_factory=dict)
     last: Way | None = None
     risky: bool = False
@@ -113,6 +114,7 @@ class Ways:
             if way is None:
                 way = before.following[passed, own] = self._new()
                 way.passed, way.own, way.at, way.key = passed, own, event.at, done.key
+                way.fails = any(what == "fails" for what, _, _ in own)
                 way.ended = own[-1][0] in ("commits", "dies", "fails")
             way.alone = len(event.calls) == 1 and own[-1][0] not in ("waits", "dies") and not event.choice.kind.value
             before.risky |= not way.alone
