@@ -137,6 +137,7 @@ def shutting(gates: Sequence[int]) -> list[Message]:
 
 
 def array(gates: Sequence[int]) -> bytes:
+    """Gates as the server reads an array of integers."""
     return b"{%s}" % b",".join(b"%d" % gate for gate in gates)
 
 

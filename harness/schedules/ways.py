@@ -162,6 +162,7 @@ class Foresight:
     """Somebody may wait, or something else happen that takes the controller."""
 
     def enabled(self) -> tuple[Choice, ...]:
+        """Whose turn it may be next, as far as is foreseen."""
         return tuple(Choice(call) for call in range(len(self.state)) if call not in self.ended)
 
     def take(self, call: int) -> Way | None:
