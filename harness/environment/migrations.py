@@ -72,6 +72,9 @@ def _ordered(folder: Path, what: str, option: str) -> tuple[list[Path], str]:
         raise HarnessError(
             f"The {what} folder {folder} cannot be read.", tried=str(error), next_step="check who may read it"
         ) from error
+    for plan in (folder / "sqitch.plan", folder.parent / "sqitch.plan"):
+        if plan.is_file() and (plan.parent == folder or folder.name == "deploy"):
+            return _planned(plan)
     listed = _listed(folder, what)
     if listed is not None:
         return listed
@@ -94,7 +97,7 @@ def _ordered(folder: Path, what: str, option: str) -> tuple[list[Path], str]:
             tried=f"there are some in {', '.join(inside)}" if inside else "*.sql in it and in its folders",
             next_step=f"put the files there, or name another folder or file with {option}",
         )
-    downs = [file for file in files if _DOWN.fullmatch(file.name)]
+    downs = [file for file in files if _is_down(file)]
     left_out = {file: "a down part" for file in downs if len(downs) < len(files)}
     files = [file for file in files if file not in left_out]
     files, of_others = _of_postgres(files)
@@ -116,6 +119,30 @@ def _ordered(folder: Path, what: str, option: str) -> tuple[list[Path], str]:
     if folders:
         said += f"; not looked into: {', '.join(f.name for f in folders[:3])}"
     return kept, said
+
+
+def _planned(plan: Path) -> tuple[list[Path], str]:
+    """As Sqitch deploys: the changes of a plan. What one was before it was reworked lies at its name and the tag."""
+    changes: list[str] = []
+    tags: dict[int, str] = {}
+    for line in plan.read_text(encoding="utf-8", errors="replace").splitlines():
+        words = line.split("#")[0].split()
+        if words and words[0].startswith("@"):
+            tags[len(changes)] = words[0]
+        elif words and not words[0].startswith("%"):
+            changes.append(words[0].lstrip("+"))
+    files = []
+    for at, name in enumerate(changes):
+        tag = next((tags[place] for place in sorted(tags) if place > at), "") if name in changes[at + 1 :] else ""
+        path = plan.parent / "deploy" / f"{name}{tag}.sql"
+        if not path.is_file():
+            raise HarnessError(
+                f"The change {name} of {plan} has no file.",
+                tried=str(path),
+                next_step="put it there, or name the files themselves with --migrations",
+            )
+        files.append(path)
+    return files, "as sqitch.plan deploys them"
 
 
 def _listed(folder: Path, what: str) -> tuple[list[Path], str] | None:
@@ -165,6 +192,15 @@ def _of_postgres(files: Sequence[Path]) -> tuple[list[Path], dict[Path, str]]:
     replaced = {_SYSTEM.sub("", file.name) for file in own}
     kept = [file for file in files if file in own or (file not in systems and file.name not in replaced)]
     return kept, {file: "for another database system" for file in files if file not in kept}
+
+
+def _is_down(file: Path) -> bool:
+    """x.down.sql; x_rollback.sql and the like only where there is a part to go up: else it is a migration's name."""
+    named = _DOWN.fullmatch(file.name)
+    if named is None or file.name.lower().endswith(".down.sql"):
+        return named is not None
+    ups = (f"{named['name']}{end}" for end in (".sql", ".up.sql", "_up.sql", "-up.sql", "_do.sql", ".do.sql"))
+    return any((file.parent / up).is_file() for up in ups)
 
 
 def _of_migrations(folders: Sequence[Path]) -> list[Path]:

@@ -152,6 +152,7 @@ def test_included_files_bring_their_statements_with_their_own_lines(tmp_path: Pa
         (["1_a/x.sql", "1_a/y.sql", "2_b/x.sql"], ["x.sql", "y.sql", "x.sql"], "numbered folders"),
         (["1_a.up.sql", "1_a.mysql.up.sql", "1_a.postgres.up.sql", "2_b.up.sql"], ["1_a.postgres.up.sql", "2_b.up.sql"],
          "for another database system"),
+        (["1_a.sql", "1_a_rollback.sql", "2_price_rollback.sql"], ["1_a.sql", "2_price_rollback.sql"], "a down part"),
         (["1_a/up.sql", "1_a/down.sql", "2_b/up.sql", "stray.sql"], ["up.sql", "up.sql"], "the folders: stray.sql"),
         (["20170924000000_b/2.sql", "2017-09-25-000000_c/3.sql", "20170923000000_a/1.sql"], ["1.sql", "2.sql", "3.sql"],
          "Diesel"),
@@ -171,6 +172,24 @@ def test_the_order_is_that_of_the_tool_and_is_said(
     found = migrations.find([folder], "migrations", "--migrations")
     assert [s.path.name for s in found.scripts] == expected
     assert says in found.order[0]
+
+
+def test_sqitchs_plan_says_the_order(tmp_path: Path) -> None:
+    """Deploy scripts alone; a change that was reworked after a tag has its first script at that tag."""
+    (tmp_path / "sqitch.plan").write_text(
+        "%syntax-version=1.0.0\n%project=flights\n\n# of note\nusers 2024-01-01T00:00:00Z Me <me@x> # first\n"
+        "seats [users] 2024-01-01T00:00:00Z Me <me@x>\n@v1 2024-01-02T00:00:00Z Me <me@x>\n"
+        "users [users@v1] 2024-01-03T00:00:00Z Me <me@x>\n"
+    )
+    for name in ("deploy/users.sql", "deploy/users@v1.sql", "deploy/seats.sql", "revert/users.sql"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("SELECT 1;")
+    for folder in (tmp_path, tmp_path / "deploy"):
+        found = migrations.find([folder], "migrations", "--migrations")
+        assert [s.path.name for s in found.scripts] == ["users@v1.sql", "seats.sql", "users.sql"]
+    (tmp_path / "deploy/seats.sql").unlink()
+    with pytest.raises(HarnessError, match=r"The change seats of .*sqitch.plan has no file"):
+        migrations.find([tmp_path], "migrations", "--migrations")
 
 
 @pytest.mark.parametrize(

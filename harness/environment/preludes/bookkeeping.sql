@@ -52,5 +52,8 @@ CREATE TABLE django_migrations (
     applied timestamptz NOT NULL
 );
 
+-- name: _migrations
+CREATE TABLE _migrations (name text PRIMARY KEY, hash text NOT NULL, date timestamptz NOT NULL DEFAULT now());
+
 -- name: pgmigrations
 CREATE TABLE pgmigrations (id serial PRIMARY KEY, name varchar(255) NOT NULL, run_on timestamp NOT NULL);
