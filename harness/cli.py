@@ -30,7 +30,18 @@ from harness import configuration
 from harness.errors import ExitStatus, HarnessError, UsageError, explained
 from harness.load import patterns
 from harness.load.pattern import PATTERNS
-from harness.options import MOST, OF_CALLS, OF_CONTRACTS, OPTIONS, OUTPUTS, Option, Options, check_outputs, resolve
+from harness.options import (
+    FEWEST_PAIRS,
+    MOST,
+    OF_CALLS,
+    OF_CONTRACTS,
+    OPTIONS,
+    OUTPUTS,
+    Option,
+    Options,
+    check_outputs,
+    resolve,
+)
 from harness.records import Record
 from harness.records import read as read_record
 from harness.signals import ENDING, ended_by, ending, heed
@@ -237,7 +248,7 @@ def _of_a_file(file: Path, options: Options, said: Set[str]) -> Options:
 
 
 @main.command()
-@click.option("--pairs", type=_NUMBER, default=8, show_default=True, help="pairs of blocks")
+@click.option("--pairs", type=click.IntRange(FEWEST_PAIRS, MOST), default=8, show_default=True, help="pairs of blocks")
 @click.option("--seconds", type=_SECONDS, default=1.0, show_default=True, help="of each block")
 @partial(_options, without=_OF_A_LOAD - {"clients", "rounds", "timeout"} | {"http"})
 def overhead(pairs: int, seconds: float, **given: Any) -> None:

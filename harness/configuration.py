@@ -41,7 +41,8 @@ class Configuration:
     ini: Values = field(default_factory=dict)
     """The `harness_*` keys of pytest's ini; likewise."""
     path: tuple[Path, ...] = ()
-    """Folders that a contract's module may lie in: those of the files, and what pytest's `pythonpath` names."""
+    """Folders that a contract's module may lie in: the working one, those of the files, what pytest's `pythonpath` and
+    `testpaths` name, and `tests` in any of these."""
 
 
 def read(folder: Path, options: Sequence[Option]) -> Configuration:
@@ -55,7 +56,14 @@ def read(folder: Path, options: Sequence[Option]) -> Configuration:
             if found:
                 ini[option.name] = _texts(option, found, file.parent)
         places += [file.parent, *(file.parent / each for each in _lines(section.get("pythonpath")))]
-    return Configuration(project, ini, tuple(dict.fromkeys(places)))
+        places += [file.parent / each for each in _lines(section.get("testpaths"))]
+    return Configuration(project, ini, module_folders([folder, *places]))
+
+
+def module_folders(places: Sequence[Path]) -> tuple[Path, ...]:
+    """The folders and, after all of them, their `tests`: where pytest finds a module that a test beside it imports."""
+    tests = [each / "tests" for each in places if (each / "tests").is_dir()]
+    return tuple(dict.fromkeys([*places, *tests]))
 
 
 def of_project(folder: Path, options: Sequence[Option]) -> tuple[Values, Path | None]:

@@ -125,6 +125,9 @@ def _flag(name: str) -> str:
 
 PROFILES = ("quick", "seed", "soak")
 
+FEWEST_PAIRS = 5
+"""Of blocks by two doors: with fewer differences a bootstrap has too little to draw from."""
+
 ISOLATION_LEVELS = ("read committed", "repeatable read", "serializable")
 
 
@@ -292,7 +295,9 @@ def resolve(
     project = project or {}
 
     def found(options: Sequence[Option], given: Mapping[str, Any], variables: Mapping[str, str]) -> dict[str, Any]:
-        return {each.name: value for each in options for value in _given(each, given, ini, variables, project)}
+        """The farthest source's first: of two that say the same otherwise, such as when a burst ends, the last wins."""
+        values = [(*near, each.name) for each in options for near in _given(each, given, ini, variables, project)]
+        return {name: value for _, value, name in sorted(values, key=lambda each: -each[0])}
 
     values, load = found(OPTIONS, command_line, environment), found(of_patterns, command_line, environment)
     return Options(**values, load=load, configured=found((*OPTIONS, *of_patterns), {}, {}))
@@ -336,23 +341,23 @@ def _given(
     ini: Mapping[str, str | Sequence[str] | None],
     environment: Mapping[str, str],
     project: Mapping[str, str | Sequence[str] | None],
-) -> Iterator[Any]:
-    """The value of the option from the nearest source that has one; nothing where none has."""
+) -> Iterator[tuple[int, Any]]:
+    """How far the nearest source is that has the option, and the value there; nothing where none has."""
     sources: tuple[tuple[str, str | Sequence[str] | None], ...] = (
         (option.flag, command_line.get(option.name)),
         (option.variable, environment.get(option.variable)),
         (f"{option.name} in [tool.harness]", project.get(option.name)),
         (f"harness_{option.name}", ini.get(option.name)),
     )
-    for source, given in sources:
+    for distance, (source, given) in enumerate(sources):
         if source == option.flag and given is not None and "" in (given if option.repeatable else (given,)):
             raise UsageError(f"{option.flag} is empty.", next_step="give it a value, or leave it out")
         if not given:
             continue
         if option.repeatable:
             texts = given.split(os.pathsep) if isinstance(given, str) else given
-            yield tuple(option.read(text, source) for text in texts)
+            yield distance, tuple(option.read(text, source) for text in texts)
         else:
             assert isinstance(given, str)
-            yield option.read(given, source)
+            yield distance, option.read(given, source)
         return

@@ -28,9 +28,9 @@ from _pytest._code.code import ExceptionRepr
 from _pytest.fixtures import TopRequest
 
 from harness import configuration
-from harness.errors import HarnessError
+from harness.errors import HarnessError, UsageError
 from harness.load import patterns
-from harness.options import FILE, OPTIONS, Option, Options, resolve
+from harness.options import FILE, OF_CALLS, OPTIONS, Option, Options, resolve
 from harness.signals import ended_by, ending
 
 if TYPE_CHECKING:
@@ -42,6 +42,9 @@ if TYPE_CHECKING:
     from harness.scenarios.reader import Scenario
 
 _TABLE = (*OPTIONS, *patterns.options())
+
+_MARKED = ("contract", "contract_option", "invariants", *sorted(OF_CALLS))
+"""Options that the marker `harness` gives for a test."""
 
 _OPTIONS = pytest.StashKey[Options]()
 _FOLDERS = pytest.StashKey[list[str]]()
@@ -79,9 +82,15 @@ def pytest_configure(config: pytest.Config) -> None:
     try:
         project, home = configuration.of_project(config.rootpath, _TABLE)
         config.stash[_OPTIONS] = resolve(given, ini, of_patterns=patterns.options(), project=project)
-        config.stash[_FOLDERS] = [str(each) for each in (home, config.rootpath) if each is not None]
+        ours = [each for each in (home, config.rootpath) if each is not None]
+        ours += [config.rootpath / each for each in config.getini("testpaths")]
+        config.stash[_FOLDERS] = [str(each) for each in configuration.module_folders(ours)]
     except HarnessError as error:
         raise pytest.UsageError(_said(error)) from error
+    config.addinivalue_line(
+        "markers",
+        f"harness(contract='module:NAME', ...): another contract for this test; also {', '.join(_MARKED[1:])}",
+    )
     config.addinivalue_line("markers", "harness_targets(*names): with --harness-http, only through these targets")
     config.pluginmanager.register(_Collector(), "harness-collector")
 
@@ -105,6 +114,8 @@ class _Session:
         self._harness: Harness | None = None
         self._checks: Checks | None = None
         self._loads: list[Harness] = []
+        self._marked: dict[str, Harness] = {}
+        """Of tests that have a contract of their own, by what their markers say."""
         self._error: HarnessError | None = None
         self._interrupted = False
 
@@ -125,6 +136,22 @@ class _Session:
                 self._error = error
                 raise
         return self._harness
+
+    def marked(self, marker: pytest.Mark | None) -> Harness:
+        """The harness for a test: with a marker, for another contract on the same server and template."""
+        first = self.harness()
+        if marker is None:
+            return first
+        options, said = _of_marker(marker, self.options), repr(marker.kwargs)
+        if said not in self._marked:
+            from harness import contracts
+            from harness.run import Harness
+            from harness.verdict import thresholds
+
+            contract = contracts.asked_for(options)
+            thresholds.check(contract)
+            self._marked[said] = Harness(options, contract, first.server, first.template)
+        return self._marked[said]
 
     def checks(self) -> Checks:
         """Scenarios are checked on the server that there is, else on one that is booted for them."""
@@ -182,10 +209,32 @@ class _Session:
         command = command_line(["pytest", *sys.argv[1:]])
         made = [
             opened.record(command, interrupted=self._interrupted)
-            for opened in (self._harness, self._checks, *self._loads)
+            for opened in (self._harness, self._checks, *self._marked.values(), *self._loads)
             if opened is not None
         ]
         return None if not made else replace(made[0], runs=tuple(run for record in made for run in record.runs))
+
+
+def _of_marker(marker: pytest.Mark, options: Options) -> Options:
+    """The options with what a marker says otherwise. Raises UsageError for what it cannot say."""
+    known = {option.name: option for option in OPTIONS if option.name in _MARKED}
+    given: dict[str, Any] = {}
+    for name, value in marker.kwargs.items():
+        option, values = known.get(name), value if isinstance(value, (list, tuple)) else [value]
+        if option is None or not all(isinstance(each, (str, Path)) for each in values):
+            wrong = f"{name}={value!r}"
+            break
+        read = tuple(option.read(str(each), f"{name} of the marker harness") for each in values)
+        given[name] = read if option.repeatable else read[-1]
+    else:
+        wrong = "" if given and not marker.args else "nothing by name"
+    if wrong:
+        raise UsageError(
+            f"The marker harness is given {wrong}.",
+            tried="@pytest.mark.harness(...)",
+            next_step=f"write @pytest.mark.harness(contract='module:NAME'); it takes {', '.join(_MARKED)}, as text",
+        )
+    return replace(options, **given)
 
 
 @pytest.fixture(scope="session")
@@ -325,7 +374,7 @@ def harness(_harness_session: _Session, _harness_target: str, request: pytest.Fi
     """
     from harness.plain import to_plain
 
-    opened = _harness_session.harness()
+    opened = _harness_session.marked(request.node.get_closest_marker("harness"))
     before = len(opened.runs)
     opened.test, opened.target = request.node.nodeid, _harness_target
     request.node.stash[_MADE] = lambda: opened.runs[before:]

@@ -44,8 +44,9 @@ _SCANNER = "p_scanned_by"
 
 SET_UP = """\
 1. In the staging database, create an event and some scannable tickets, and one more for the race.
-2. Write their ids to the file: {"tickets": [{"id": "...", "event_id": "...", "type": "GA"}],
-   "raceTestTicket": {"id": "..."}}; RACE_TEST_TICKET_ID may name the race ticket instead.
+2. Write their ids to a copy of the sample, sql/seed/tickets.json:
+   {"tickets": [{"id": "...", "event_id": "...", "type": "GA"}], "raceTestTicket": {"id": "..."}}.
+   RACE_TEST_TICKET_ID may name the race ticket instead.
 3. Set SUPABASE_URL (or give --http-url), SUPABASE_SERVICE_ROLE_KEY, TEST_SCANNER_ID, and TEST_EVENT_ID to take the
    tickets of one event only."""
 
@@ -257,7 +258,11 @@ def _id(path: Path, where: str, entry: Any) -> UUID:
 
 
 def _placeholder(path: Path, where: str, text: object) -> UsageError:
-    return UsageError(f"{path} holds a placeholder: {where}.id is {text!r}, which is no ticket's id.", next_step=SET_UP)
+    return UsageError(
+        f"{path} holds a placeholder: {where}.id is {text!r}, which is no ticket's id.",
+        tried="reading it as the sample, sql/seed/tickets.json, with real ids in place of its zeros",
+        next_step=SET_UP,
+    )
 
 
 def _uuid(environment: Mapping[str, str], name: str) -> UUID | None:

@@ -32,6 +32,7 @@ from harness.load.burst import KEYS_MARGIN, Burst
 from harness.load.crew import Crew
 from harness.load.pattern import Keys, Pattern
 from harness.load.race import Race
+from harness.options import FEWEST_PAIRS
 from harness.records import RunRecord
 from harness.run import Harness
 from harness.targets import conditions, state
@@ -44,9 +45,6 @@ from harness.verdict.judge import judge_history
 from harness.verdict.metrics import percentile, too_many_lost
 
 SHARES = (0.5, 0.95, 0.99)
-FEWEST_PAIRS = 5
-"""With fewer differences a bootstrap has too little to draw from."""
-
 _RESAMPLES = 4000
 _CONFIDENCE = 0.95
 SQL, HTTP = "sql", "http"

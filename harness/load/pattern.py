@@ -133,10 +133,13 @@ class Pattern(ABC):
         values = {name: cls.default_of(name, profile) for name in settings}
         for words in given:
             mine = {name: value for name, value in words.items() if name in names and value is not None}
+            places = list(mine)
             for name, about in settings.items():
                 if about.instead_of and name in mine:
-                    values[about.instead_of] = None
-                    mine.pop(about.instead_of, None)
+                    last = max({name, about.instead_of} & mine.keys(), key=places.index)
+                    other = about.instead_of if last == name else name
+                    values[other] = None
+                    mine.pop(other, None)
                 elif about.instead_of in mine:
                     values[name] = None
                 if about.lifts and name in mine:

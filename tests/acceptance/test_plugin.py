@@ -189,6 +189,31 @@ def test_the_command_that_the_summary_prints_runs_as_it_is_printed(where: str, p
     assert (plan["clients"], plan["rounds"], plan["timeout"], plan["mixed"]) == (4, 24, 10.0, True)
 
 
+def test_a_test_has_a_contract_of_its_own_by_marker(project: Project) -> None:
+    """Its module lies with the tests, and is found there by pytest and by the command that the summary prints alike."""
+    project.breaks()
+    (project.folder / "tests" / "contracts_of_mine.py").write_text(CONTRACT)
+    project.test(
+        "import pytest\n\n@pytest.mark.harness(contract='contracts_of_mine:MINE', setting='lock_timeout=3s')\n"
+        "def test_mine(harness):\n    assert harness.contract.name == 'mine'\n"
+        "    assert harness.race(clients=4, rounds=24).verdict.held\n\n"
+        "def test_theirs(harness): assert harness.contract.name == 'scan_ticket'\n\n"
+        "@pytest.mark.harness(contract=3)\ndef test_wrong(harness): pass\n\n"
+        "@pytest.mark.harness(clients='3')\ndef test_no_such(harness): pass\n"
+    )
+    done = project.pytest(*GIVEN, "tests/test_more.py")
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "1 failed, 1 passed, 2 errors" in done.stdout
+    assert "The marker harness is given contract=3." in done.stdout
+    assert "The marker harness is given clients='3'." in done.stdout
+    (command,) = set(re.findall(r"repeat: (.*)", done.stdout))
+    assert "--contract contracts_of_mine:MINE" in command
+    assert "--setting lock_timeout=3s" in command
+    again = project.sandbox.run(*shlex.split(command), cwd=project.folder)
+    assert again.returncode == 1, again.stdout + again.stderr
+    assert "contract mine" in again.stdout
+
+
 def test_paths_in_the_ini_file_are_relative_to_it(project: Project) -> None:
     """Wherever in the project pytest is called."""
     ini = (project.folder / "pyproject.toml").read_text()

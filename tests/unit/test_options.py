@@ -10,6 +10,7 @@ import pytest
 
 from harness.errors import ExitStatus, UsageError
 from harness.load import patterns
+from harness.load.burst import Burst
 from harness.options import OPTIONS, Options
 from harness.options import resolve as resolve_them
 
@@ -159,3 +160,22 @@ def test_a_plan_that_does_not_fit_into_the_memory_is_refused(pattern: dict[str, 
     kind = patterns.PATTERNS[pattern.pop("name")]
     with pytest.raises(UsageError, match="10000000 fit into the memory"):
         kind(**pattern)
+
+
+@pytest.mark.parametrize(
+    ("given", "made"),
+    [
+        (({"duration": "2"}, {"HARNESS_CALLS": "7"}, {}), {"duration": 2.0, "calls": None}),
+        (({"calls": "7"}, {"HARNESS_DURATION": "2"}, {}), {"duration": None, "calls": 7}),
+        (({}, {"HARNESS_DURATION": "2"}, {"calls": "7"}), {"duration": 2.0, "calls": None}),
+        (({}, {"HARNESS_CALLS": "7"}, {"duration": "2"}), {"duration": None, "calls": 7}),
+    ],
+)
+def test_when_a_burst_ends_the_nearest_source_says(
+    given: tuple[dict[str, str], dict[str, str], dict[str, str]], made: dict[str, Any]
+) -> None:
+    """A duration on the command line beats calls in the environment or a file, and the other way round."""
+    command_line, environment, ini = given
+    options = resolve_them(command_line, ini, environment, patterns.options())
+    burst = Burst.of("quick", options.load)
+    assert {"duration": burst.duration, "calls": burst.calls} == made

@@ -235,7 +235,8 @@ def test_a_pattern_made_from_nothing_has_its_own_defaults(kind: type[Pattern]) -
         ([{"calls": 5}], Burst(10, calls=5)),
         ([{"duration": 1.0}, {"calls": 5}], Burst(10, calls=5)),
         ([{"calls": 5}, {"duration": 1.0}], Burst(10, duration=1.0)),
-        ([{"calls": 5, "duration": 1.0}], Burst(10, calls=5)),
+        ([{"duration": 1.0, "calls": 5}], Burst(10, calls=5)),
+        ([{"calls": 5, "duration": 1.0}], Burst(10, duration=1.0, overtime=1.5)),
     ],
 )
 def test_the_last_word_on_when_a_burst_ends_wins(given: list[dict[str, Any]], made: Burst) -> None:

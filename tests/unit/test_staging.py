@@ -85,6 +85,14 @@ def test_what_is_missing_or_a_placeholder_is_refused_with_the_steps(
     assert KEY not in str(raised.value)
 
 
+def test_the_sample_is_refused_until_it_holds_real_ids() -> None:
+    """It has the form that is read, and zeros for ids; the refusal names it."""
+    sample = Path(__file__).parents[2] / "sql" / "seed" / "tickets.json"
+    with pytest.raises(UsageError, match=r"holds a placeholder: tickets\[0\]\.id") as caught:
+        read_staging(None, sample, ENVIRONMENT)
+    assert "sql/seed/tickets.json" in (caught.value.tried or "")
+
+
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     """No file, and none that is there, are usage errors."""
     with pytest.raises(UsageError, match="No tickets are given"):
