@@ -315,6 +315,8 @@ class SqlTarget:
         for name, (text, oids) in texts.items():
             result = connection.pgconn.prepare(name, text, oids)
             if result.status != ExecStatus.COMMAND_OK:
+                if connection.closed:
+                    raise psycopg.OperationalError(result.get_error_message())
                 raise HarnessError(
                     "The call cannot be prepared.",
                     tried=f"{text.decode()}\n    {result.get_error_message()}",

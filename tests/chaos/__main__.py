@@ -13,11 +13,23 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+from harness.environment.container import engine_answers
 from harness.environment.embedded import EmbeddedServer
+from harness.environment.postgrest import FETCHED
 from tests.chaos.attacks import Chaos
 from tests.conftest import Sandbox
 
-MANY = {"signals": 100, "backends": 10, "servers": 20, "sigkills": 20, "frozen": 5, "outputs": 5}
+MANY = {
+    "signals": 100,
+    "backends": 10,
+    "servers": 20,
+    "sigkills": 20,
+    "frozen": 5,
+    "outputs": 5,
+    "postgrests": 5,
+    "containers": 4,
+    "disks": 5,
+}
 """How many attacks of each kind; one on backends kills ten."""
 
 
@@ -40,7 +52,12 @@ def main() -> int:
             "sigkills": chaos.sigkill,
             "frozen": chaos.freeze_server,
             "outputs": chaos.outputs,
+            "disks": chaos.fill_disk,
         }
+        if FETCHED.exists():
+            attacks["postgrests"] = chaos.kill_postgrest
+        if engine_answers():
+            attacks["containers"] = chaos.kill_container
         for name, attack in attacks.items():
             seen: Counter[str] = Counter()
             for _ in range(getattr(asked, name)):
