@@ -30,7 +30,8 @@ from harness.load.crew import Crew
 from harness.load.firing import clock
 from harness.load.pattern import Keys
 from harness.load.patterns import Burst
-from harness.targets.http import HttpOptions, HttpTarget, open_http
+from harness.targets.http import HttpTarget
+from harness.targets.http_serving import HttpOptions, open_http
 
 CLIENTS = 10
 SECONDS = 2.0

@@ -52,7 +52,7 @@ from harness.verdict.metrics import Metrics
 
 if TYPE_CHECKING:
     from harness.schedules import Exploration
-    from harness.targets.http import HttpOptions
+    from harness.targets.http_serving import HttpOptions
 
 _SPARE_CONNECTIONS = 5
 """Connections kept free for the harness itself: fresh keys, invariants, maintenance."""
@@ -308,7 +308,7 @@ class Harness:
     @property
     def http_options(self) -> HttpOptions:
         """How PostgREST is served beside the server."""
-        from harness.targets.http import HttpOptions
+        from harness.targets.http_serving import HttpOptions
 
         options = self.options
         return HttpOptions(options.postgrest, options.postgrest_image, options.db_pool, options.timeout)
@@ -327,7 +327,7 @@ class Harness:
                 )
             return self._sql.on(database.dsn)
         if name == "http":
-            from harness.targets.http import open_http
+            from harness.targets.http_serving import open_http
 
             return open_http(self.server, database, self.contract, self.http_options)
         raise UsageError(f"There is no target {name!r}.", next_step="sql or http")

@@ -36,7 +36,8 @@ from harness.options import FEWEST_PAIRS
 from harness.records import RunRecord
 from harness.run import Harness
 from harness.targets import conditions, state
-from harness.targets.http import PARTS, HttpOptions, HttpTarget, ServerClock, open_http
+from harness.targets.http import PARTS, HttpTarget, ServerClock
+from harness.targets.http_serving import HttpOptions, open_http
 from harness.targets.sql import SqlTarget
 from harness.targets.target import Target
 from harness.verdict import invariants, overlap

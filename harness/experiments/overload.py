@@ -14,7 +14,7 @@ from harness.load.race import Race
 from harness.records import RunRecord
 from harness.run import Harness
 from harness.targets import state
-from harness.targets.http import HttpOptions, open_http
+from harness.targets.http_serving import HttpOptions, open_http
 
 EXHAUSTED = "PGRST003"
 

@@ -19,7 +19,8 @@ from harness.environment.embedded import EmbeddedServer
 from harness.environment.postgrest import SupabaseRoles
 from harness.environment.servers import connect
 from harness.errors import ExitStatus
-from harness.targets.http import HttpOptions, HttpTarget, open_http
+from harness.targets.http import HttpTarget
+from harness.targets.http_serving import HttpOptions, open_http
 from tests.conftest import MIGRATIONS, SEED, Sandbox
 
 BURST = ("--pattern", "burst", "--clients", "3", "--duration", "0.3")

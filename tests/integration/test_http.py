@@ -21,7 +21,8 @@ from harness.environment.embedded import EmbeddedServer
 from harness.environment.postgrest import SupabaseRoles, Token
 from harness.errors import HarnessError
 from harness.load.patterns import Burst, Race, Rescan, Unknown
-from harness.targets.http import HttpOptions, HttpTarget, open_http
+from harness.targets.http import HttpTarget
+from harness.targets.http_serving import HttpOptions, open_http
 from harness.targets.sql import SqlTarget
 from harness.verdict.findings import Truth
 from tests.conftest import MakeHarness

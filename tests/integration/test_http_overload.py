@@ -8,7 +8,7 @@ import pytest
 
 from harness.errors import UsageError
 from harness.experiments.overload import overload
-from harness.targets.http import HttpOptions
+from harness.targets.http_serving import HttpOptions
 from harness.verdict.findings import Truth
 from tests.conftest import MakeHarness
 

@@ -12,7 +12,7 @@ from harness.environment.database import Database
 from harness.environment.embedded import EmbeddedServer
 from harness.experiments.overhead import overhead
 from harness.records import dumps, loads
-from harness.targets.http import HttpOptions, open_http
+from harness.targets.http_serving import HttpOptions, open_http
 from harness.verdict.findings import Truth
 from tests.conftest import MakeHarness
 

@@ -25,7 +25,7 @@ from harness.environment.postgrest import (
 )
 from harness.environment.servers import ExternalServer, Server, connect
 from harness.errors import HarnessError
-from harness.targets.http import HttpOptions, open_http
+from harness.targets.http_serving import HttpOptions, open_http
 from tests.conftest import MIGRATIONS, SEED
 
 ROLES = {"anon", "authenticated", "service_role", "authenticator", "postgres", "supabase_auth_admin"}

@@ -16,7 +16,7 @@ from harness.environment.embedded import EmbeddedServer
 from harness.environment.postgrest import SupabaseRoles
 from harness.records import dumps
 from harness.staging import Staging, read_staging, run_staging
-from harness.targets.http import HttpOptions, open_http
+from harness.targets.http_serving import HttpOptions, open_http
 from harness.verdict.findings import Truth
 
 

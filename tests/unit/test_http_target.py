@@ -24,8 +24,9 @@ from harness.errors import HarnessError, UsageError
 from harness.load.crew import Crew
 from harness.load.pattern import Keys
 from harness.load.patterns import Burst
-from harness.targets import http, http_wire
+from harness.targets import http_wire
 from harness.targets.http import HttpTarget
+from harness.targets.http_answers import json_body
 from tests.local_server import CUT, HANG, Answer, LocalServer, answer, answering
 
 SECRET = "eyJhbGciOiJIUzI1NiJ9.secret.signature"
@@ -229,7 +230,7 @@ def test_the_body_decides_the_outcome_and_not_the_status_alone(whole: bytes, lab
 
 def test_the_checks_of_the_original_test_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     """Status is 200, has body, under 200 ms and valid JSON are metrics, whatever the outcomes were."""
-    monkeypatch.setattr(http, "_SLOW", 60.0)
+    monkeypatch.setattr("harness.targets.http._SLOW", 60.0)
     with answering(answer(ROW), answer("<html>", "500 Oops"), answer(""), CUT, answer(ROW)) as server:
         target = target_of(server)
         caller = open_caller(target)
@@ -284,7 +285,7 @@ def test_arguments_become_json_as_postgres_reads_it() -> None:
     """Every value of a contract's arguments has a JSON form that PostgREST casts to the parameter's type."""
     day = datetime(2026, 1, 2, tzinfo=UTC)
     values = {"a": None, "b": True, "c": Decimal("1.50"), "d": TICKET, "e": day, "f": b"\1"}
-    assert json.loads(http._json(values)) == {
+    assert json.loads(json_body(values)) == {
         "a": None,
         "b": True,
         "c": "1.50",
