@@ -251,6 +251,7 @@ class JsonCodec:
 
 
 def json_body(value: Any) -> bytes:
+    """The value as the body of a request: what JSON has no form for as PostgreSQL reads it."""
     return json.dumps(value, default=_plain, separators=(",", ":"), ensure_ascii=False).encode()
 
 
