@@ -9,7 +9,7 @@ The floors; a file imports only from floors below::
     reports/                    each reads a record, nothing else
     dry_run.py                  what a run would do, without a server
     doctor.py                   what is there, and what to do for what is not
-    experiments/                the same run with one thing changed: overhead, overload
+    experiments/  matrix.py     the same run with one thing changed: overhead, overload; isolation levels
     run.py  check.py  staging.py  changed.py    what a face asks for: open, run or check, give a record
     conduct.py  sources.py      the one conductor: plan -> crew -> history -> findings -> run record
     schedules/                  every interleaving inside calls or sessions

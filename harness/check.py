@@ -177,6 +177,21 @@ class Checks:
         self.runs.append(run)
         return self.runs[-1]
 
+    def aside(
+        self, scenario: Scenario, *, by: Sequence[str], seconds: float, settings: str = ""
+    ) -> tuple[RunRecord, Mapping[str, int]]:
+        """Check a scenario once more, for the matrix; it does not become one of the runs.
+
+        `settings` are options of the sessions' connections. Statistics are made once and pinned. Also gives, by
+        schedule or round, how often a session had to run something again.
+        """
+        check = _Check(scenario, self.options, self.template, by, "", "", reduction=True)
+        check.seconds, check.settings, check.pinned = seconds, settings, True
+        try:
+            return check.checked(), check.retried
+        finally:
+            check.close()
+
     def record(self, command: str, *, interrupted: bool = False, cut_short: str = "") -> Record:
         """Everything so far as one record; `cut_short` is the error that ended it."""
         return Record(
@@ -310,6 +325,12 @@ class _Check:
         self.holds_known: dict[object, tuple[int, ...]] = {}
         self.serial_violations: dict[int, tuple[Unit, ...]] = {}
         self.rounds = self.met = self.schedules = 0
+        self.retried: dict[str, int] = {}
+        """By schedule or round: how often a session ran something again."""
+        self.pinned = False
+        """Statistics are made once, and nothing renews them: what the planner chooses is the same in every try."""
+        self.settings = ""
+        """More of the sessions' connections, as options of a connection."""
         self.exhausted = False
         self.serial_seconds = 0.0
         self.explored: SessionsExplored | None = None
@@ -326,8 +347,12 @@ class _Check:
         For the same reason a deadlock is found at once, where the role may say so.
         """
         options = "-c synchronous_commit=off" + (" -c deadlock_timeout=20ms" if self.superuser else "")
+        return connect(self._dsn(options))
+
+    def _dsn(self, options: str) -> str:
+        """To the scratch database, with settings for all that the sessions do on it."""
         theirs = conninfo_to_dict(self.database.dsn).get("options", "")
-        return connect(make_conninfo(self.database.dsn, options=f"{theirs} {options}".strip()))
+        return make_conninfo(self.database.dsn, options=f"{theirs} {options} {self.settings}".strip())
 
     def _connect_unseen(self) -> psycopg.Connection[Any]:
         """A connection whose reading and writing is not counted: it is the harness's own."""
@@ -379,6 +404,9 @@ class _Check:
             row = connection.execute(queries.own("harness.scenarios", "checks.sql")["session"]).fetchone()
             assert row is not None
             self.began, self.local, self.superuser = row[0], row[1].replace(tzinfo=UTC), row[2]
+            if self.pinned:
+                connection.execute(queries.own("harness.scenarios", "checks.sql")["pin_statistics"])
+                connection.execute("ANALYZE")
             self._check_ignored(connection)
             self.reach = self._reach(connection)
             self.constants = self._constants(connection)
@@ -573,6 +601,9 @@ class _Check:
         increments = {sequence.name: sequence.increment for sequence in self.baseline.sequences}
         shifts = {name: step * increments[name] for name, step in steps.items()}
         driver = self._driver()
+        if number and self.reach.tells_connections:
+            for actor in self.actors:  # what a connection is called by must differ from run to run
+                actor.close()
         answers: dict[Unit, tuple[Answer, ...]] = {}
         begun: set[int] = set()
         before = self._counters() if number == 0 else {}
@@ -764,6 +795,7 @@ class _Check:
         answers = {(place, -1): tuple(actor.answers) for place, actor in enumerate(self.actors)}
         hung = {(order[at], -1): whom for at, whom in driver.hung.items()}
         used_up = frozenset((place, -1) for place, actor in enumerate(self.actors) if actor.used_up)
+        self.retried[f"round {self.rounds}"] = sum(actor.repeated for actor in self.actors)
         for actor in self.actors:
             actor.end()
         return self._judged(answers, "race", hung=hung, used_up=used_up)
@@ -821,7 +853,7 @@ class _Check:
             command=self._repeat(),
         )
         found = explore_sessions(
-            self.database.dsn, [self._program(s) for s in self.sessions], plan, restore=restore, judge=self._scheduled
+            self._dsn(""), [self._program(s) for s in self.sessions], plan, restore=restore, judge=self._scheduled
         )
         self.baseline.accept_catalogue()
         self.explored = found
@@ -879,6 +911,7 @@ class _Check:
                 for at, a in enumerate(given)
             )
         used_up = frozenset((place, -1) for place in run.used_up)
+        self.retried[run.replay] = sum(max((a.tries - 1 for a in given), default=0) for given in run.answers)
         result = self._judged(answers, "explore", used_up=used_up)
         result.replays[run.replay] = None
         truth = result.judgement.truth

@@ -338,6 +338,9 @@ def explore(random_seed: int, changed_since: str | None, last_record: Path | Non
     type=click.Choice(("explore", "race")),
     help="try orders one by one, or release the sessions together; repeatable  [default: both]",
 )
+@click.option(
+    "--matrix", is_flag=True, help="at each isolation level too, without and with retry: what it mends, what it costs"
+)
 @click.option("--seconds", type=_SECONDS, default=20.0, show_default=True, help="for the orders of one scenario")
 @click.option("--replay", metavar="TEXT", help="carry out this schedule of one scenario, such as AABBA, and no other")
 @_changed_options
@@ -349,6 +352,7 @@ def check(
     paths: tuple[Path, ...],
     by: tuple[str, ...],
     seconds: float,
+    matrix: bool,
     replay: str | None,
     changed_since: str | None,
     last_record: Path | None,
@@ -358,6 +362,7 @@ def check(
     with _guarded():
         options = _resolved(given)
         from harness.check import WAYS, Checks, open_checks
+        from harness.matrix import check_at_each_level
         from harness.scenarios import reader
 
         found = reader.find(paths)
@@ -367,12 +372,18 @@ def check(
         scenarios = _with_sessions(reader.read(path) for path in found)
         if replay is not None and len(scenarios) != 1:
             raise UsageError("--replay is a schedule of one scenario.", next_step="name one file")
+        if matrix and (replay is not None or options.isolation):
+            other = "--isolation" if replay is None else "--replay"
+            raise UsageError("--matrix tries every level and every order.", next_step=f"leave {other} out")
 
         bar = _Bar()
 
         def runs(checks: Checks) -> None:
             for number, scenario in enumerate(scenarios):
                 bar.show(scenario.name, f"{number} of {len(scenarios)} checked", number / len(scenarios))
+                if matrix:
+                    check_at_each_level(checks, scenario, by=by)
+                    continue
                 checks.check(
                     scenario,
                     by=by or WAYS,

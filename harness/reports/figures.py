@@ -60,6 +60,11 @@ def _run(run: RunRecord, width: int | None) -> RenderableType:
         parts.append(_section("interleavings", _exploration(explored, run.truth)))
     elif run.kind == "check":
         parts.append(_section("scenario", _scenario(run)))
+    if (matrix := rows.matrix(run)) is not None:
+        table = Table(*matrix.head, box=None, pad_edge=False)
+        for cells in matrix.body:
+            table.add_row(*map(escape, cells))
+        parts.append(_section("isolation levels", Group(table, Text(matrix.sentence))))
     thresholds = [f for f in run.findings if f.id.startswith("threshold.")]
     claims = [f for f in run.findings if not f.id.startswith("threshold.")]
     if thresholds:

@@ -414,10 +414,15 @@ def _runs(record: Record, limits: Limits) -> Markup:
         tag("h2", "The runs", id="runs"),
         _table("The runs", ("verdict", *rows.HEAD), body, truths=[r.truth for r in made]),
         [tag("p", f"{r.name}: {r.summary}") for r in made if r.summary],
+        [_matrix(found) for run in record.runs[:most] if (found := rows.matrix(run)) is not None],
         [tag("p", f"{run.kind} ({run.target}): {note}") for run in record.runs[:most] for note in run.notes],
         _left_out(len(record.runs) - most, "row"),
         aria_labelledby="runs",
     )
+
+
+def _matrix(found: rows.MatrixTable) -> Markup:
+    return join([tag("h3", found.title), _table(found.title, found.head, found.body), tag("p", found.sentence)])
 
 
 def _round(run: RunRecord, name: str, finding: Finding | None = None) -> list[Child]:

@@ -45,6 +45,12 @@ def _comment(record: Record, told: list[Told], findings: int) -> str:
         lines.append("| " + " | ".join(map(escape, cells)) + " |")
     if len(record.runs) > 50:
         lines += ["", f"and {counted(len(record.runs) - 50, 'more run')}."]
+    for run in record.runs[:50]:
+        if (matrix := rows.matrix(run)) is not None:
+            lines += ["", escape(matrix.title), ""]
+            lines += ["| " + " | ".join(map(escape, matrix.head)) + " |", "|---" * len(matrix.head) + "|"]
+            lines += ["| " + " | ".join(map(escape, cells)) + " |" for cells in matrix.body]
+            lines += ["", escape(matrix.sentence)]
     left = rows.not_tried(record)
     if left:
         lines += ["", "<details><summary>What was not tried</summary>", ""]

@@ -131,6 +131,65 @@ def _check(run: RunRecord, plain: Row) -> Row:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class MatrixTable:
+    """A scenario at each isolation level, as a table and a sentence."""
+
+    title: str
+    head: tuple[str, ...]
+    body: tuple[tuple[str, ...], ...]
+    sentence: str
+
+
+def matrix(run: RunRecord) -> MatrixTable | None:
+    """The isolation levels of a scenario; None where they were not tried."""
+    found = run.details.get("matrix")
+    if found is None:
+        return None
+    signs = {truth.value: sign for truth, sign in SIGNS.items()}
+
+    def verdict(cell: Mapping[str, Any]) -> str:
+        return f"{signs[cell['truth']]} {cell['truth']}" + (f": {cell['anomaly']}" if cell["anomaly"] else "")
+
+    body = []
+    for each in found["levels"]:
+        again, by_index = each["with_retry"], each["by_index"]
+        retried = f"{again['retried']} of {again['tries']}"
+        if again["retried"] and not by_index["retried"]:
+            retried += "; table too small: none with enable_seqscan = off"
+        elif again["retried"] or by_index["retried"]:
+            retried += f"; {by_index['retried']} of {by_index['tries']} with enable_seqscan = off"
+        body.append((each["level"], verdict(each["without"]), verdict(again), retried))
+    return MatrixTable(
+        f"{run.details['check']['name']}: isolation levels, by {' and '.join(found['by'])}",
+        ("level", "without retry", f"retry: {found['retry']}", "tries in which a session was retried"),
+        tuple(body),
+        _mends(found["levels"]),
+    )
+
+
+def _mends(levels: Sequence[Mapping[str, Any]]) -> str:
+    """What the matrix comes to, in one sentence."""
+    held = {each["level"]: [each[column]["truth"] == "held" for column in ("without", "with_retry")] for each in levels}
+    if held[levels[0]["level"]][0]:
+        return f"It holds at {levels[0]['level']}: no other level is needed."
+    if not any(any(each) for each in held.values()):
+        return "No level mends it: the SQL has to change."
+    kinds = {
+        "mend it": [level for level, (without, _) in held.items() if without],
+        "mend it where the application retries": [level for level, each in held.items() if each == [False, True]],
+        "do not": [level for level, each in held.items() if not any(each)],
+    }
+    singular = {"mend it": "mends it", "do not": "does not"}
+    said = []
+    for what, names in kinds.items():
+        if len(names) == 1:
+            what = next((what.replace(many, one) for many, one in singular.items() if what.startswith(many)), what)
+        if names:
+            said.append(f"{' and '.join([*filter(None, [', '.join(names[:-1])]), names[-1]])} {what}")
+    return "; ".join(said) + "."
+
+
 ROWS: Mapping[str, Callable[[RunRecord, Row], Row]] = {
     "check": _check,
     "explore": _explore,

@@ -42,6 +42,8 @@ def screen(record: Record, width: int | None) -> list[Line]:
         if each.summary:
             lines += paragraph(f"{each.name}: ", each.summary, width, rest="  ")
     for run in record.runs:
+        lines += matrix(run, width)
+    for run in record.runs:
         for note in run.notes:
             lines += paragraph(f"note: {run.kind} ({run.target}): ", note, width, "undecided", rest=" " * 6)
     for sentence in rows.not_tried(record):
@@ -52,6 +54,16 @@ def screen(record: Record, width: int | None) -> list[Line]:
 def verdict(record: Record, width: int | None) -> list[Line]:
     """The last line, alone."""
     return paragraph("", rows.verdict(record), width, record.truth.value)
+
+
+def matrix(run: RunRecord, width: int | None) -> list[Line]:
+    """A scenario at each isolation level, where that was asked for."""
+    found = rows.matrix(run)
+    if found is None:
+        return []
+    cells = table([found.head, *found.body], width, wrapped=(1, 2, 3))
+    lines = [Line(found.title, "bold"), *(Line(f"  {text}") for texts in cells for text in texts)]
+    return [*lines, *paragraph("  ", found.sentence, width), Line("")]
 
 
 def table_of(made: Iterable[Row], width: int | None) -> list[Line]:

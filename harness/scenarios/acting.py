@@ -31,7 +31,8 @@ Play = Generator[str, list[pq.abc.PGresult], None]
 
 _BEGINS = re.compile(r"(?:begin|start\s+transaction)\b", re.IGNORECASE)
 _ENDS = re.compile(r"(?:commit|end|abort|rollback(?!\s+(?:work\s+|transaction\s+)?to\b)|prepare\s+transaction)\b", re.I)
-_OWN_LEVEL = re.compile(r"\bisolation\s+level\b", re.IGNORECASE)
+OWN_LEVEL = re.compile(r"\bisolation\s+level\b|\b(?:default_)?transaction_isolation\b", re.IGNORECASE)
+"""A session that chooses its isolation level itself."""
 _NOT_IN_BLOCK = re.compile(
     r"(?:vacuum|create\s+(?:unique\s+)?index\s+concurrently|drop\s+index\s+concurrently|reindex\b.*\bconcurrently"
     r"|create\s+database|drop\s+database|alter\s+system|call|do)\b",
@@ -105,6 +106,8 @@ class Actor:
         self.answers: list[Answer] = []
         self.used_up = False
         """Its retries did not suffice."""
+        self.repeated = 0
+        """How often it ran something again."""
         self._variables: dict[str, str] = {}
         self.ordered = [orders_rows(substituted_by_any(s.text)) for s in session.statements]
         self._stopped = False
@@ -130,6 +133,7 @@ class Actor:
                 self.identity = wanted.statements(connection)
         self.answers = []
         self.used_up = self._stopped = False
+        self.repeated = 0
         self._variables = dict(self.session.variables)
 
     def end(self) -> None:
@@ -166,6 +170,7 @@ class Actor:
             if answer.code is not None and retry is not None and answer.code in retry.codes:
                 if tries < retry.times:
                     tries += 1
+                    self.repeated += 1
                     if not self._idle():
                         yield "ROLLBACK"
                     yield f"SELECT pg_sleep({random.uniform(0, 0.004 * tries):.4f})"  # noqa: S311 - a pause
@@ -191,7 +196,7 @@ class Actor:
         if identity is None or not outside:
             results = yield text
         elif _BEGINS.match(text):
-            level = "" if _OWN_LEVEL.search(text) else identity.set_transaction
+            level = "" if OWN_LEVEL.search(text) else identity.set_transaction
             results = yield text
             if more := "; ".join(each for each in (level, identity.local) if each):
                 yield more

@@ -29,6 +29,9 @@ _DEFINES = re.compile(
     r"|\blo_\w+\s*\(|\blowrite\s*\(",
     re.IGNORECASE,
 )
+_CONNECTION = re.compile(
+    r"\bpg_backend_pid\b|\binet_client_port\b|\bpg_stat_activity\b|\bpg_locks\b|\bpg_my_temp_schema\b", re.IGNORECASE
+)
 _CHOOSES = re.compile(r"\blimit\s+\d|\bfetch\s+first\b|\bdistinct\s+on\b", re.IGNORECASE)
 _ORDER = re.compile(r"\border\s+by\b", re.IGNORECASE)
 _ORDERED_BY = re.compile(r"\border\s+by\b([^;)]*)")
@@ -50,6 +53,8 @@ class Reach:
     """Why any."""
     defines: bool = False
     """They may create or change tables, functions or large objects."""
+    tells_connections: bool = False
+    """They may tell one connection from another: by process id, port, transaction id."""
     ordered: frozenset[str] = frozenset()
     """Sequences whose order they look at, by the names that a baseline gives them."""
     chooses: str = ""
@@ -102,6 +107,8 @@ def _read_texts(found: Reach, relations: list[tuple[Any, ...]]) -> None:
             found.why = "dynamic SQL"
         if _DEFINES.search(plain):
             found.defines = True
+        if _CONNECTION.search(plain):
+            found.tells_connections = True
         for names in _WRITES.findall(plain):
             for name in names.split(","):
                 targets.add(name.split(".")[-1].strip().strip('"').lower())

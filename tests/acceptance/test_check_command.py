@@ -61,6 +61,13 @@ def test_each_verdict_has_its_status(folder: Path, sandbox: Sandbox, server: Emb
     assert "write `session:`" in done.stderr
 
 
+def test_the_matrix_tries_every_level(folder: Path, sandbox: Sandbox) -> None:
+    """One level beside it is a contradiction, said before anything is booted."""
+    done = sandbox.run("harness", "check", "held.race.sql", "--matrix", "--isolation", "serializable", cwd=folder)
+    assert (done.returncode, done.stdout) == (ExitStatus.USAGE, "")
+    assert "leave --isolation out" in done.stderr
+
+
 def test_a_server_that_is_not_there_is_status_3(folder: Path, sandbox: Sandbox) -> None:
     """Nothing was judged, and what is missing is said."""
     done = sandbox.run("harness", "check", "held.race.sql", "--server", "postgresql://127.0.0.1:1/nothing", cwd=folder)

@@ -265,6 +265,11 @@ CASES: dict[str, tuple[str, Truth, str]] = {
         Truth.BROKEN,
         "double use",
     ),
+    "a process id": (
+        COUNTER + "-- session: one x 2\nUPDATE c SET n = n * 0 + pg_backend_pid() WHERE id = :number RETURNING n;\n",
+        Truth.HELD,
+        "",
+    ),
     "generated keys of a JSON object": (
         COUNTER
         + "CREATE TABLE j (id serial, doc jsonb);\n-- session: one x 2\n"
