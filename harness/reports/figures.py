@@ -63,7 +63,7 @@ def _run(run: RunRecord, width: int | None) -> RenderableType:
     if (matrix := rows.matrix(run)) is not None:
         table = Table(*matrix.head, box=None, pad_edge=False)
         for cells in matrix.body:
-            table.add_row(*map(escape, cells))
+            table.add_row(*map(Text, cells))
         parts.append(_section("isolation levels", Group(table, Text(matrix.sentence))))
     thresholds = [f for f in run.findings if f.id.startswith("threshold.")]
     claims = [f for f in run.findings if not f.id.startswith("threshold.")]
