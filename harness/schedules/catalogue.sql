@@ -14,14 +14,16 @@ WITH users_own AS (
      WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
 ), attached AS (
     -- What runs when a relation is written or read, beside its triggers: functions of constraints, defaults, policies,
-    -- index expressions and rules, and the sequences of its defaults.
-    SELECT d.refclassid, d.refobjid, coalesce(k.conrelid, a.adrelid, o.polrelid, i.indrelid, r.ev_class) AS relation
+    -- index expressions, rules and the conditions of triggers, and the sequences of its defaults.
+    SELECT d.refclassid, d.refobjid,
+           coalesce(k.conrelid, a.adrelid, o.polrelid, i.indrelid, r.ev_class, t.tgrelid) AS relation
       FROM pg_depend d
       LEFT JOIN pg_constraint k ON d.classid = 'pg_constraint'::regclass AND k.oid = d.objid
       LEFT JOIN pg_attrdef a ON d.classid = 'pg_attrdef'::regclass AND a.oid = d.objid
       LEFT JOIN pg_policy o ON d.classid = 'pg_policy'::regclass AND o.oid = d.objid
       LEFT JOIN pg_index i ON d.classid = 'pg_class'::regclass AND i.indexrelid = d.objid
       LEFT JOIN pg_rewrite r ON d.classid = 'pg_rewrite'::regclass AND r.oid = d.objid
+      LEFT JOIN pg_trigger t ON d.classid = 'pg_trigger'::regclass AND t.oid = d.objid AND t.tgfoid <> d.refobjid
      WHERE d.refclassid IN ('pg_proc'::regclass, 'pg_class'::regclass)
 )
 SELECT json_build_object(
@@ -33,6 +35,7 @@ SELECT json_build_object(
                    'language', l.lanname,
                    'volatile', p.provolatile = 'v',
                    'procedure', p.prokind = 'p',
+                   'of_row', p.pronargs = 1 AND (SELECT typtype IN ('c', 'p') FROM pg_type t WHERE t.oid = p.proargtypes[0]),
                    'body', p.prosrc,
                    'definition', pg_get_functiondef(p.oid)) ORDER BY p.oid), '[]')
           FROM pg_proc p
@@ -81,6 +84,26 @@ SELECT json_build_object(
           FROM attached a
           JOIN relations c ON c.oid = a.relation
          WHERE a.refclassid = 'pg_proc'::regclass),
+    -- Tables whose policies look at other tables.
+    'looking_policies', (
+        SELECT coalesce(json_agg(DISTINCT c.name), '[]')
+          FROM pg_policy o
+          JOIN pg_depend d ON d.classid = 'pg_policy'::regclass AND d.objid = o.oid
+                          AND d.refclassid = 'pg_class'::regclass AND d.refobjid <> o.polrelid
+          JOIN relations c ON c.oid = o.polrelid),
+    -- Functions that are called by what a text does not name as a function: an operator, a cast, a type, an aggregate, a
+    -- domain's constraint, an operator class.
+    'called_anywhere', (
+        SELECT coalesce(json_agg(DISTINCT d.refobjid::bigint), '[]')
+          FROM pg_depend d
+          LEFT JOIN pg_proc caller ON d.classid = 'pg_proc'::regclass AND caller.oid = d.objid
+          LEFT JOIN pg_constraint k ON d.classid = 'pg_constraint'::regclass AND k.oid = d.objid
+         WHERE d.refclassid = 'pg_proc'::regclass
+           AND CASE WHEN d.classid = 'pg_proc'::regclass THEN caller.prokind NOT IN ('f', 'p')
+                    WHEN d.classid = 'pg_constraint'::regclass THEN k.conrelid = 0
+                    ELSE d.classid NOT IN (
+                        'pg_trigger'::regclass, 'pg_attrdef'::regclass, 'pg_policy'::regclass, 'pg_class'::regclass,
+                        'pg_rewrite'::regclass, 'pg_event_trigger'::regclass) END),
     'function_calls', (
         SELECT coalesce(json_agg(DISTINCT jsonb_build_array(objid::bigint, refobjid::bigint)), '[]')
           FROM pg_depend

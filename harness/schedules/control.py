@@ -49,7 +49,7 @@ from harness.schedules.rewrite import Rewritten
 from harness.schedules.trace import Choice, Event, Happening, Kind, top
 from harness.schedules.ways import Done, Foresight, Order, Ways
 from harness.sqltext import queries
-from harness.sqltext.access import ADVISORY_LOCKS, Access
+from harness.sqltext.access import ADVISORY_LOCKS, SNAPSHOTS, Access
 
 ASK_AFTER = 0.02
 """Seconds of silence after which the server is asked whether a running call waits, where a role may not set
@@ -73,6 +73,8 @@ _SETTINGS = {
     "log_min_messages": "panic",
     "max_parallel_workers_per_gather": "0",
     "statement_timeout": "0",
+    "synchronous_commit": "off",
+    "track_counts": "on",
     "track_functions": "pl",
     "transaction_timeout": "0",
 }
@@ -163,6 +165,8 @@ class _Call:
     """Its unit was sent, and has come to no turnstile yet."""
     impatient: bool = False
     """Its waits for a lock may end by themselves."""
+    always_impatient: bool = False
+    """Also when its transaction is over."""
     leaving: bool = False
     """Its wait is meant to run out now, or it is to die: that the server still sees it wait means nothing."""
     told_waiting: bool = False
@@ -179,6 +183,10 @@ class _Call:
     """What was measured in the current choice."""
     open: bool = False
     """Its step has not been measured since it began."""
+    has_snapshot: bool = False
+    """Its transaction has begun to read, so that at repeatable read it sees nothing that is committed later."""
+    finished: bool = False
+    """In the current choice it ended a transaction, or a statement of one failed."""
     written: Access = NOTHING
     """What it has written so far in its transaction, so what the end of that touches."""
     caught: list[str] = field(default_factory=list)
@@ -289,6 +297,8 @@ class Controller:
             self._flushes = self._control.info.server_version >= _FLUSH_SINCE
             self.isolation = self._show("transaction_isolation")
             """Isolation level of a transaction that sets none, as `transaction_isolation` spells it."""
+            self.level = "read committed"
+            """The strongest level that a transaction of a session may have: what commutes depends on it."""
             self._statement_timeout = self._show("statement_timeout") != "0"
             self._lock_timeout = self._show("lock_timeout") != "0"
             self._settings = self._accepted_settings()
@@ -338,8 +348,9 @@ class Controller:
             call.program, call.unit, call.mode, call.at = program, 0, _Mode.READY, top(0)
             call.written, call.reading, call.results, call.tries = NOTHING, "", {}, {}
             call.died = call.used_up = call.open = call.going = call.entering = call.rolling_back = False
+            call.has_snapshot = False
             call.began = call.ended = 0
-            call.impatient = self._statement_timeout or self._lock_timeout
+            call.impatient = call.always_impatient = self._statement_timeout or self._lock_timeout
             forgotten = [query for kind, query in program.reset.items() if kind in call.keeps]
             if program.leaves_settings:
                 forgotten += [*RESET_QUERIES, self._set_again()]
@@ -356,7 +367,7 @@ class Controller:
         return self.ways.start([program.units[0].key if program.units else None for program in programs])
 
     def _done(self, call: _Call) -> Done:
-        certain = not call.text.unread and call.key not in self.exceeding
+        certain = call.key not in self.exceeding and self._rewritten.read_in_full(call.text)
         return Done(tuple(call.passed), call.key, certain, self._version, frozenset(call.keeps))
 
     def foresight(self, programs: Sequence[Program]) -> Foresight | None:
@@ -697,11 +708,13 @@ class Controller:
         for call in self._calls:
             call.caught.clear()
             call.came.clear()
-            call.told_waiting = False
+            call.told_waiting = call.finished = False
             call.touched, call.acted_at = NOTHING, None
             call.passed.clear()
         access = NOTHING
         chosen.mode = _Mode.RUNNING
+        if choice.kind is not Kind.STEP:
+            chosen.finished = True
         if choice.kind is Kind.DIE:
             access = chosen.written.ending()
             chosen.leaving = True
@@ -735,9 +748,24 @@ class Controller:
                 access |= call.written.ending()  # a part of its work was rolled back, and its locks are gone
             if call.mode is _Mode.ENDED:
                 call.ended = call.ended or position
+        access = self._at_level(access)
         # The chosen call first: the others follow from what it did.
         happenings.sort(key=lambda happening: happening.call != choice.call)
         return Event(choice, stood, access, tuple(happenings), enabled)
+
+    def _at_level(self, access: Access) -> Access:
+        """What was touched in a choice, as it commutes at the level of the transactions.
+
+        Above read committed the end of a transaction does not commute with the first statement of another. At
+        serializable it commutes with nothing: who is aborted, of transactions that depend on each other in a row,
+        depends on which of them has ended, also where the first and the last have no table in common.
+        """
+        ends = any(call.finished for call in self._calls)
+        if self.level == "repeatable read" and ends:
+            return access | Access(ends=frozenset({SNAPSHOTS}))
+        if self.level == "serializable":
+            return Access(everything=True) if ends else access.at_serializable()
+        return access
 
     def _happened(self, call: _Call) -> list[Happening]:
         found = [Happening(call.number, "caught", code) for code in call.caught] + call.came
@@ -755,6 +783,9 @@ class Controller:
     def _begin_step(self, call: _Call, at: int, text: Access, key: Hashable = None) -> None:
         """A session goes on with a step, of which `text` is what is known beforehand."""
         call.at = call.acted_at = at
+        if not call.has_snapshot and self.level != "read committed":
+            call.has_snapshot = True
+            call.touched |= Access(reads=frozenset({SNAPSHOTS}))
         call.key, call.text, call.open = at if key is None else key, text, True
 
     def _go_through(self, call: _Call, number: int) -> None:
@@ -772,8 +803,9 @@ class Controller:
         if call.open:
             call.open = False
             self._touch(call, self._learn(call.key, call.text, found))
-            if isinstance(call.key, int) and self._rewritten.steps[call.key].ends:
+            if isinstance(call.key, int) and (step := self._rewritten.steps[call.key]).ends and not step.final:
                 call.written = NOTHING  # committed, or rolled back
+                call.finished, call.has_snapshot = True, False
 
     def _learn(self, key: Hashable, text: Access, found: Access) -> Access:
         """What a step touched, by its text and by all that was ever measured of it."""
@@ -919,6 +951,8 @@ class Controller:
 
     def _transaction_ended(self, call: _Call) -> None:
         call.written = NOTHING
+        call.finished, call.has_snapshot = True, False
+        call.impatient = call.always_impatient
         call.reading = ""  # the server was told to put its counters away; XX
         call.open = False
 
@@ -927,6 +961,7 @@ class Controller:
         program = call.program
         code = (result.error_field(DiagnosticField.SQLSTATE) or b"").decode()
         call.came.append(Happening(call.number, "fails", code))
+        call.finished = True
         call.keeps |= set(Keeps)  # what it kept cannot be measured any more
         if call.open:
             self._touch(call, self._unmeasured(call))
@@ -979,6 +1014,9 @@ class Controller:
         """Send the unit that is next; one that touches nothing is followed by the one after it at once."""
         unit = call.program.units[call.unit]
         call.mode, call.result = _Mode.RUNNING, None
+        if unit.patience is not None:
+            call.impatient = self._statement_timeout or unit.patience.ends
+            call.always_impatient = call.always_impatient if unit.patience.local else call.impatient
         acts = not unit.quiet and not futile
         if acts:
             call.going = False
@@ -993,7 +1031,9 @@ class Controller:
             call.at = top(call.unit)
         messages = [(query, _Due.BEFORE) for query in unit.before] + [(unit.query, _Due.ANSWER)]
         ended = unit.does in (Does.COMMITS, Does.ROLLS_BACK)
-        self._send(call, messages, measured=acts and unit.does in (Does.ACTS, Does.CHECKS), ended=ended)
+        # What a failed step touched is told when its transaction is over; before that the server answers nothing.
+        measured = unit.does in (Does.ACTS, Does.CHECKS) if acts else futile and ended
+        self._send(call, messages, measured=measured, ended=ended)
 
     def _send(
         self, call: _Call, messages: Sequence[tuple[Query, _Due]], *, measured: bool = False, ended: bool = False
@@ -1024,7 +1064,8 @@ class Controller:
             case [b"harness", b"turnstile", step, patience, *_]:
                 before = call.reading
                 raw = (notice.error_field(DiagnosticField.MESSAGE_PRIMARY) or b"").split(b" ", 4)[4].decode()
-                entered, call.entering = call.entering, False
+                # Where the snapshot that was taken on the way is kept, the way is a step.
+                entered, call.entering = call.entering and self.level == "read committed", False
                 call.impatient = self._statement_timeout or patience != b"0"
                 if entered and not call.text and not self._between(before, raw)[1]:
                     # The way to the first step inside: nothing that others could notice.

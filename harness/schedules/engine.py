@@ -29,7 +29,7 @@ from harness.schedules.plan import MOST_CALLS, SEARCHES, Plan
 from harness.schedules.program import Program, Query, call, call_alone
 from harness.schedules.result import Case, Exploration, Schedule
 from harness.schedules.search import Run, Search, scheduler_for
-from harness.schedules.sessions import NOT_COVERED, Opened, exceeding, own_findings, unsplit
+from harness.schedules.sessions import LEVELS, NOT_COVERED, Opened, exceeding, own_findings, strongest, unsplit
 from harness.schedules.trace import Choice, Kind, read_replay
 from harness.schedules.watch import Rows, read, renamed, watched, with_rows, written
 from harness.targets import conditions
@@ -130,6 +130,7 @@ class _Explorer:
         prepared = [Prepared(r.plain, r.description.statement, r.codec.parameter_oids) for r in self._routes]
         self._opened = Opened(dsn, texts, plan.calls, plan, prepared=prepared)
         self._connection = self._opened.connection
+        self._opened.controller.level = strongest([self._isolation()])
         self._begins = [self._begin(number) for number in range(plan.calls)]
         self._rewritten = self._opened.rewritten
 
@@ -200,12 +201,10 @@ class _Explorer:
         def alike(one: Run, other: Run) -> bool:
             return self._as_carried(setting, one).ended_like(self._as_carried(setting, other))
 
-        # Only where every statement has a snapshot of its own is it known which steps commute.
-        reduction = self._isolation() == "read committed"
-        scheduler = partial(scheduler_for, self._plan, self._choices, self._plan.calls, reduction=reduction)
-        search = Search(
-            self._opened.controller, programs, scheduler, alike, self._plan, deadline, reduction, setting.prefix()
-        )
+        scheduler = partial(scheduler_for, self._plan, self._choices, self._plan.calls)
+        controller = self._opened.controller
+        read_committed = controller.level == LEVELS[0]
+        search = Search(controller, programs, scheduler, alike, self._plan, deadline, read_committed, setting.prefix())
         outcomes: Counter[str] = Counter()
         for run in search.schedules():
             carried = self._as_carried(setting, run, probing=True)
@@ -228,7 +227,9 @@ class _Explorer:
                 before, after = ((), ()) if statements is None else (statements.for_session, statements.undone)
                 programs.append(call_alone(query, "start", access, before, after))
                 continue
-            programs.append(call(query, "start", access, self._rewritten.check, begin=self._begins[number]))
+            retry = self._contract.retry
+            again = (frozenset(retry.sqlstates), retry.most) if retry is not None else (frozenset(), 0)
+            programs.append(call(query, "start", access, self._rewritten.check, self._begins[number], *again))
         return programs
 
     def _ends_transactions(self, route: Route) -> bool:

@@ -91,6 +91,8 @@ def between(before: Reading, after: Reading, relations: Mapping[str, Relation]) 
             written.add(ADVISORY_LOCKS)
             continue
         relation = relations.get(oid)
+        if mode == "SIReadLock":
+            continue  # of what was read, at serializable
         if mode not in _WEAK:
             everything = True
         elif relation is None or relation.kind not in "rpSm":

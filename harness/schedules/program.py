@@ -73,6 +73,16 @@ class Query:
 
 
 @dataclass(frozen=True, slots=True)
+class Patience:
+    """A lock_timeout that a session sets itself."""
+
+    local: bool
+    """For its transaction only."""
+    ends: bool
+    """A wait may run out; not where it is set to 0."""
+
+
+@dataclass(frozen=True, slots=True)
 class Unit:
     """What a session sends in one go."""
 
@@ -94,6 +104,8 @@ class Unit:
     restart: int = 0
     """The unit that begins its transaction."""
     line: int = 0
+    patience: Patience | None = None
+    """How long it makes the session wait for a lock, where it sets that."""
 
     @property
     def answers(self) -> bool:
@@ -224,14 +236,20 @@ def call(
     access: Access,
     check: Access | None,
     begin: Sequence[Query] = (Query("BEGIN"),),
+    retry: Set[str] = frozenset(),
+    retries: int = 0,
 ) -> Program:
-    """The units of one statement that commits by itself, as a contract's calls are; `begin` goes before it."""
+    """The units of one statement that commits by itself, as a contract's calls are; `begin` goes before it.
+
+    On an SQLSTATE of `retry` it is made again, so often at most.
+    """
     units = [Unit(Does.ACTS, query, "call", label, access, 0, tuple(begin), own=True)]
     if check is not None:
         units.append(Unit(Does.CHECKS, CHECK_QUERY, "check", CHECK_LABEL, check, 0, own=True))
     units.append(Unit(Does.COMMITS, COMMIT_QUERY, "commit", "commit", NOTHING, 0, own=True))
     # Keys are fresh for each schedule, so what a sequence gave before makes no difference.
-    return Program(tuple(units), reset={kind: _FORGET[kind] for kind in (Keeps.LOCKS, Keeps.TABLES)})
+    reset = {kind: _FORGET[kind] for kind in (Keeps.LOCKS, Keeps.TABLES)}
+    return Program(tuple(units), frozenset(retry), retries=retries, reset=reset)
 
 
 def call_alone(query: Query, label: str, access: Access, before: Sequence[str], after: Sequence[str]) -> Program:
@@ -326,16 +344,18 @@ class _Compiler:
         access = NOTHING
         if does in (Does.ACTS, Does.ALONE):
             access = self.touches(statement.read) if statement.read else Access(unread=True)
+        patience, capped = _patience(statement.text)
         self.units.append(
             Unit(
                 does,
-                Query(statement.text),
+                Query(capped),
                 (self.number, len(self.units)),
                 label,
                 access,
                 at,
                 restart=self.begun,
                 line=statement.line,
+                patience=patience,
                 **more,
             )
         )
@@ -394,14 +414,28 @@ def _does(text: Text, commits_inside: Set[str]) -> Does:
     return Does.ALONE if isinstance(statement, _ALONE) or getattr(statement, "concurrent", False) else Does.ACTS
 
 
+_MOST_PATIENCE = "100ms"
+"""As in turnstile.sql: which of the other sessions' steps the end of a wait falls between matters, not its length."""
+
+
+def _patience(text: Text) -> tuple[Patience | None, Text]:
+    """What a statement says of lock_timeout, and the statement with a short one."""
+    statement = _parsed(text)
+    if not (isinstance(statement, ast.VariableSetStmt) and (statement.name or "").lower() == "lock_timeout"):
+        return None, text
+    local = bool(statement.is_local)
+    [value] = [getattr(constant, "val", None) for constant in statement.args or ()] or [None]
+    spelt = str(getattr(value, "ival", None) or getattr(value, "sval", None) or "0")
+    if not spelt.strip("0ms "):
+        return Patience(local, ends=False), text
+    return Patience(local, ends=True), f"SET {'LOCAL' if local else 'SESSION'} lock_timeout = '{_MOST_PATIENCE}'"
+
+
 def _sets_transaction(text: Text) -> bool:
     statement = _parsed(text)
     return isinstance(statement, ast.VariableSetStmt) and (statement.name or "").lower() == "transaction"
 
 
 def isolation_named(text: Text) -> bool:
-    """Whether a statement sets an isolation level: the session's own is then not that of all its transactions."""
-    statement = _parsed(text)
-    if isinstance(statement, ast.TransactionStmt):
-        return any(option.defname == "transaction_isolation" for option in statement.options or ())
-    return isinstance(statement, ast.VariableSetStmt) and "transaction" in (statement.name or "").lower()
+    """Whether a statement may set an isolation level: the session's own is then not that of all its transactions."""
+    return isinstance(text, str) and "isolation" in text.lower()

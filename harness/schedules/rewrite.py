@@ -21,7 +21,16 @@ from harness.errors import UsageError
 from harness.schedules.measure import Relation
 from harness.sqltext import access as access_by_text
 from harness.sqltext import plpgsql, queries
-from harness.sqltext.access import ADVISORY_LOCKS, NOTIFICATIONS, SEQUENCES, Access, ForeignKey, Touched, Written
+from harness.sqltext.access import (
+    ADVISORY_LOCKS,
+    ANYWHERE,
+    NOTIFICATIONS,
+    SEQUENCES,
+    Access,
+    ForeignKey,
+    Touched,
+    Written,
+)
 from harness.sqltext.plpgsql import Found, UnsplittableError
 
 
@@ -40,6 +49,8 @@ class Step:
     """It is inside a block with an EXCEPTION clause."""
     ends: bool = False
     """It ends the transaction, in a procedure."""
+    final: bool = False
+    """It is the end of a procedure, which ends the transaction only where nothing goes on after it."""
     tells: bool = False
     """What it executes is told when it runs; `access` is without that."""
 
@@ -66,8 +77,16 @@ class Rewritten:
     """Names of the procedures that end a transaction."""
     read: Callable[[str], tuple[Access, bool]]
     """What a text that is executed touches without the steps of functions, and whether it has a DO block."""
+    hiding: frozenset[str]
+    """Tables whose policies look at others, which no text that names them says."""
+    anywhere: bool
+    """Any statement may call a function that touches data, by an operator, a cast, a type ..."""
     originals: tuple[str, ...]
     """The statements that put the functions back as they were."""
+
+    def read_in_full(self, access: Access) -> bool:
+        """Whether this, by a text, is all that can be touched, whatever is in the tables."""
+        return not (self.anywhere or access.unread) and self.hiding.isdisjoint(access.reads | access.writes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +97,8 @@ class _Function:
     language: str
     volatile: bool
     procedure: bool
+    of_row: bool
+    """It can be called as if it were a column of a row."""
     body: str
     definition: str
     touched: Touched
@@ -100,6 +121,8 @@ class _Catalogue:
             function = _Function(**{**row, "body": body}, touched=touched)
             self.functions[function.oid] = function
             self.named[function.name].append(function)
+            if function.of_row:
+                self.named[f".{function.name}"].append(function)
         self.relations: dict[str, Relation] = {}
         self.meant_by: dict[str, set[str]] = defaultdict(set)
         """Relation as a text may name it, with or without its schema -> its name."""
@@ -145,20 +168,40 @@ class _Catalogue:
         for table, referenced in raw["deferrable"]:
             for end in {table, referenced or table}:
                 self.deferrable[end] |= {table, referenced or table}
+        self.hiding = frozenset(raw["looking_policies"])
         self.stand_ins: dict[str, set[str]] = defaultdict(set)
         for named, meant in raw["stand_ins"]:
             self.stand_ins[named].add(meant)
-        self.touching = self._touching()
+        touching = self._touching()
+        self.anywhere = [
+            self.functions[oid]
+            for oid in raw["called_anywhere"]
+            if oid in self.functions and self._touches(self.functions[oid], touching)
+        ]
+        """Functions that touch data, and that any statement may call by an operator, a cast, a type ..."""
+        self.touching = touching | {ANYWHERE} if self.anywhere else touching
+        self.committing = self._committing()
+
+    def _touches(self, function: _Function, names: Set[str]) -> bool:
+        by_catalogue = self.calls_by_catalogue.get(function.oid, ())
+        return function.touched.matters(names) or any(called.name in names for called in by_catalogue)
 
     def _touching(self) -> frozenset[str]:
         """Names of the functions that touch data, themselves or through others."""
         names: set[str] = set()
         while True:
-            more = {
-                f.name
-                for f in self.functions.values()
-                if f.touched.matters(names) or any(g.name in names for g in self.calls_by_catalogue.get(f.oid, ()))
-            }
+            found = [function for function in self.functions.values() if self._touches(function, names)]
+            more = {f.name for f in found} | {f".{f.name}" for f in found if f.of_row}
+            if more <= names:
+                return frozenset(names)
+            names |= more
+
+    def _committing(self) -> frozenset[str]:
+        """Names of the procedures that end transactions, themselves or through others."""
+        names: set[str] = set()
+        procedures = [function for function in self.functions.values() if function.procedure]
+        while True:
+            more = {f.name for f in procedures if f.touched.ends or not f.touched.calls.isdisjoint(names)}
             if more <= names:
                 return frozenset(names)
             names |= more
@@ -174,6 +217,7 @@ class _Catalogue:
             functions.update({f.oid: f for f in self.attached.get(table, ())})
         if touched.everything or touched.unread:
             functions.update({f.oid: f for f in self.event_triggers})
+        functions.update({f.oid: f for f in self.anywhere})
         return list(functions.values())
 
     def calls(self, function: _Function) -> list[_Function]:
@@ -217,6 +261,8 @@ class _Catalogue:
             if function.oid not in seen:
                 seen.add(function.oid)
                 total |= self.access(function.touched)
+                if function.touched.dynamic:
+                    total |= Access(unread=True)  # nobody tells what it executes
                 due += self.calls(function)
         return total
 
@@ -282,6 +328,7 @@ def rewrite(connection: psycopg.Connection[Any], texts: Sequence[str], space: in
     replaced: list[str] = []
     originals: list[tuple[str, str]] = []
     split: set[int] = set()
+    deferred = bool(catalogue.deferrable or catalogue.deferred_triggers)
     for function in reached:
         if function.name not in catalogue.touching:
             continue
@@ -295,6 +342,8 @@ def rewrite(connection: psycopg.Connection[Any], texts: Sequence[str], space: in
                 function.body,
                 first=len(founds),
                 functions=catalogue.touching,
+                committing=catalogue.committing,
+                deferred=deferred,
             )
         except UnsplittableError as reason:
             unsplit.append(f"{function.label} is one step: {reason}")
@@ -311,7 +360,7 @@ def rewrite(connection: psycopg.Connection[Any], texts: Sequence[str], space: in
     text = queries.text("harness.schedules", "turnstile.sql")
     counted = "{" + ",".join(oid for oid, relation in catalogue.relations.items() if relation.kind in "rpmi") + "}"
     texts_read = [*given, *(f.touched for f in reached)]
-    doubtful = any(t.unread or t.everything or t.dynamic for t in texts_read)
+    doubtful = bool(catalogue.anywhere) or any(t.unread or t.everything or t.dynamic for t in texts_read)
     held = sql.SQL(queries.text("harness.schedules", "locks.sql") if doubtful else "''").format(
         space=sql.Literal(space)
     )
@@ -336,23 +385,26 @@ def rewrite(connection: psycopg.Connection[Any], texts: Sequence[str], space: in
     written = {w.table for t in texts_read for w in catalogue.written(t)}
     if doubtful:
         written |= {relation.name for relation in catalogue.relations.values()}
+    check = catalogue.check(written)
     return Rewritten(
-        _steps(catalogue, founds, given, split),
+        _steps(catalogue, founds, given, split, check or Access()),
         tuple(catalogue.within(touched, split) for touched in given),
-        catalogue.check(written),
+        check,
         tuple(remarks),
         tuple(unsplit),
         catalogue.relations,
         frozenset({ADVISORY_LOCKS, NOTIFICATIONS, SEQUENCES}) | catalogue.sequences,
         catalogue.sequences,
-        frozenset(f.name for f, found in founds if found.ends),
+        catalogue.committing,
         cache(partial(_read, catalogue, frozenset(split))),
+        catalogue.hiding,
+        bool(catalogue.anywhere),
         tuple(kept),
     )
 
 
 def _read(catalogue: _Catalogue, split: Set[int], text: str) -> tuple[Access, bool]:
-    touched = access_by_text.of_statement(text)
+    touched = access_by_text.of_executed(text)
     return catalogue.within(touched, split), touched.block
 
 
@@ -371,11 +423,20 @@ def _definition(function: _Function, body: str) -> str:
 
 
 def _steps(
-    catalogue: _Catalogue, founds: Sequence[tuple[_Function, Found]], texts: Sequence[Touched], split: Set[int]
+    catalogue: _Catalogue,
+    founds: Sequence[tuple[_Function, Found]],
+    texts: Sequence[Touched],
+    split: Set[int],
+    check: Access,
 ) -> tuple[Step, ...]:
-    """Steps with all that they may touch: also what goes on, after a function's last step, in the statement around."""
-    own = [catalogue.within(found.touched, split) for _, found in founds]
+    """Steps with all that they may touch: also what goes on, after a function's last step, in the statement around.
+
+    `check` is what may be due at a commit.
+    """
+    own = [check if found.checks else catalogue.within(found.touched, split) for _, found in founds]
     around: dict[int, Access] = defaultdict(Access)
+    for function in catalogue.functions.values() if any(touched.unread for touched in texts) else catalogue.anywhere:
+        around[function.oid] |= Access(unread=True)  # what goes on after it is not known
     for touched in texts:
         for called in catalogue.reached([touched]):
             around[called.oid] |= catalogue.within(touched, split)
@@ -384,7 +445,7 @@ def _steps(
         for (function, found), access in zip(founds, own, strict=True):
             for called in catalogue.reached([found.touched]):
                 around[called.oid] |= access | around[function.oid]
-            if found.tells:
+            if found.tells or found.touched.unread:
                 # Any function may be called by a text that is put together; what is around it then is not known here.
                 for any_function in catalogue.functions:
                     around[any_function] |= Access(unread=True)
@@ -399,6 +460,7 @@ def _steps(
             access | around[function.oid],
             found.guarded,
             found.ends,
+            found.final,
             found.tells,
         )
         for number, ((function, found), access) in enumerate(zip(founds, own, strict=True))

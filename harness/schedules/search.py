@@ -66,7 +66,7 @@ class Run:
         return replace(self, events=tuple(replace(event, access=_NONE, enabled=()) for event in self.events))
 
 
-def scheduler_for(plan: Plan, choices: Sequence[Choice], sessions: int, *, reduction: bool) -> Scheduler:
+def scheduler_for(plan: Plan, choices: Sequence[Choice], sessions: int) -> Scheduler:
     """The strategy that a plan asks for; `choices` are those of a replay."""
     if choices:
         return Replay(choices, plan.times)
@@ -74,7 +74,7 @@ def scheduler_for(plan: Plan, choices: Sequence[Choice], sessions: int, *, reduc
         return RandomWalk(plan.seed)
     if plan.search == "pct":
         return Pct(plan.seed, sessions)
-    return Exhaustive(reduction=reduction and plan.reduction, max_preemptions=plan.max_preemptions)
+    return Exhaustive(reduction=plan.reduction, max_preemptions=plan.max_preemptions)
 
 
 @dataclass

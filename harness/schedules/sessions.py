@@ -120,6 +120,15 @@ def _choices(text: str, sessions: int) -> tuple[Choice, ...]:
     return choices
 
 
+LEVELS = ("read committed", "repeatable read", "serializable")
+
+
+def strongest(said: Iterable[str]) -> str:
+    """The strongest isolation level that is named in some texts; read committed, where none is."""
+    texts = [" ".join(text.lower().split()) for text in said]
+    return max((level for level in LEVELS if any(level in text for text in texts)), key=LEVELS.index, default=LEVELS[0])
+
+
 class Opened:
     """A database whose functions are rewritten, and a controller on it."""
 
@@ -268,15 +277,15 @@ class _Explorer:
 
     def explored(self) -> SessionsExplored:
         plan, controller, rewritten = self._plan, self._opened.controller, self._opened.rewritten
-        reduction = self._read_committed()
+        controller.level = self._level()
         search = Search(
             controller,
             self._ready,
-            partial(scheduler_for, plan, self._choices, len(self._sessions), reduction=reduction),
+            partial(scheduler_for, plan, self._choices, len(self._sessions)),
             self._alike,
             plan,
             self._started + plan.seconds,
-            reduction,
+            controller.level == LEVELS[0],
         )
         red: dict[str, list[Run]] = {}
         last: Run | None = None
@@ -306,14 +315,11 @@ class _Explorer:
             unsteady=tuple(search.unsteady),
         )
 
-    def _read_committed(self) -> bool:
-        """Only where every statement has a snapshot of its own is it known which steps commute."""
+    def _level(self) -> str:
+        """The strongest isolation level that a transaction of the sessions may have."""
         default = self._opened.controller.isolation
-        return all(
-            (session.isolation or default).lower() == "read committed"
-            and not any(isolation_named(statement.read) for statement in session.statements)
-            for session in self._sessions
-        )
+        named = [s.read for session in self._sessions for s in session.statements if isolation_named(s.read)]
+        return strongest([*(session.isolation or default for session in self._sessions), *named])
 
     def _ready(self) -> Sequence[Program]:
         self._restore()

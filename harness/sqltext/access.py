@@ -9,7 +9,9 @@ dynamic SQL, commutes with nothing.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Set
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,10 +22,46 @@ from pglast.parser import ParseError
 ADVISORY_LOCKS = "(advisory locks)"
 NOTIFICATIONS = "(notifications)"
 SEQUENCES = "(sequences)"
+ANYWHERE = "(anywhere)"
+"""Among the names of functions that touch data: one of them is called by an operator, a cast, a type, an aggregate or a
+domain, so that any statement may call it."""
+
+CATALOGUE = "(catalogue)"
+"""What is defined in the database; whoever defines something is taken to touch everything."""
+SNAPSHOTS = "(snapshots)"
+"""What a transaction reads that keeps its first snapshot, and what the end of any transaction changes."""
+
 _NOTHING: frozenset[str] = frozenset()
 
-_EFFECTFUL_BUILT_INS = {"pg_notify": NOTIFICATIONS, "nextval": SEQUENCES, "setval": SEQUENCES, "lastval": SEQUENCES}
+_EFFECTFUL_BUILT_INS = {
+    "pg_notify": NOTIFICATIONS,
+    "nextval": SEQUENCES,
+    "setval": SEQUENCES,
+    "lastval": SEQUENCES,
+    "pg_sequence_last_value": SEQUENCES,
+}
 """Built-in functions by which sessions act on each other, and the pretended table that stands for what they touch."""
+
+_READS_CATALOGUE = re.compile(
+    r"to_reg|has_.*_privilege$|pg_get_|pg_has_role$|.*_is_visible$|.*_description$|pg_describe_"
+)
+_REGISTERED = re.compile(r"reg(class|type|proc|procedure|oper|operator|namespace|role|config|dictionary|collation)$")
+"""Types whose input looks a name up in the catalogue."""
+
+_RUNS_TEXT = re.compile(
+    r"(query|cursor|table|schema|database)_to_xml|ts_stat$|ts_rewrite$|crosstab|connectby$|normal_rand$"
+    r"|check_(primary|foreign)_key$"
+)
+"""Functions of the server and of its extensions that carry out a text, or read tables that an argument names."""
+
+_DEPENDS_ON_ALL = re.compile(
+    r"(txid|pg)_(current_snapshot|current_xact_id|status|xact_status|export_snapshot|last_committed_xact)|txid_current"
+    r"|pg_xact_commit_timestamp|pg_(blocking|safe_snapshot_blocking)_pids$|pg_(lock_status|prepared_xact)$|pg_stat_"
+    r"|pg_(cancel|terminate)_backend$|pg_logical_|pg_(relation|table|total_relation|indexes|database)_size$"
+    r"|pg_(ls|read|stat)_|lo_|loread$|lowrite$|pg_notification_queue_usage$"
+)
+"""Functions whose value depends on what any other session does, or by which one acts on others: large objects, files,
+snapshots, the state of other backends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +119,14 @@ class Access:
             and self.reads.isdisjoint(other.ends)
         )
 
+    def at_serializable(self) -> Access:
+        """The same where reads and writes of one table do not commute, whichever comes first.
+
+        Each of the two orders is a dependency between the transactions, and on what dependencies there are already
+        depends who is aborted.
+        """
+        return Access(self.reads, self.writes, self.ends | self.writes, self.everything, self.unread)
+
     def ending(self) -> Access:
         """What the end of a transaction with this access touches."""
         return Access(ends=self.writes, everything=self.everything, unread=self.unread)
@@ -130,14 +176,16 @@ class Touched:
     locked: set[tuple[str, frozenset[str]]] = field(default_factory=set)
     """Tables in which a statement locks rows that it looks for, with the columns that it pins to one value."""
     calls: set[str] = field(default_factory=set)
-    """Functions called, by their bare names."""
+    """Functions called, by their bare names; with a dot before it, where it may be one that is called as a column."""
     everything: bool = False
     unread: bool = False
     """Some of it could not be read."""
     dynamic: bool = False
     """Some of it is put together when it runs."""
+    ends: bool = False
+    """It ends transactions: a procedure with COMMIT or ROLLBACK."""
     block: bool = False
-    """It has a DO block: several statements that are one step."""
+    """It is executed as one step, and is several: a DO block, or a text of several statements."""
 
     def __ior__(self, other: Touched) -> Touched:
         self.reads |= other.reads
@@ -147,6 +195,7 @@ class Touched:
         self.everything |= other.everything
         self.unread |= other.unread
         self.dynamic |= other.dynamic
+        self.ends |= other.ends
         self.block |= other.block
         return self
 
@@ -154,7 +203,7 @@ class Touched:
         """Whether data can be touched, where `functions` are those that may touch data themselves."""
         if self.everything or self.unread or self.dynamic or self.reads or self.written:
             return True
-        return not self.calls.isdisjoint(functions)
+        return ANYWHERE in functions or not self.calls.isdisjoint(functions)
 
     def access(self, foreign_keys: Mapping[str, tuple[ForeignKey, ...]]) -> Access:
         """The access by this text alone, with the locks that its foreign keys take.
@@ -195,6 +244,14 @@ def of_statement(sql: str) -> Touched:
     return touched
 
 
+def of_executed(text: str) -> Touched:
+    """What a text touches that is executed by one statement; several statements in it are then one step."""
+    touched = of_statement(text)
+    with suppress(ParseError):
+        touched.block |= len(parse_sql(text)) > 1
+    return touched
+
+
 def of_expression(expression: str) -> Touched:
     """What a PL/pgSQL expression touches; it is a SELECT without the word."""
     return of_statement(f"SELECT {expression}")
@@ -223,6 +280,12 @@ def _walk(node: Any, touched: Touched, local: frozenset[str]) -> None:
                 touched.reads.add(_named(node))
         case ast.FuncCall():
             _call(node, touched)
+        case ast.TypeName() if node.names and _REGISTERED.match(node.names[-1].sval):
+            touched.reads.add(CATALOGUE)
+        case ast.ColumnRef() if node.fields and len(node.fields) > 1:
+            touched.calls |= _fields(node.fields[-1:])
+        case ast.A_Indirection():
+            touched.calls |= _fields(node.indirection)
         case ast.InsertStmt():
             _write(node, "insert", touched)
             conflict = node.onConflictClause
@@ -250,6 +313,8 @@ def _walk(node: Any, touched: Touched, local: frozenset[str]) -> None:
             touched.written.add(Written(NOTIFICATIONS, "insert"))
         case ast.VariableSetStmt() | ast.VariableShowStmt():
             return
+        case ast.TransactionStmt() if not node.gid:
+            return  # a session's own BEGIN, COMMIT, SAVEPOINT ..., which are known for what they are
         case ast.SelectStmt() | ast.CallStmt() | ast.ReturnStmt():
             pass
         case ast.DoStmt() | ast.ExecuteStmt():
@@ -261,6 +326,11 @@ def _walk(node: Any, touched: Touched, local: frozenset[str]) -> None:
     for name in node:
         if name != "withClause":
             _walk(getattr(node, name), touched, local)
+
+
+def _fields(parts: Any) -> set[str]:
+    """Functions of a row that are called as if they were columns of it; a dot is before their names."""
+    return {f".{part.sval}" for part in parts if isinstance(part, ast.String)}
 
 
 def _pinned(condition: Any) -> frozenset[str]:
@@ -292,6 +362,12 @@ def _call(node: Any, touched: Touched) -> None:
         touched.written.add(Written(ADVISORY_LOCKS, "lock"))
     elif name in _EFFECTFUL_BUILT_INS:
         touched.written.add(Written(_EFFECTFUL_BUILT_INS[name], "insert"))
+    elif _RUNS_TEXT.match(name):
+        touched.unread = True
+    elif _DEPENDS_ON_ALL.match(name):
+        touched.everything = True
+    elif _READS_CATALOGUE.match(name):
+        touched.reads.add(CATALOGUE)
 
 
 def _tables(node: Any) -> Iterator[str]:

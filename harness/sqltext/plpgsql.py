@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence, Set
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pglast import parse_sql
@@ -50,7 +50,11 @@ class Found:
     guarded: bool
     """It is inside a block with an EXCEPTION clause, whose locks go when a statement fails."""
     ends: bool = False
-    """It ends the transaction: COMMIT or ROLLBACK in a procedure."""
+    """It ends the transaction: COMMIT or ROLLBACK in a procedure, or may end it: the end of such a procedure."""
+    final: bool = False
+    """It is that end."""
+    checks: bool = False
+    """It has what is deferred to the commit done."""
     tells: bool = False
     """What it executes is put together when it runs, and is then told to the controller."""
 
@@ -95,14 +99,23 @@ def touched_by(language: str, body: str) -> Touched:
     return Touched(unread=True)
 
 
-def split(language: str, body: str, *, first: int, functions: Set[str]) -> Split:
+def split(
+    language: str,
+    body: str,
+    *,
+    first: int,
+    functions: Set[str],
+    committing: Set[str] = frozenset(),
+    deferred: bool = False,
+) -> Split:
     """Put a turnstile before each statement of a body that touches data.
 
     `functions` are the names of the functions of the database that may touch data, so that a statement that calls one
-    is a step; `first` is the number of the first turnstile. Raises UnsplittableError.
+    is a step; `committing` those of procedures that end transactions; `first` is the number of the first turnstile.
+    With `deferred`, what may be deferred to a COMMIT inside is made a step before it. Raises UnsplittableError.
     """
     if language == "plpgsql":
-        return _Plpgsql(body, first, functions).split()
+        return _Plpgsql(body, first, functions, committing, deferred=deferred).split()
     if language == "sql":
         return _split_sql(body, first, functions)
     raise UnsplittableError(f"it is written in {language}, which cannot be split")
@@ -187,6 +200,7 @@ class _Place:
     touched: Touched
     """By its head."""
     returns: bool = False
+    commits: bool = False
     dynamic: tuple[int, int] | None = None
     """Where the expression is whose value is executed."""
     parts: tuple[Touched, ...] = ()
@@ -206,6 +220,16 @@ class _Declaration:
     touched: Touched
 
 
+@dataclass
+class _Cursors:
+    """The cursors of a body, declared with their queries or opened for one."""
+
+    names: set[str] = field(default_factory=set)
+    touched: Touched = field(default_factory=Touched)
+    """What their queries touch; where they are used, that is touched."""
+    opened: bool = False
+
+
 class _Walk:
     """Statements of a PL/pgSQL body by its tokens, in the order of the source (manual, chapter 41)."""
 
@@ -218,6 +242,12 @@ class _Walk:
         self.tokens = [
             _Token(t.start, t.end + 1, body[t.start : t.end + 1].lower()) for t in tokens if t.name not in _COMMENTS
         ]
+        self.cursors = _Cursors()
+        self._read()
+        if self.cursors.opened:
+            self._read()  # what is opened further down may be fetched further up, in a loop
+
+    def _read(self) -> None:
         self.at = 0
         self.places: list[_Place] = []
         self.handlers: list[int] = []
@@ -225,8 +255,6 @@ class _Walk:
         self.declarations: list[_Declaration] = []
         self.end = 0
         """Where the END of the outermost block begins."""
-        self.cursors = Touched()
-        """What the declared cursors read; where they are used, that is touched."""
         while self._word() == "#":  # compile options, each on a line of its own
             line = self._line(self.tokens[self.at].start)
             while self._line(self.tokens[self.at].start) == line:
@@ -241,9 +269,10 @@ class _Walk:
             total |= declaration.touched
         for place in self.places:
             total |= place.touched
+            total.ends |= place.ends
             for condition in place.conditions_touched:
                 total |= condition
-        total |= self.cursors
+        total |= self.cursors.touched
         return total
 
     def _word(self, ahead: int = 0) -> str:
@@ -305,9 +334,10 @@ class _Walk:
                 return
             simple = _Simple(self.body, inside, self.cursors)
             touched = simple.touched()
-            ends = first.word in ("commit", "rollback")
+            word = "" if simple.assigns else first.word
+            ends = word in ("commit", "rollback")
             self._place("simple", start, first, last.start, guarded, touched, simple, ends=ends)
-            self.places[-1] = replace(self.places[-1], returns=first.word == "return")
+            self.places[-1] = replace(self.places[-1], returns=word == "return", commits=word == "commit")
 
     def _place(
         self,
@@ -369,7 +399,8 @@ class _Walk:
             elif expression is None and not is_cursor and token.word in (":=", "=", "default"):
                 expression = token.end
         if cursor is not None:
-            self.cursors |= access.of_statement(self.body[cursor : token.start])
+            self.cursors.names.add(start.word)
+            self.cursors.touched |= access.of_statement(self.body[cursor : token.start])
         elif expression is not None and self.tokens[first + 1].word != "alias":
             text = self.body[start.start : token.start]
             touched = access.of_expression(self.body[expression : token.start])
@@ -469,17 +500,22 @@ _ASSIGNING = frozenset({":=", "="})
 class _Simple:
     """The SQL in one statement without a body, or in the head of a loop."""
 
-    def __init__(self, body: str, tokens: Sequence[_Token], cursors: Touched) -> None:
+    def __init__(self, body: str, tokens: Sequence[_Token], cursors: _Cursors) -> None:
         self.body = body
         self.tokens = tokens
         self.cursors = cursors
         self.parts: list[Touched] = []
         self.dynamic: tuple[int, int] | None = None
 
+    @property
+    def assigns(self) -> bool:
+        """Whether the first word is a variable, whatever it says: so PL/pgSQL takes words that are not reserved."""
+        return len(self.tokens) > 1 and self.tokens[1].word in (*_ASSIGNING, ".", "[")
+
     def touched(self) -> Touched:
         word, rest = self.tokens[0].word, self.tokens[1:]
         second = rest[0].word if rest else ""
-        match word:
+        match "" if self.assigns else word:
             case "return" if second == "query":
                 return self._query(rest[1:])
             case "return":
@@ -492,8 +528,11 @@ class _Simple:
                 return self._raised(rest)
             case "open":
                 return self._opened(rest)
-            case "fetch" | "move" | "close":
-                return self._cursors()
+            case "fetch" | "move":
+                into = self._find(rest, "into")
+                return self._fetched(rest[:into][-1:])
+            case "close":
+                return Touched()
             case "exit" | "continue":
                 at = self._find(rest, "when")
                 return Touched() if at is None else self._expression(rest[at + 1 :])
@@ -521,17 +560,19 @@ class _Simple:
             return access.of_statement(self._text(rest))
         if rest and rest[0].word in ("show", "explain"):
             return Touched(unread=True)
-        total = self._cursors()  # a cursor's name, with or without arguments
-        total |= self._expression(rest) if len(rest) > 1 else Touched()
+        total = self._fetched(rest[:1])
+        total |= self._expression(rest) if len(rest) > 1 else Touched()  # the cursor's arguments
         return total
 
     def of_foreach(self) -> Touched:
         at = self._find(self.tokens, "array")
         return Touched(unread=True) if at is None else self._expression(self.tokens[at + 1 :])
 
-    def _cursors(self) -> Touched:
-        total = Touched()
-        total |= self.cursors
+    def _fetched(self, name: Sequence[_Token]) -> Touched:
+        """What is touched where a cursor is used; one that comes from elsewhere may do anything."""
+        known = bool(name) and name[0].word in self.cursors.names
+        total = Touched(unread=not known)
+        total |= self.cursors.touched
         self.parts.append(total)
         return total
 
@@ -571,8 +612,12 @@ class _Simple:
     def _opened(self, rest: Sequence[_Token]) -> Touched:
         at = self._find(rest, "for")
         if at is not None:
-            return self._query(rest[at + 1 :])
-        total = self._cursors()
+            query = self._query(rest[at + 1 :])
+            self.cursors.names.add(rest[0].word)
+            self.cursors.touched |= query
+            self.cursors.opened = True
+            return query
+        total = self._fetched(rest[:1])
         total |= self._expression(rest) if len(rest) > 1 else Touched()
         return total
 
@@ -643,8 +688,10 @@ class _Simple:
     def _expression(self, tokens: Sequence[_Token]) -> Touched:
         if not tokens:
             return Touched()
-        self.parts.append(access.of_expression(self._text(tokens)))
-        return access.of_expression(self._text(tokens))
+        touched = access.of_expression(self._text(tokens))
+        if any(not (token.word == "." or token.word[0].isalnum() or token.word[0] in "_\"'$") for token in tokens):
+            self.parts.append(touched)  # more than a variable or a constant
+        return touched
 
     def _text(self, tokens: Sequence[_Token]) -> str:
         return self.body[tokens[0].start : tokens[-1].end] if tokens else ""
@@ -676,7 +723,7 @@ def _of_constant(text: str) -> Touched:
     try:
         if scan(text)[0].name == "SCONST":
             statement: Any = parse_sql(f"SELECT {text}")[0].stmt
-            return access.of_statement(statement.targetList[0].val.val.sval)
+            return access.of_executed(statement.targetList[0].val.val.sval)
     except ParseError:
         pass
     return Touched(unread=True)
@@ -689,10 +736,12 @@ def _collapsed(text: str) -> str:
 class _Plpgsql:
     """The insertions that split one PL/pgSQL body."""
 
-    def __init__(self, body: str, first: int, functions: Set[str]) -> None:
+    def __init__(self, body: str, first: int, functions: Set[str], committing: Set[str], *, deferred: bool) -> None:
         self.body = body
         self.first = first
         self.functions = functions
+        self.committing = committing
+        self.deferred = deferred
         self.steps: list[Found] = []
         self.insertions: list[tuple[int, str, int]] = []
         """(position, text, how much of the body it takes the place of)."""
@@ -705,13 +754,14 @@ class _Plpgsql:
             self._declaration(declaration)
         for place in walk.places:
             self._statement(place)
-        if any(place.ends for place in walk.places):
-            # What it did since its last COMMIT is committed when it returns.
-            ends = [place.start for place in walk.places if place.returns] + [walk.end]
-            for at in ends:
+        if any(place.ends or not place.touched.calls.isdisjoint(self.committing) for place in walk.places):
+            # What it did since its last COMMIT is committed when it returns, if nobody goes on after it.
+            ends = [(place.start, place.guarded) for place in walk.places if place.returns] + [(walk.end, False)]
+            for at, guarded in ends:
                 line = self.body.count("\n", 0, at) + 1
-                turnstile = self._step(line, "the end, which commits", Touched(), guarded=False, ends=True)
-                self._insert(at, f"IF {turnstile} THEN END IF; ")
+                check = "" if guarded else self._deferred(line)
+                turnstile = self._step(line, "the end, which commits", Touched(), guarded=False, ends=True, final=True)
+                self._insert(at, f"{check}IF {turnstile} THEN END IF; ")
         for handler in walk.handlers:
             self._insert(handler, f" IF {TURNSTILE_SCHEMA}.caught(SQLSTATE) THEN END IF;")
         steps, remarks, unsplit = tuple(self.steps), tuple(self.remarks), tuple(self.unsplit)
@@ -727,11 +777,16 @@ class _Plpgsql:
     def _insert(self, position: int, text: str, replaced: int = 0) -> None:
         self.insertions.append((position, text, replaced))
 
-    def _step(
-        self, line: int, text: str, touched: Touched, guarded: bool, ends: bool = False, tells: bool = False
-    ) -> str:
+    def _deferred(self, line: int) -> str:
+        """What makes a step of that which is deferred to the commit."""
+        if not self.deferred:
+            return ""
+        turnstile = self._step(line, "what is deferred to the commit", Touched(), guarded=False, checks=True)
+        return f"IF {turnstile} THEN END IF; SET CONSTRAINTS ALL IMMEDIATE; "
+
+    def _step(self, line: int, text: str, touched: Touched, guarded: bool, **more: bool) -> str:
         """Add a step and give its turnstile."""
-        self.steps.append(Found(line, _collapsed(text), touched, guarded, ends, tells))
+        self.steps.append(Found(line, _collapsed(text), touched, guarded, **more))
         return _turnstile(self.first + len(self.steps) - 1)
 
     def _declaration(self, declaration: _Declaration) -> None:
@@ -748,17 +803,19 @@ class _Plpgsql:
             self._insert(place.dynamic[0], f"{TURNSTILE_SCHEMA}.dynamic((")
             self._insert(place.dynamic[1], ")::pg_catalog.text)")
         if touched.block:
-            self.unsplit.append(f"line {place.line}: {_collapsed(head)[:80]}: a DO block is one step")
+            reason = "a DO block, or several statements in one text, is one step"
+            self.unsplit.append(f"line {place.line}: {_collapsed(head)[:80]}: {reason}")
         if touched.everything or touched.unread:
             self.remarks.append(f"line {place.line}: {_collapsed(head)[:80]}: what it touches is not known beforehand")
         if touched.matters(self.functions) or place.ends:
+            check = self._deferred(place.line) if place.commits else ""
             turnstile = self._step(
-                place.line, head, touched, place.guarded, place.ends, tells=place.dynamic is not None
+                place.line, head, touched, place.guarded, ends=place.ends, tells=place.dynamic is not None
             )
             if place.kind == "while":
                 self._while(place, turnstile)
             else:
-                self._insert(place.start, f"IF {turnstile} THEN END IF; ")
+                self._insert(place.start, f"{check}IF {turnstile} THEN END IF; ")
         if sum(part.matters(self.functions) for part in place.parts) > 1:
             reason = "evaluates several expressions that touch data, one after the other"
             self.unsplit.append(f"line {place.line}: {_collapsed(head)[:80]}: {reason}")

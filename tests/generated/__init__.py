@@ -263,16 +263,24 @@ class Comparer:
         self.connection = connect(dsn)
         self.connection.execute("SET client_min_messages = error; SET synchronous_commit = off")
 
-    def compared(self, case: Case, *, seconds: float = 60.0, most: int | None = None) -> Compared | None:
-        """None where there are too many schedules for `most`."""
+    def prepare(self, case: Case) -> None:
         for part in case.setup:
             self.connection.execute(part.encode())
         self.connection.execute(RESET.encode())
-        sessions = [Session(str(number), (Statement(call),)) for number, call in enumerate(case.calls)]
+
+    def compared(
+        self, case: Case, *, seconds: float = 60.0, most: int | None = None, level: str = "read committed"
+    ) -> Compared | None:
+        """None where there are too many schedules for `most`."""
+        self.prepare(case)
+        begin = f"BEGIN ISOLATION LEVEL {level}"
+        sessions = [
+            Session(str(number), (Statement(call),), begin=begin, isolation=level)
+            for number, call in enumerate(case.calls)
+        ]
         # Choice by choice, so that this judges the relays as well.
-        whole, endings = self.explored(
-            sessions, Plan(reduction=False, relays=False, seconds=seconds, max_schedules=most)
-        )
+        plan = Plan(reduction=False, relays=False, seconds=seconds, max_schedules=most)
+        whole, endings = self.explored(sessions, plan)
         if not whole.exhausted:
             return None
         reduced, found = self.explored(sessions, Plan(seconds=seconds))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -29,14 +30,15 @@ def main() -> int:
     parser.add_argument("--dsn")
     parser.add_argument("--from", dest="first", type=int, default=0)
     parser.add_argument("--most", type=int, default=400, help="schedules of a case, unreduced")
+    parser.add_argument("--level", default="read committed", help="isolation level of both calls")
     given = parser.parse_args()
     compared = wrong = skipped = unsteady = schedules = reduced = 0
     started = time.monotonic()
-    with served(given.dsn) as dsn, comparer(dsn, f"generated_{given.seed}") as on:
+    with served(given.dsn) as dsn, comparer(dsn, f"generated_{given.seed}_{os.getpid()}") as on:
         for number in range(given.first, given.first + given.count):
             case = drawn(f"{given.seed}.{number}")
             try:
-                found = on.compared(case, most=given.most)
+                found = on.compared(case, most=given.most, level=given.level)
             except HarnessError as error:
                 print(f"== {case.seed}: {error}\n{case.script()}", flush=True)
                 wrong += 1

@@ -104,6 +104,7 @@ class Bar:
 
     def restore(self) -> None:
         self.connection.execute("DELETE FROM gifts; DELETE FROM cups; SELECT setval('turns', 1)")
+        self.connection.execute("DROP TABLE IF EXISTS made")
         self.connection.execute("INSERT INTO cups VALUES (1, true, 0), (2, true, 0)")
 
     def judge(self, run: SessionsRun) -> Iterable[str]:
@@ -273,6 +274,157 @@ def test_a_statement_that_may_lock_several_rows_is_named(bar: Bar) -> None:
     )
 
 
+KNOWN = """CREATE FUNCTION known(p integer) RETURNS integer {0} LANGUAGE plpgsql AS
+    'BEGIN RETURN (SELECT given FROM cups WHERE id = 2); END';"""
+IS_KNOWN = """CREATE FUNCTION is_known(p integer) RETURNS boolean LANGUAGE plpgsql AS
+    'BEGIN RETURN p = (SELECT given FROM cups WHERE id = 2); END';"""
+OF_SLIPS = """CREATE TYPE slip AS (id integer);
+    CREATE FUNCTION noted(s slip) RETURNS integer LANGUAGE plpgsql AS
+    'BEGIN RETURN (SELECT given FROM cups WHERE id = 2); END';"""
+
+TORN = {
+    "a query of its own": ("y := (SELECT given FROM cups WHERE id = 2);", ""),
+    "an operator": (
+        "y := p !!! p;",
+        f"""{OF_SLIPS} CREATE FUNCTION op(integer, integer) RETURNS integer LANGUAGE sql AS
+        'SELECT noted(row(1)::slip)'; CREATE OPERATOR !!! (LEFTARG = integer, RIGHTARG = integer, FUNCTION = op)""",
+    ),
+    "a cast that nobody writes": (
+        "y := s;",
+        f"{OF_SLIPS} CREATE CAST (slip AS integer) WITH FUNCTION noted(slip) AS ASSIGNMENT",
+    ),
+    "a column that is a function": ("y := (s).noted;", OF_SLIPS),
+    "a domain's constraint": (
+        "BEGIN d := ARRAY[x]; y := x; EXCEPTION WHEN check_violation THEN y := x + 1; END;",
+        f"{IS_KNOWN} CREATE DOMAIN known AS integer CHECK (VALUE IS NULL OR is_known(VALUE))",
+    ),
+    "an aggregate": (
+        "y := known_of(1);",
+        """CREATE FUNCTION step(s integer, p integer) RETURNS integer STABLE LANGUAGE plpgsql AS
+           'BEGIN RETURN (SELECT given FROM cups WHERE id = 2); END';
+           CREATE AGGREGATE known_of(integer) (SFUNC = step, STYPE = integer, INITCOND = '0')""",
+    ),
+    "a text that a function of the server carries out": (
+        """y := (SELECT count(*) FROM ts_stat('SELECT to_tsvector(''simple'', repeat(''a'', given)) FROM cups
+        WHERE id = 2'));""",
+        "",
+    ),
+    "a variable named like a statement": ("close := (SELECT given FROM cups WHERE id = 2); y := close;", ""),
+    "an array named like a statement": ("get[1] := (SELECT given FROM cups WHERE id = 2); y := get[1];", ""),
+}
+
+
+@pytest.mark.parametrize(("second", "more"), TORN.values(), ids=TORN)
+def test_two_reads_are_two_steps_whatever_makes_the_second(bar: Bar, second: str, more: str) -> None:
+    """Who reads two rows in two statements may see one of them before and one after somebody changed both."""
+    if more:
+        bar.connection.execute(more.encode())
+    domain = "integer[]" if "known AS" not in more else "known[]"
+    slip = "slip := row(1)" if "TYPE slip" in more else "integer"
+    bar.connection.execute(
+        f"""CREATE FUNCTION compare(p integer) RETURNS void LANGUAGE plpgsql AS $$
+        DECLARE x integer; y integer; close integer; get integer[]; d {domain}; s {slip}; BEGIN
+        x := (SELECT given FROM cups WHERE id = 1); {second}
+        IF x <> y THEN INSERT INTO gifts VALUES (1, 1), (1, 2); END IF; END $$""".encode()
+    )
+    found = bar.explore("SELECT compare(1)", "UPDATE cups SET given = given + 1")
+    assert "given twice" in found.broken
+    assert found.exhausted
+
+
+@pytest.mark.parametrize("before", ["", "PERFORM FROM cups; COMMIT;"], ids=["then COMMIT", "at its end"])
+def test_what_a_procedure_defers_to_its_commit_is_a_step_before_it(bar: Bar, before: str) -> None:
+    """A deferred check of a procedure with COMMIT inside, and its commit, are two steps; so it passes twice."""
+    bar.connection.execute(BEHIND["a deferred trigger"][1].encode())
+    bar.connection.execute(
+        f"""CREATE PROCEDURE give_once() LANGUAGE plpgsql AS $$ BEGIN {before} INSERT INTO gifts VALUES (1, 1);
+        {"" if before else "COMMIT;"} END $$;
+        CREATE PROCEDURE give_inside() LANGUAGE plpgsql AS 'BEGIN CALL give_once(); END'""".encode()
+    )
+    found = bar.explore("CALL give_inside()", "CALL give_once()")
+    assert "given twice" in found.broken
+    assert found.exhausted
+
+
+def test_creating_what_is_not_there_yet_is_broken(bar: Bar) -> None:
+    """A look into the catalogue is a step, and so is what defines something."""
+    found = bar.give(
+        """BEGIN IF to_regclass('made') IS NULL THEN CREATE TABLE made (); END IF;
+           EXCEPTION WHEN duplicate_table OR unique_violation THEN INSERT INTO gifts VALUES (1, 1), (1, 2); END"""
+    )
+    assert "given twice" in found.broken
+
+
+def test_what_a_refused_statement_read_is_known(bar: Bar) -> None:
+    """A statement that a policy refuses is tried before and after the change that lets it pass."""
+    bar.connection.execute(
+        """CREATE ROLE guest; CREATE TABLE visits (cup integer); ALTER TABLE visits ENABLE ROW LEVEL SECURITY;
+        CREATE POLICY known ON visits FOR INSERT WITH CHECK (EXISTS (SELECT FROM cups WHERE id = cup AND given > 0));
+        GRANT ALL ON cups, visits TO guest"""
+    )
+    answers = set()
+
+    def judge(run: SessionsRun) -> Iterable[str]:
+        answers.add(run.answers[0][1].code)
+        return ()
+
+    sessions = [
+        ["BEGIN", "INSERT INTO visits VALUES (1)", "ROLLBACK"],
+        ["BEGIN", "UPDATE cups SET given = 1 WHERE id = 1", "COMMIT"],
+    ]
+    explore_sessions(
+        bar.dsn,
+        [
+            Session(str(n), tuple(map(Statement, texts)), local="SET LOCAL ROLE guest")
+            for n, texts in enumerate(sessions)
+        ],
+        Plan(),
+        restore=bar.restore,
+        judge=judge,
+    )
+    bar.connection.execute("DROP OWNED BY guest; DROP ROLE guest")
+    assert answers == {None, "42501"}
+
+
+def test_a_wait_runs_out_where_a_session_says_so(bar: Bar) -> None:
+    """Where a session sets lock_timeout itself, the schedule is tried in which its wait runs out; it ends with it."""
+    answers = set()
+
+    def judge(run: SessionsRun) -> Iterable[str]:
+        answers.add((run.answers[0][1].code, run.answers[0][-1].rows))
+        return ()
+
+    update = "UPDATE cups SET given = 1 WHERE id = 1"
+    sessions = [["SET lock_timeout = '10s'", update, "SHOW lock_timeout"], [update]]
+    explore_sessions(
+        bar.dsn,
+        [Session(str(n), tuple(map(Statement, texts))) for n, texts in enumerate(sessions)],
+        Plan(),
+        restore=bar.restore,
+        judge=judge,
+    )
+    assert {code for code, _ in answers} == {None, "55P03"}
+
+
+def test_whoever_may_call_a_function_may_call_its_copy(bar: Bar) -> None:
+    """Where EXECUTE is taken from PUBLIC by default, a role that may call the function is still let through."""
+    bar.connection.execute("CREATE ROLE guest; ALTER DEFAULT PRIVILEGES REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC")
+    bar.connection.execute(
+        """CREATE FUNCTION take() RETURNS void LANGUAGE plpgsql AS 'BEGIN PERFORM FROM cups; END';
+        GRANT SELECT ON cups TO guest; GRANT EXECUTE ON FUNCTION take() TO guest"""
+    )
+    codes = set()
+
+    def judge(run: SessionsRun) -> Iterable[str]:
+        codes.add(run.answers[0][0].code)
+        return ()
+
+    guest = Session("guest", (Statement("SELECT take()"),), begin="BEGIN; SET LOCAL ROLE guest")
+    explore_sessions(bar.dsn, [guest, guest], Plan(), restore=bar.restore, judge=judge)
+    bar.connection.execute("DROP OWNED BY guest; DROP ROLE guest")
+    assert codes == {None}
+
+
 UNSPLIT = {
     "a language that nobody here reads": (
         "BEGIN PERFORM take_secretly(p); END",
@@ -287,6 +439,10 @@ UNSPLIT = {
     ),
     "a DO block": (
         "BEGIN EXECUTE 'DO $do$ BEGIN IF is_free(1) THEN CALL give(1); END IF; END $do$'; END",
+        "",
+    ),
+    "several statements in one text": (
+        "BEGIN EXECUTE 'UPDATE cups SET given = 0; UPDATE cups SET given = given + 1'; END",
         "",
     ),
     "a DO block in a text put together": (
@@ -307,14 +463,9 @@ def test_what_cannot_be_split_is_undecided(bar: Bar, body: str, more: str) -> No
 def test_what_touches_more_than_its_text_says_is_named(bar: Bar) -> None:
     """A step that is measured to touch what its text does not say is taken at its strongest, and the report says so."""
     found = bar.give(
-        "BEGIN INSERT INTO gifts VALUES (p, 1); IF p = 3 THEN PERFORM 1 FROM cups; END IF; END",
-        """CREATE FUNCTION peek(integer, integer) RETURNS boolean LANGUAGE sql STABLE
-           AS 'SELECT free FROM cups LIMIT 1';
-           CREATE OPERATOR ### (LEFTARG = integer, RIGHTARG = integer, FUNCTION = peek);
-           ALTER TABLE gifts ADD COLUMN extra boolean;
-           CREATE FUNCTION peeked() RETURNS trigger LANGUAGE plpgsql STABLE AS
-           'BEGIN NEW.extra := 1 ### 2; RETURN NEW; END';
-           CREATE TRIGGER peeked BEFORE INSERT ON gifts FOR EACH ROW EXECUTE FUNCTION peeked()""",
+        "BEGIN UPDATE gifts SET n = 1; UPDATE asking SET wish = p; IF p = 3 THEN PERFORM FROM cups; END IF; END",
+        """CREATE TABLE wishes (cup integer REFERENCES cups ON DELETE CASCADE); CREATE TABLE asking AS SELECT 1 AS wish;
+           CREATE RULE wishing AS ON UPDATE TO asking DO INSTEAD INSERT INTO wishes VALUES (NEW.wish)""",
     )
     assert any("beyond what its text says" in remark for remark in found.not_covered)
 

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 import pytest
 
 from harness.environment.embedded import EmbeddedServer
+from harness.schedules import Plan, Session, Statement
 from harness.sqltext.access import Access
-from tests.generated import Comparer, comparer, drawn
+from tests.generated import TABLES, Case, Comparer, comparer, drawn
 
 CASES = 200
 SMALL = (1, 1, 2)
@@ -37,6 +38,63 @@ def test_the_reduction_loses_no_ending_of_generated_functions(on: Comparer) -> N
         whole += found.whole.schedules
         reduced += found.reduced.schedules
     assert reduced < whole
+
+
+@pytest.mark.parametrize("level", ["repeatable read", "serializable"])
+def test_nor_does_it_at_other_levels(on: Comparer, level: str) -> None:
+    """Fifteen of them in transactions that keep their snapshot, and in serializable ones, aborted ones included."""
+    compared = number = 0
+    while compared < 15:
+        number += 1
+        found = on.compared(drawn(f"levels.{number}", SMALL), most=MOST, level=level)
+        if found is not None:
+            assert (found.missing, found.more, found.decided) == ([], [], True), found.case.script()
+            compared += 1
+
+
+LEVELS = {
+    "a read that keeps an old snapshot": (
+        "repeatable read",
+        [["BEGIN", "SELECT n FROM a", "SELECT n FROM c", "COMMIT"], ["UPDATE c SET n = 5"]],
+    ),
+    "two of which either fails, by who commits last": (
+        "serializable",
+        [
+            ["BEGIN", "SELECT sum(n) FROM a", "UPDATE c SET n = 5", "COMMIT"],
+            ["BEGIN", "SELECT sum(n) FROM c", "UPDATE a SET n = 5", "COMMIT"],
+        ],
+    ),
+    "three that depend on each other in a row": (
+        "serializable",
+        [
+            ["SELECT sum(n) FROM a"],
+            ["BEGIN", "SELECT sum(n) FROM c", "UPDATE a SET n = 5", "COMMIT"],
+            ["DELETE FROM c"],
+        ],
+    ),
+}
+
+
+@pytest.mark.parametrize(("level", "texts"), LEVELS.values(), ids=LEVELS)
+def test_what_only_a_level_above_read_committed_shows_is_kept(
+    on: Comparer, monkeypatch: pytest.MonkeyPatch, level: str, texts: list[list[str]]
+) -> None:
+    """Snapshots and serialization failures: all endings are found reduced, which the rules of read committed lose."""
+    on.prepare(Case("", [TABLES.format(on_delete="CASCADE", deferred="", unique="")], ()))
+    local = f"SET TRANSACTION ISOLATION LEVEL {level}"
+    begin = f"BEGIN ISOLATION LEVEL {level}"
+    sessions = [
+        Session(str(number), tuple(map(Statement, each)), begin=begin, local=local, isolation=level)
+        for number, each in enumerate(texts)
+    ]
+    whole, endings = on.explored(sessions, Plan(reduction=False))
+    reduced, found = on.explored(sessions, Plan())
+    assert whole.exhausted
+    assert reduced.exhausted
+    assert found == endings
+    assert reduced.schedules < whole.schedules
+    monkeypatch.setattr("harness.schedules.sessions.strongest", lambda said: "read committed")  # noqa: ARG005
+    assert on.explored(sessions, Plan())[1] < endings
 
 
 @pytest.mark.parametrize("forgotten", ["ends", "writes"])
