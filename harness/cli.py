@@ -11,6 +11,7 @@ if sys.argv[0].endswith("harness"):  # this process is the command's own, and im
 
 import io
 import os
+import re
 import shutil
 import signal
 from collections import Counter
@@ -498,40 +499,89 @@ def clean(*, server: str | None, dry_run: bool) -> None:
 @main.command()
 @click.argument("functions", nargs=-1, metavar="[FUNCTION [FUNCTION]]")
 @click.option("--example", metavar="NAME", help="copy a scenario that is shipped instead")
-@click.option("--to", type=click.Path(path_type=Path), metavar="FILE", help="where to  [default: NAME.race.sql]")
+@click.option(
+    "--from-log",
+    type=click.Path(path_type=Path),
+    metavar="LOG",
+    help="make the sessions of PostgreSQL's log (stderr, csvlog, jsonlog) a scenario",
+)
+@click.option(
+    "--from", "since", metavar="TIME", default="", help="of the log, only from this time on, spelled as there"
+)
+@click.option("--to", "until", metavar="TIME", default="", help="of the log, only up to this time")
+@click.option(
+    "--log-line-prefix", metavar="PREFIX", default="", help="of the log, where it is not found from the lines"
+)
+@click.option("--anonymize", is_flag=True, help="replace the log's personal data one to one")
+@click.option("--into", type=click.Path(path_type=Path), metavar="FILE", help="where to  [default: NAME.race.sql]")
 @partial(_options, without=_OF_A_LOAD | OF_CONTRACTS | {*OUTPUTS, "github_summary"}, shown=False)
-def new(functions: tuple[str, ...], example: str | None, to: Path | None, **given: Any) -> None:
-    """Write a scenario to start from, for one function or two; without a name, list those that are shipped."""
+def new(
+    functions: tuple[str, ...],
+    example: str | None,
+    from_log: Path | None,
+    since: str,
+    until: str,
+    log_line_prefix: str,
+    anonymize: bool,
+    into: Path | None,
+    **given: Any,
+) -> None:
+    """Write a scenario to start from, for one function or two, or from a log; without either, list those shipped."""
     with _guarded():
         from harness.scenarios import examples
 
-        if example is not None and functions:
-            raise UsageError("A function and --example are two scenarios.", next_step="give one of them")
+        if sum((example is not None, bool(functions), from_log is not None)) > 1:
+            raise UsageError("A function, --example and --from-log are scenarios each.", next_step="give one of them")
         if len(functions) > 2:
             raise UsageError(f"{len(functions)} functions are too many to start from.", next_step="give one or two")
-        if example is None and not functions:
+        if from_log is None and (since or until or log_line_prefix or anonymize):
+            raise UsageError(
+                "--from, --to, --log-line-prefix and --anonymize are for --from-log.", next_step="name the log"
+            )
+        if example is None and from_log is None and not functions:
             click.echo("\n".join(examples.names()))
             return
         name = example or "_".join(function.rpartition(".")[2] for function in functions)
-        path = to or Path(f"{name}.race.sql")
+        if from_log is not None:
+            name = re.sub(r"\W+", "_", from_log.stem).strip("_") or "incident"
+        path = into or Path(f"{name}.race.sql")
         if path.exists():
-            raise UsageError(f"{path} is there already.", next_step="give another name with --to")
+            raise UsageError(f"{path} is there already.", next_step="give another name with --into")
+        notes: list[str] = []
         if example is not None:
             text = examples.text(example)
         else:
-            from harness.check import open_checks
-            from harness.scenarios.starting import scenario_for
-
-            options = _resolved(given)
-            with open_checks(options) as opened:
-                _report(opened.environment, opened.template.applied.prelude)
-                with opened.template.clone() as database, database.connect() as connection:
-                    text = scenario_for(connection, functions)
+            text, notes = _started(functions, from_log, (since, until, log_line_prefix), given, anonymize=anonymize)
         try:
             path.write_text(text, encoding="utf-8")
         except OSError as error:
-            raise UsageError(f"{path} cannot be written.", tried=str(error), next_step="give another --to") from error
+            raise UsageError(f"{path} cannot be written.", tried=str(error), next_step="give another --into") from error
+        for note in notes:
+            _say(note)
         click.echo(f"{path} is written; check it: harness check {path}")
+
+
+def _started(
+    functions: Sequence[str],
+    source: Path | None,
+    part: tuple[str, str, str],
+    given: Mapping[str, Any],
+    *,
+    anonymize: bool,
+) -> tuple[str, list[str]]:
+    """A scenario for functions, or from a log's part, and what is to be said of it."""
+    from harness.scenarios import incident, logs
+    from harness.scenarios.starting import scenario_for
+
+    log = None if source is None else logs.read(source, *part)
+    from harness.check import open_checks
+
+    with open_checks(_resolved(given)) as opened:
+        _report(opened.environment, opened.template.applied.prelude)
+        with opened.template.clone() as database, database.connect() as connection:
+            if log is None or source is None:
+                return scenario_for(connection, functions), []
+            return incident.scenario_of(connection, log, source, anonymize=anonymize)
 
 
 @main.command()

@@ -57,7 +57,9 @@ _LISTED = re.compile(r"ANY \(+ARRAY\[('(?:[^']|'')*'|-?[\d.]+)")
 
 
 @dataclass(frozen=True, slots=True)
-class _Column:
+class Column:
+    """A column that an INSERT must name."""
+
     name: str
     type: str
     label: str | None
@@ -83,7 +85,7 @@ def scenario_for(connection: psycopg.Connection[Any], functions: Sequence[str]) 
 
     Raises UsageError for a function that is not there, or has a name with several.
     """
-    return _Starting(connection).text([_found(connection, name) for name in functions])
+    return Starting(connection).text([_found(connection, name) for name in functions])
 
 
 def _found(connection: psycopg.Connection[Any], wanted: str) -> _Function:
@@ -140,15 +142,17 @@ def _named(connection: psycopg.Connection[Any], functions: Sequence[_Function]) 
     return found
 
 
-class _Starting:
+class Starting:
+    """Proposes rows and calls, by what the tables and functions ask for."""
+
     def __init__(self, connection: psycopg.Connection[Any]) -> None:
         self.connection = connection
         own = queries.own("harness.scenarios", "starting.sql")
-        self.needed: dict[tuple[str, str], list[_Column]] = {}
+        self.needed: dict[tuple[str, str], list[Column]] = {}
         for schema, table, column, type_, _, label, refers, check in connection.execute(own["columns"]).fetchall():
             listed = _LISTED.search(check or "")
             to = None if refers is None else (refers[0], refers[1], refers[2])
-            found = _Column(column, type_, label, to, listed[1] if listed else None)
+            found = Column(column, type_, label, to, listed[1] if listed else None)
             self.needed.setdefault((schema, table), []).append(found)
         self.keys = {(s, t): (column, type_) for s, t, column, type_ in connection.execute(own["keys"]).fetchall()}
         self.proposed: dict[tuple[str, str], str] = {}
@@ -164,7 +168,7 @@ class _Starting:
             asks = any(_ASKS_WHO.search(text) for text in reached.texts)
             if asks and ("auth", "users") in self.needed:
                 self._propose(("auth", "users"), ())
-            setup = list(self._tried(self.proposed.values()))
+            setup = list(self.tried(self.proposed.values()))
             who = self._who() if asks else ""
             calls = [self._call(function, number, who) for number, function in enumerate(both, 1)]
             as_whom = f"-- as: {who}\n" if who else ""
@@ -186,18 +190,18 @@ class _Starting:
 
     def _propose(self, table: tuple[str, str], above: tuple[tuple[str, str], ...]) -> None:
         """Rows for a table that has none, after those of the tables that it refers to."""
-        if table in self.proposed or table in above or not self._is_empty(table):
+        if table in self.proposed or table in above or not self.is_empty(table):
             return
         columns = self.needed.get(table, [])
         for column in columns:
             if column.refers is not None:
                 self._propose(column.refers[:2], (*above, table))
-        name = self._name(*table)
+        name = self.name(*table)
         if not columns:
             self.proposed[table] = f"INSERT INTO {name} DEFAULT VALUES;"
             return
-        targets = ", ".join(self._quoted(column.name) for column in columns)
-        values = ", ".join(self._value(column) for column in columns)
+        targets = ", ".join(self.quoted(column.name) for column in columns)
+        values = ", ".join(self.value(column) for column in columns)
         self.proposed[table] = f"INSERT INTO {name} ({targets}) VALUES ({values});"  # noqa: S608
 
     def _who(self) -> str:
@@ -212,7 +216,8 @@ class _Starting:
             row = None
         return f'authenticated {{"sub": "{row[0] if row else _value("uuid", "").strip(chr(39))}"}}'
 
-    def _is_empty(self, table: tuple[str, str]) -> bool:
+    def is_empty(self, table: tuple[str, str]) -> bool:
+        """Whether a table is there, and has no row."""
         try:
             with self.connection.transaction():
                 query = sql.SQL("SELECT FROM {} LIMIT 1").format(sql.Identifier(*table))
@@ -220,7 +225,8 @@ class _Starting:
         except psycopg.Error:
             return False
 
-    def _value(self, column: _Column) -> str:
+    def value(self, column: Column) -> str:
+        """A value that fits the column, as it is written in SQL."""
         if column.refers is not None:
             schema, table, key = column.refers
             return self._first(schema, table, key)
@@ -232,13 +238,14 @@ class _Starting:
         length = re.fullmatch(r"(?:character varying|character|bit)\((\d+)\)", column.type)
         return f"'{value[1:-1][: int(length[1])]}'" if length else value
 
-    def _tried(self, statements: Sequence[str] | Any) -> Iterator[str]:
+    def tried(self, statements: Sequence[str] | Any) -> Iterator[str]:
         """The statements, those that the server refuses as comments."""
         for statement in statements:
-            error = self._error(statement)
+            error = self.error(statement)
             yield statement if error is None else f"--  {statement}\n--  The server says of this: {error}"
 
-    def _error(self, *statements: str, kept: bool = True) -> str | None:
+    def error(self, *statements: str, kept: bool = True) -> str | None:
+        """Run statements in a transaction of their own; what the server says where it refuses one."""
         try:
             with self.connection.transaction(force_rollback=not kept):
                 for statement in statements:
@@ -250,13 +257,13 @@ class _Starting:
 
     def _call(self, function: _Function, number: int, who: str) -> str:
         arguments = ", ".join(self._argument(name, type_, number) for name, type_ in function.arguments)
-        name = self._name(function.schema, function.name)
+        name = self.name(function.schema, function.name)
         call = f"{name}({arguments})"
         how = "CALL" if function.kind == "p" else "SELECT * FROM" if function.rows else "SELECT"
         text = f"{how} {call};"
         name = "ann" if number == 1 else "ben"
         first = [Identity.read(who).statements(self.connection).local] if who else []
-        error = self._error(*first, text.replace(":'session'", f"'{name}'"), kept=False)
+        error = self.error(*first, text.replace(":'session'", f"'{name}'"), kept=False)
         return text if error is None else f"-- The server says of this: {error}\n{text}"
 
     def _argument(self, name: str, type_: str, number: int) -> str:
@@ -273,12 +280,14 @@ class _Starting:
 
     def _first(self, schema: str, table: str, key: str) -> str:
         """The key of a row that is there."""
-        return f"(SELECT {self._quoted(key)} FROM {self._name(schema, table)} ORDER BY 1 LIMIT 1)"  # noqa: S608
+        return f"(SELECT {self.quoted(key)} FROM {self.name(schema, table)} ORDER BY 1 LIMIT 1)"  # noqa: S608
 
-    def _name(self, schema: str, name: str) -> str:
-        return self._quoted(name) if schema == "public" else f"{self._quoted(schema)}.{self._quoted(name)}"
+    def name(self, schema: str, name: str) -> str:
+        """A table's or function's name, with its schema where that is not public."""
+        return self.quoted(name) if schema == "public" else f"{self.quoted(schema)}.{self.quoted(name)}"
 
-    def _quoted(self, name: str) -> str:
+    def quoted(self, name: str) -> str:
+        """A name as it is written in SQL."""
         return name if re.fullmatch(r"[a-z_][a-z0-9_]*", name) else '"' + name.replace('"', '""') + '"'
 
 

@@ -1,0 +1,143 @@
+"""From the log alone: incidents that were recorded with two sessions each are broken again as they were."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from harness import ExitStatus, UsageError
+from harness.check import Checks
+from harness.environment.database import Template
+from harness.environment.embedded import EmbeddedServer
+from harness.options import Options
+from harness.scenarios import incident, logs, reader
+from harness.verdict.findings import Truth
+from tests.conftest import Sandbox
+
+LOGS = Path(__file__).parent / "logs"
+
+RECORDED = {
+    "coupon.log": ("two customers redeem the last coupon", "-> uses_left=1"),
+    "booking.csv": ("two guests get one room", "-> count=0"),
+    "doctors.json": ("both doctors go off call at repeatable read", "-> UPDATE 1"),
+}
+"""Each log with what went wrong in it, and what both sessions were told then.
+
+Recorded on PostgreSQL 18 (log_statement = all), 15 (the same, as csvlog) and 18 (log_min_duration_statement = 0, as
+jsonlog), by psycopg and by the simple protocol."""
+
+
+@pytest.fixture(scope="module")
+def template(server: EmbeddedServer) -> Iterator[Template]:
+    with Template(server, [LOGS / "schema.sql", LOGS / "resign.sql"], []) as made:
+        yield made
+
+
+def _scenario(template: Template, name: Path, *, anonymize: bool = False) -> tuple[str, list[str]]:
+    with template.clone() as database, database.connect() as connection:
+        return incident.scenario_of(connection, logs.read(name), name, anonymize=anonymize)
+
+
+def _check(template: Template, server: EmbeddedServer, text: str, folder: Path) -> tuple[Truth, str]:
+    """The verdict on one after another, and its evidence."""
+    path = folder / "incident.race.sql"
+    path.write_text(text)
+    run = Checks(Options(timeout=5.0), server, template).check(reader.read(path), by=("explore",))
+    return run.truth, str(run.findings[0].evidence)
+
+
+@pytest.mark.parametrize("name", RECORDED)
+def test_an_incident_is_broken_from_its_log_as_it_was(
+    name: str, template: Template, server: EmbeddedServer, tmp_path: Path
+) -> None:
+    """Also where names and addresses were replaced; and nothing in the setup is refused."""
+    _, told = RECORDED[name]
+    for anonymize in (False, True):
+        text, _ = _scenario(template, LOGS / name, anonymize=anonymize)
+        assert "The server says" not in text
+        assert not anonymize or not any(word in text for word in ("Ann", "Ben", "ann@", "hospital", "LAST")), text
+        truth, evidence = _check(template, server, text, tmp_path)
+        assert (truth, evidence.count(told)) == (Truth.BROKEN, 2), evidence
+
+
+def _log(path: Path, *lines: tuple[int, str]) -> Path:
+    """A log of stderr of these processes' statements, a millisecond apart."""
+    text = (f"2026-11-26 08:20:36.{at:03} UTC [{pid}] LOG:  {what}\n" for at, (pid, what) in enumerate(lines))
+    path.write_text("".join(text))
+    return path
+
+
+def test_rows_that_a_called_function_looks_at_are_proposed(
+    template: Template, server: EmbeddedServer, tmp_path: Path
+) -> None:
+    """By the conditions in its body, with the values that it was called with."""
+    log = _log(tmp_path / "a.log", (1, "statement: SELECT resign('ann')"), (2, "statement: SELECT resign('ben')"))
+    text, _ = _scenario(template, log)
+    assert "INSERT INTO members (name, admin) VALUES ('ann', true);" in text
+    truth, evidence = _check(template, server, text, tmp_path)
+    assert (truth, evidence.count("-> resign=t")) == (Truth.BROKEN, 2), evidence
+
+
+def test_what_is_left_out_is_said(template: Template, tmp_path: Path) -> None:
+    """Chatter, definitions, sessions of their own, what a scenario cannot have; cut transactions are made whole."""
+    log = _log(
+        tmp_path / "a.log",
+        (9, "statement: CREATE TABLE t (id int)"),
+        (9, "statement: INSERT INTO accounts VALUES (1, 'Ann', 5)"),
+        (1, "statement: SET application_name = 'x'"),
+        (1, "statement: SELECT version()"),
+        (1, "statement: SELECT c.relname FROM pg_catalog.pg_class c"),
+        (1, "statement: UPDATE accounts SET balance = balance - 5 WHERE id = 1 AND balance >= 5"),
+        (3, "statement: SELECT * FROM bookings"),
+        (2, "statement: BEGIN"),
+        (2, "statement: SET LOCAL lock_timeout = '1s'"),
+        (2, "execute q: UPDATE accounts SET balance = $1 WHERE id = $2"),
+        (2, "statement: UPDATE accounts SET balance = balance - 5 /* -- setup */ WHERE id = 2"),
+        (1, "statement: COMMIT"),
+        (2, "statement: COPY accounts FROM STDIN"),
+        (1, "statement: DEALLOCATE ALL"),
+    )
+    text, notes = _scenario(template, log)
+    assert "".join(line + "\n" for line in text.splitlines() if not line.startswith("--  ")) == (
+        "-- scenario: what 2 sessions did at 2026-11-26 08:20:36 is as one after another\n\n\n-- setup\n"
+        "INSERT INTO accounts (id, balance, owner) VALUES (2, 5, 'example');\n"
+        "INSERT INTO accounts VALUES (1, 'Ann', 5);\n\n"
+        "-- session: s1\nBEGIN;\n"
+        "UPDATE accounts SET balance = balance - 5 WHERE id = 1 AND balance >= 5;\nCOMMIT;\n\n"
+        "-- session: s2\nBEGIN;\nSET LOCAL lock_timeout = '1s';\n"
+        "UPDATE accounts SET balance = balance - 5  WHERE id = 2;\nCOMMIT;\n"
+    )
+    said = "\n".join(notes)
+    for words in (
+        "definitions",
+        "SET, RESET",
+        "version()",
+        "queries of the catalogue",
+        "DEALLOCATE",
+        "COPY from or to the client",
+        "whose value $1 the log does not have: 1",
+        "the beginning of a transaction",
+        "the end of a transaction",
+        "sessions that touch nothing that others change: 1",
+    ):
+        assert words in said, said
+
+
+def test_a_log_without_a_statement_that_matters_is_said(template: Template, tmp_path: Path) -> None:
+    """Nothing is written for it."""
+    with pytest.raises(UsageError, match="no statement that touches a table"):
+        _scenario(template, _log(tmp_path / "a.log", (1, "statement: SELECT 1")))
+
+
+def test_the_command_writes_the_scenario(sandbox: Sandbox, server: EmbeddedServer) -> None:
+    """Named after the log; what goes wrong ends with status 2 and leaves nothing."""
+    words = ("harness", "new", "--from-log", LOGS / "booking.csv", "--migrations", LOGS / "schema.sql", "--anonymize")
+    done = sandbox.run(*words, cwd=sandbox.tmp, HARNESS_SERVER=server.dsn)
+    assert (done.returncode, (sandbox.tmp / "booking.race.sql").exists()) == (0, True), done.stderr
+    assert "replaced one to one" in done.stderr
+    done = sandbox.run("harness", "new", "f", "--from", "2026", cwd=sandbox.tmp)
+    assert (done.returncode, "are for --from-log" in done.stderr) == (ExitStatus.USAGE, True)
+    done = sandbox.run("harness", "new", "--from-log", "nowhere.log", cwd=sandbox.tmp)
+    assert (done.returncode, "cannot be read" in done.stderr) == (ExitStatus.USAGE, True)
