@@ -215,7 +215,11 @@ class KeysQuery:
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """One way to call: `arguments(client)` gives every argument but the key, by parameter name."""
+    """One way to call: `arguments(client)` gives every argument but the key, by parameter name.
+
+    It is asked once for each client, not for each call: whatever it makes up, such as a uuid4(), is the same in all of
+    the client's calls. What must differ from call to call is the key.
+    """
 
     name: str
     arguments: Callable[[int], Mapping[str, Any]]
@@ -234,6 +238,18 @@ class ErrorAnswer:
     message: str | None = None
     """Regular expression that the message must match somewhere, in any case of letters; None: whatever it says."""
 
+    def __post_init__(self) -> None:
+        """Raises UsageError for what is no SQLSTATE, and a pattern that is no regular expression."""
+        _check_sqlstate(self.sqlstate, f"ErrorAnswer({self.sqlstate!r}, {self.label!r})")
+        try:
+            re.compile(self.message or "")
+        except re.error as error:
+            raise UsageError(
+                f"The message pattern {self.message!r} of ErrorAnswer({self.sqlstate!r}, ...) cannot be read.",
+                tried=f"as a regular expression: {error}",
+                next_step="put a backslash before what stands for itself, as re.escape does",
+            ) from error
+
     def matches(self, code: str, message: str) -> bool:
         """Whether an error with that SQLSTATE and message is meant."""
         return code == self.sqlstate and (self.message is None or bool(re.search(self.message, message, re.IGNORECASE)))
@@ -248,6 +264,24 @@ class Retry:
     """Tries after the first; the last one's answer is the call's."""
     pause: float = 0.02
     """Longest pause before a try, in seconds."""
+
+    def __post_init__(self) -> None:
+        """Raises UsageError for what is no SQLSTATE, and numbers that cannot be."""
+        for each in self.sqlstates:
+            _check_sqlstate(each, f"Retry(({each!r}, ...))")
+        if self.most < 1 or not 0 <= self.pause < 60:
+            raise UsageError(
+                f"Retry(most={self.most}, pause={self.pause}) cannot be meant.",
+                next_step="give 1 try or more, and a pause from 0 to 60 seconds",
+            )
+
+
+def _check_sqlstate(text: str, where: str) -> None:
+    if not re.fullmatch("[0-9A-Z]{5}", text):
+        raise UsageError(
+            f"{text!r} in {where} is no SQLSTATE.",
+            next_step="give its five digits and capitals, as P0001 for a plain RAISE EXCEPTION",
+        )
 
 
 class Model(Protocol):

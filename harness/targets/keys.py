@@ -78,9 +78,10 @@ def new_keys(
             next_step=f"{mend}, or seed the rows that it refers to",
         ) from error
     distinct = set(keys)
-    if len(distinct) < count or None in distinct:
+    many = len(distinct - {None})
+    if many < count or None in distinct:
         raise HarnessError(
-            f"{what} returned {len(distinct - {None})} distinct keys.",
+            f"{what} returned {many} distinct key{'' if many == 1 else 's'}.",
             tried=f"asking for {count}: {len(keys)} came, {keys.count(None)} of them NULL",
             next_step=more,
         )

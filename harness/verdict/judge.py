@@ -116,6 +116,8 @@ _REMEDY = "Handle the condition in the function, or let it be an answer of its o
 _REMEDIES = {
     TIMEOUT: "Find out what it waits for: take locks with NOWAIT or a lock_timeout, and answer when there is none.",
     "42501": "Grant the role of the calls what the function needs (GRANT, SECURITY DEFINER), or give another --run-as.",
+    "23505": "Handle unique_violation (ON CONFLICT, or an answer of its own). Or does an argument come again? What a "
+    "Variant gives is made once for each client; what differs from call to call is the key.",
     "57014": "Find out what it waits for, or give the role or the calls a longer statement_timeout (--setting).",
     "55P03": "Handle lock_not_available in the function and answer that it is busy, or let the error be a refusal.",
     "40001": "Call again on this error, as an application must at this level (--retry 40001).",

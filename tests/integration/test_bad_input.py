@@ -360,7 +360,7 @@ def test_another_signature_is_said_as_expected_and_found(
                 "LANGUAGE sql AS $$ SELECT '00000000-0000-0000-0001-000000000001'::uuid\n"
                 "FROM generate_series(1, count) $$"
             ),
-            "harness.new_tickets(3) returned 1 distinct keys",
+            "harness.new_tickets(3) returned 1 distinct key",
         ),
         (
             (

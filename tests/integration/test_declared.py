@@ -188,8 +188,8 @@ WRONG = [
     (("used_by IS NOT NULL", "usedby IS NOT NULL"), UsageError, ":13: no answer has the column 'usedby'"),
     (("used_by IS NOT NULL", "used_by > 3"), UsageError, ":13: the condition of `applied:` cannot be evaluated"),
     (("FROM generate_series(1, :count) RETURNING id", "FROM generate_series(1, :count) RETURNING 1"), HarnessError,
-     "coupon.race.sql:11 returned 1 distinct keys"),
-    (("series(1, :count)", "series(2, :count)"), HarnessError, "coupon.race.sql:11 returned 1 distinct keys"),
+     "coupon.race.sql:11 returned 1 distinct key"),
+    (("series(1, :count)", "series(2, :count)"), HarnessError, "coupon.race.sql:11 returned 1 distinct key"),
     (("RETURNING id;", "RETURNING id, used_by;"), HarnessError, "returned 2 columns"),
     (("INSERT INTO coupons SELECT", "INSERT INTO vouchers SELECT"), HarnessError, "failed with SQLSTATE 42P01"),
 ]  # fmt: skip

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import pytest
 
-from harness import FAILED, Effect, KeyHistory
+from harness import FAILED, Effect, ErrorAnswer, KeyHistory, Retry
 from harness.contracts.scan_ticket import CLAIMS, SCAN_TICKET
+from harness.errors import UsageError
 from harness.verdict.findings import SHOWN, Truth
 from harness.verdict.judge import judge_history
 from tests.histories import answer, call, history, on_one_key
@@ -136,3 +137,20 @@ def test_every_answer_has_its_label(row: Mapping[str, object], label: str, effec
     seen = {c.name: row[c.name] for c in SCAN_TICKET.function.columns if not c.evidence}
     outcome = SCAN_TICKET.outcome(seen)
     assert (outcome.label, outcome.effect) == (label, effect)
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda: ErrorAnswer("P001", "refused"), "'P001' in ErrorAnswer"),
+        (lambda: ErrorAnswer("refused", "P0001"), "'refused' in ErrorAnswer"),
+        (lambda: ErrorAnswer("P0001", "refused", "(gone"), r"message pattern '\(gone' .* cannot be read"),
+        (lambda: Retry(("40001", "deadlock")), "'deadlock' in Retry"),
+        (lambda: Retry(most=0), r"most=0.* cannot be meant"),
+        (lambda: Retry(pause=float("nan")), r"pause=nan\) cannot be meant"),
+    ],
+)
+def test_an_error_that_is_an_answer_is_named_by_its_sqlstate(make: Callable[[], object], says: str) -> None:
+    """Five characters; anything else would match no error, and so never be an answer."""
+    with pytest.raises(UsageError, match=says):
+        make()

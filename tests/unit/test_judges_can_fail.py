@@ -230,6 +230,22 @@ def test_what_the_environment_took_is_not_held_against_the_function(lost: int, t
     assert Truth.BROKEN not in {f.truth for f in found.values()}
 
 
+@pytest.mark.parametrize(
+    ("code", "remedy"),
+    [
+        ("42501", "Grant the role of the calls"),
+        ("23505", "does an argument come again?"),
+        ("57014", "a longer statement_timeout"),
+        ("55P03", "Handle lock_not_available"),
+        ("40001", "--retry 40001"),
+        ("P0001", "Handle the condition in the function"),
+    ],
+)
+def test_a_remedy_fits_the_error(code: str, remedy: str) -> None:
+    """What to do about missing rights, or an argument that repeats, is not what to do about a condition."""
+    assert remedy in findings(play(BURST, raises(code)()), BURST)["no_unhandled_error"].remedy
+
+
 def test_an_unreadable_answer_says_what_it_was() -> None:
     """An answer that cannot be classified is kept with the values that it had."""
     made = play(Burst(1, calls=1), lambda asked: answer(success=None, message="hm"))  # noqa: ARG005
