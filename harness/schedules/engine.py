@@ -36,7 +36,8 @@ from harness.targets import conditions
 from harness.targets.codec import Reader
 from harness.targets.description import split_name
 from harness.targets.keys import new_keys
-from harness.targets.sql import Route, SqlTarget
+from harness.targets.sql import SqlTarget
+from harness.targets.sql_caller import Route
 
 __all__ = ["MOST_CALLS", "SEARCHES", "Plan", "explore"]
 
