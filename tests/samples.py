@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import cache
 from typing import Any
 
 from harness.environment.description import ServerDescription
@@ -17,6 +18,14 @@ SCANNERS = tuple(f"00000000-0000-0000-0000-05ca0000000{n}" for n in range(4))
 WHERE = Location("sql/migrations/0002_scan.sql", 5, "scan_ticket_atomic")
 READ = "SELECT * INTO v_ticket FROM tickets WHERE id = p_ticket_id"
 WRITE = "UPDATE tickets SET is_used = true, status = 'used', scanned_at = v_now WHERE id = p_ticket_id"
+
+
+@cache
+def very_many() -> Record:
+    """A run with a hundred thousand broken claims."""
+    where = broken_finding(evidence=())
+    many = tuple(dataclasses.replace(where, id=f"claim.{n}", claim=f"Claim {n}.") for n in range(100_000))
+    return record(load("race", {"accepted": 9}, findings=many))
 
 
 def record(*runs: RunRecord, **changed: Any) -> Record:

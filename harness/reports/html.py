@@ -609,21 +609,25 @@ def _not_tried(record: Record) -> Markup:
 
 
 def _claims(record: Record, limits: Limits) -> Markup:
+    every = [(run, f) for run in record.runs for f in run.findings]
+    most = limits.findings * 20
     body = [
         (f"{SIGNS[f.truth]} {f.truth.value}", f"{run.kind} ({run.target})", f.claim, f.observed)
-        for run in record.runs
-        for f in run.findings
+        for run, f in every[:most]
     ]
-    truths = [f.truth.value for run in record.runs for f in run.findings]
-    most = limits.findings * 20
     return tag(
         "section",
         tag("h2", "Every claim", id="claims"),
         tag(
             "details",
-            tag("summary", counted(len(body), "judged claim")),
-            _table("Every claim", ("verdict", "run", "claim", "observed"), body[:most], truths=truths[:most]),
-            _left_out(len(body) - most, "claim"),
+            tag("summary", counted(len(every), "judged claim")),
+            _table(
+                "Every claim",
+                ("verdict", "run", "claim", "observed"),
+                body,
+                truths=[f.truth.value for _, f in every[:most]],
+            ),
+            _left_out(len(every) - most, "claim"),
         ),
         aria_labelledby="claims",
     )

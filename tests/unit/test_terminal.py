@@ -21,6 +21,7 @@ from tests.samples import (
     held_record,
     load,
     record,
+    very_many,
 )
 
 RECORDS = {
@@ -110,8 +111,7 @@ def test_into_a_pipe_a_wide_schedule_is_a_list_with_whole_statements() -> None:
 
 def test_many_findings_are_counted_and_not_all_printed() -> None:
     """A hundred thousand broken claims still leave a page that can be read."""
-    many = tuple(Finding(f"claim.{n}", f"Claim {n}.", Truth.BROKEN, "no") for n in range(100_000))
-    lines = terminal.screen(record(load("race", {"accepted": 9}, findings=many)), 100)
+    lines = terminal.screen(very_many(), 100)
     assert len(lines) < 50
     assert any("and 99991 more; -v shows all of them" in line.text for line in lines)
 
