@@ -185,10 +185,10 @@ def test_a_command_is_copied_by_a_button(browser: Chromium, pages: dict[str, Pat
 
 def test_a_record_of_50_mb_makes_a_page_under_its_limit(tmp_path: Path) -> None:
     """Read, sampled, written."""
-    answer = {"payload": "what a function that returns documents answers " * 130}
+    answer = {"payload": "what a function that returns documents answers " * 80}
     calls = [dict(call, answer=answer) for call in broken_finding().evidence[0]["operations"]]
     evidence = tuple({"reason": f"{n}", "operations": calls} for n in range(5))
-    findings = tuple(broken_finding(id=f"claim.{n}", evidence=evidence) for n in range(500))
+    findings = tuple(broken_finding(id=f"claim.{n}", evidence=evidence) for n in range(800))
     path = tmp_path / "huge.json"
     path.write_text(dumps(record(load("race", {"accepted": 9}, findings=findings))))
     assert path.stat().st_size > 50_000_000
