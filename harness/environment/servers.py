@@ -215,6 +215,8 @@ def connect(dsn: str, *, autocommit: bool = True, seconds: float = CONNECT_TIMEO
                 "give the role, the database or the server more connections (CONNECTION LIMIT, max_connections), "
             )
             next_step += "or give fewer --clients, or a pool with --pool-size"
+        if "permission denied for database" in told:
+            next_step = "GRANT CONNECT to the role, and take out of the migrations what revokes it"
         raise HarnessError(f"No connection to {address(dsn)}.", tried=told, next_step=next_step) from error
 
 

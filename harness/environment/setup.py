@@ -64,7 +64,7 @@ def _tail(output: object) -> str:
 def _where(dsn: str) -> dict[str, str]:
     parts: Mapping[str, str] = {name: str(value) for name, value in said(conninfo_to_dict(dsn)).items()}
     names = {"host": "PGHOST", "port": "PGPORT", "user": "PGUSER", "password": "PGPASSWORD", "dbname": "PGDATABASE"}
-    names |= {"sslmode": "PGSSLMODE", "sslrootcert": "PGSSLROOTCERT"}
+    names |= {"sslmode": "PGSSLMODE", "sslrootcert": "PGSSLROOTCERT", "options": "PGOPTIONS"}
     return {variable: parts[name] for name, variable in names.items() if name in parts} | {"DATABASE_URL": _url(parts)}
 
 
@@ -74,11 +74,11 @@ def _url(parts: Mapping[str, str]) -> str:
     login = quote(parts.get("user", ""), safe="")
     if "password" in parts:
         login += ":" + quote(parts["password"], safe="")
-    more = {name: parts[name] for name in ("sslmode", "sslrootcert") if name in parts}
+    more = {name: parts[name] for name in ("sslmode", "sslrootcert", "options") if name in parts}
     address = f"[{host}]" if ":" in host else host
     if host.startswith("/"):
         more, address = {"host": host, "port": port} | more, ""
     elif port:
         address += f":{port}"
-    query = "?" + urlencode(more, safe="/") if more else ""
+    query = "?" + urlencode(more, safe="/", quote_via=quote) if more else ""
     return f"postgresql://{login}@{address}/{quote(parts.get('dbname', ''), safe='')}{query}"

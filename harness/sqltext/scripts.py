@@ -232,8 +232,10 @@ class _Reader:
         return "".join([*parts, self.source[at:end].decode(errors="replace")])
 
     def _line_of(self, at: int) -> int:
-        self.line += self.source[self.counted : at].count(b"\n") if at >= self.counted else 0
-        self.counted = max(self.counted, at)
+        while self.counted < at:  # in pieces: a slice of a memory map is a copy
+            piece = self.source[self.counted : min(at, self.counted + _MAPPED)]
+            self.line += piece.count(b"\n")
+            self.counted += len(piece)
         return self.line
 
     def _skip_down(self, comment: re.Match[bytes]) -> None:
