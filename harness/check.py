@@ -424,7 +424,7 @@ class _Check:
             self.baseline = Cloned(self._connect_unseen, self._fill_again)
         elif why_clone:
             self.restored = f"by a clone of the database: {why_clone}"
-            base = self.stack.enter_context(self.database.clone(f"{self.database.name}_base"))
+            base = self.stack.enter_context(self.template.copy(self.database, f"{self.database.name}_base"))
             self.baseline = Cloned(self._connect_unseen, lambda: self._clone_anew(base))
         if isinstance(self.baseline, Cloned) and self.baseline.unreadable:
             self._note(f"not compared, since the role may not read them: {', '.join(self.baseline.unreadable)}")
@@ -433,12 +433,12 @@ class _Check:
         for actor in self.actors:
             actor.close()
         self._count()
-        self.database.drop()
-        base.clone(self.database.name)
+        self.template.copy(base, self.database.name)
 
     def _fill_again(self) -> None:
         for actor in self.actors:
             actor.close()
+        self._count()
         self.template.fill_again()
         with connect(self.database.dsn) as connection:
             self._run_setup(connection)

@@ -59,14 +59,6 @@ class Database:
         """An autocommit connection. Raises HarnessError when the server is gone."""
         return connect(self.dsn)
 
-    def clone(self, name: str) -> Database:
-        """A database of that name with everything that this one has, to which nobody may be connected meanwhile."""
-        command = sql.SQL("CREATE DATABASE {} TEMPLATE {}")
-        with connect(self._maintenance) as connection:
-            connection.execute(command.format(sql.Identifier(name), sql.Identifier(self.name)))
-        parts = conninfo_to_dict(self.dsn)
-        return Database(make_conninfo("", **{**parts, "dbname": name}), name, self._maintenance)
-
     def drop(self) -> None:
         """Drop it now, whoever is still connected. Raises HarnessError when the server is gone."""
         if self._release is not None:
@@ -195,6 +187,16 @@ class Template:
             return self._clone()  # and what went wrong on the thread is said now, if it still does
         return made.result()
 
+    def copy(self, database: Database, name: str) -> Database:
+        """A database of that name with everything that one of ours has, to which nobody may be connected meanwhile.
+
+        It replaces one of that name. Raises HarnessError.
+        """
+        made = self._named(name)
+        made.drop()
+        self._create(made, database.name)
+        return made
+
     @contextmanager
     def lent(self) -> Iterator[Database]:
         """A clone for one run.
@@ -264,7 +266,7 @@ class Template:
             command = sql.SQL(_SQL["create_database_of"]).format(*names, sql.Identifier(self._owner))
         with connect(self._server.dsn) as connection:
             try:
-                if not self._ours and template == self._database.name:
+                if not self._ours and template != "template0":
                     # A pooler in session mode keeps sessions for whoever comes next, and a template may have none.
                     connection.execute(_SQL["own_sessions_in"], [template])
                 if self._ours:

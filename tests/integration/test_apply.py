@@ -21,7 +21,7 @@ from harness.environment.applying import Applied
 from harness.environment.container import ContainerServer, why_not
 from harness.environment.database import ApplyPlan, Database, Template
 from harness.environment.embedded import EmbeddedServer
-from harness.environment.servers import ExternalServer, connect
+from harness.environment.servers import ExternalServer, Server, connect
 from harness.errors import HarnessError
 from harness.sqltext.scripts import Script
 
@@ -254,6 +254,20 @@ def test_a_clone_has_what_its_template_has(apply: Apply) -> None:
         ask(database, f"{settings} WHERE setrole = 'anon'::regrole AND datname = current_database()")
         == "statement_timeout=4s"
     )
+
+
+def test_a_copy_of_a_clone_has_what_the_template_has(server: Server, tmp_path: Path) -> None:
+    """A scenario whose rows only a clone puts back runs in one: the search_path is there, and the owner."""
+    (tmp_path / "1.sql").write_text("CREATE SCHEMA books; ALTER DATABASE x SET search_path = books;")
+    plan = ApplyPlan(platform="supabase")
+    with Template(server, [tmp_path], [], plan=plan) as template, template.clone() as database:
+        for _ in range(2):
+            with template.copy(database, f"{database.name}_base") as base:
+                assert ask(base, "SHOW search_path") == "books"
+                owner = "SELECT datdba::regrole::text FROM pg_database WHERE datname = current_database()"
+                assert ask(base, owner) == "postgres"
+                template.copy(base, database.name)
+            assert ask(database, "SHOW search_path") == "books"
 
 
 def test_default_privileges_are_open_or_closed(apply: Apply) -> None:

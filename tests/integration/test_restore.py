@@ -96,14 +96,14 @@ def test_a_table_that_nobody_writes_is_not_copied(database: Database) -> None:
 
 
 @pytest.mark.parametrize("case", BY_CLONE)
-def test_what_rows_cannot_put_back_is_put_back_by_a_clone(case: str, database: Database) -> None:
+def test_what_rows_cannot_put_back_is_put_back_by_a_clone(case: str, empty: Template, database: Database) -> None:
     """That it cannot be done in place is seen; a clone does it, and sees what differs in rows."""
     setup, change = BY_CLONE[case]
     with database.connect() as session:
         if setup:
             session.execute(setup.encode(), prepare=False)
         before = _everything(session)
-    with database.clone(f"{database.name}_base") as base:
+    with empty.copy(database, f"{database.name}_base") as base:
         with database.connect() as session, database.connect() as control:
             baseline = Baseline(control, None)
             session.execute(change.encode())
@@ -111,8 +111,7 @@ def test_what_rows_cannot_put_back_is_put_back_by_a_clone(case: str, database: D
                 baseline.changes()
 
         def anew() -> None:
-            database.drop()
-            base.clone(database.name)
+            empty.copy(base, database.name)
 
         cloned = Cloned(lambda: connect(database.dsn), anew)
         cloned.restore()
