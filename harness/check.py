@@ -36,14 +36,14 @@ from harness.environment.touched import Seen, seen, touched
 from harness.errors import UsageError
 from harness.options import OF_CALLS, OF_CONTRACTS, Options, as_words, check_outputs
 from harness.records import AppliedFile, Record, RunRecord, Source
-from harness.scenarios import reader
+from harness.scenarios import clock, reader
 from harness.scenarios.acting import Actor, Driver, ends_open, keep, transactions
 from harness.scenarios.reach import Reach, reach
 from harness.scenarios.reader import Busy, Condition, Scenario, columns_of, operators_of, substituted_by_any
 from harness.scenarios.telling import Result, Told, findings_of, serial_orders
 from harness.sources import sources
 from harness.sqltext import queries
-from harness.sqltext.scripts import Script
+from harness.sqltext.scripts import Script, Statement
 from harness.verdict.findings import Truth
 from harness.verdict.serial import (
     ALL_UP_TO,
@@ -286,6 +286,8 @@ class _Check:
         *,
         reduction: bool,
     ) -> None:
+        if scenario.now is not None:
+            scenario = _at_its_moment(scenario)
         self.scenario = scenario
         self.options = options
         self.template = template
@@ -400,7 +402,11 @@ class _Check:
         self.results.clear()
         self.database = self.stack.enter_context(self.template.lent())
         with connect(self.database.dsn) as connection:
+            if self.scenario.now is not None:
+                self._stop_the_clock(connection, self.scenario.now)
             self._run_setup(connection)
+            if self.scenario.now is not None:
+                clock.replace_words(connection)  # in functions and tables that the setup made
             row = connection.execute(queries.own("harness.scenarios", "checks.sql")["session"]).fetchone()
             assert row is not None
             self.began, self.local, self.superuser = row[0], row[1].replace(tzinfo=UTC), row[2]
@@ -410,6 +416,8 @@ class _Check:
             self._check_ignored(connection)
             self.reach = self._reach(connection)
             self.constants = self._constants(connection)
+            if self.scenario.now is not None:
+                self._note_what_reads_the_real_clock(connection)
         if self.reach.defines:
             why_clone = "the sessions define or change tables, functions or large objects"
         if not why_clone:
@@ -442,6 +450,23 @@ class _Check:
         self.template.fill_again()
         with connect(self.database.dsn) as connection:
             self._run_setup(connection)
+
+    def _stop_the_clock(self, connection: psycopg.Connection[Any], moment: datetime) -> None:
+        if not clock.may_replace(connection):
+            raise UsageError(
+                f"{self.scenario.path}: `now:` needs a superuser: it replaces clock functions of the scratch database.",
+                tried=f"as {connection.info.user}",
+                next_step="let the harness boot a server (--server embedded or container), or give a superuser's DSN",
+            )
+        clock.stop(connection, moment)
+        clock.replace_words(connection)
+        self._note(f"time stands still at {moment.isoformat(sep=' ')}, for {clock.EXACT}")
+
+    def _note_what_reads_the_real_clock(self, connection: psycopg.Connection[Any]) -> None:
+        words = {name.lower() for key in self.reach.tables for name in key}
+        for what, sentence in clock.left_alone(connection, self.reach.texts):
+            if not what or words & set(re.findall(r"\w+", what.lower())):
+                self._note(sentence)
 
     def _run_setup(self, connection: psycopg.Connection[Any]) -> None:
         for statement in self.scenario.setup:
@@ -862,12 +887,13 @@ class _Check:
     def _program(self, session: reader.Session) -> schedules.Session:
         """A session as the explorer takes it."""
         from harness.environment.identity import Identity
-        from harness.schedules import Session, Statement
+        from harness.schedules import Session
+        from harness.schedules import Statement as Step
 
         wanted = replace(session.identity, isolation=session.isolation or None)
         identity = None if wanted == Identity() else wanted.statements(self.control)
         statements = tuple(
-            Statement(self._text(session, at), s.line, substituted_by_any(s.text), s.text)
+            Step(self._text(session, at), s.line, substituted_by_any(s.text), s.text)
             for at, s in enumerate(session.statements)
         )
         retry = session.retry
@@ -1146,6 +1172,20 @@ class _Check:
         if self.isolation:
             words += ["--isolation", self.isolation]
         return command_line([*words, *as_words(self.options, OF_CONTRACTS | OF_CALLS)])
+
+
+def _at_its_moment(scenario: Scenario) -> Scenario:
+    """The scenario with the clock's words of the grammar as calls, which can be replaced."""
+
+    def still(statements: Sequence[Statement]) -> tuple[Statement, ...]:
+        return tuple(replace(each, text=clock.standing_still(each.text)) for each in statements)
+
+    return replace(
+        scenario,
+        setup=still(scenario.setup),
+        sessions=tuple(replace(session, statements=still(session.statements)) for session in scenario.sessions),
+        conditions=tuple(replace(each, sql=clock.standing_still(each.sql)) for each in scenario.conditions),
+    )
 
 
 def _cannot_be_in_a_session(text: str) -> tuple[str, str] | None:

@@ -22,7 +22,7 @@ SELECT count(DISTINCT pid) FROM pg_locks WHERE NOT granted AND pid = ANY (%s)
 ;
 
 -- name: session
-SELECT now(), localtimestamp, rolsuper FROM pg_roles WHERE rolname = current_user;
+SELECT current_timestamp, localtimestamp, rolsuper FROM pg_roles WHERE rolname = current_user;
 
 -- name: operators
 -- Those of some operators that there are.

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,11 @@ HEADINGS: tuple[Heading, ...] = (
         "judge: UNIT",
         "The unit that must look as if it had run alone: sessions, transactions, or queries only (nothing but never "
         "and always).",
+    ),
+    Heading(
+        "now",
+        "now: TIMESTAMP",
+        "The moment at which all of it happens, setup included: the clock stands still there. UTC without a zone.",
     ),
     Heading("allow", "allow: ANOMALY because REASON", "Accepts one finding; the reason stands in the report."),
     Heading(
@@ -226,6 +232,8 @@ class Scenario:
     judge: str = ""
     load: Load | None = None
     """In place of sessions: a call that is put under load."""
+    now: datetime | None = None
+    """The moment at which it happens; None: as it comes."""
     title: str = ""
     """What reports call it: its name, unless another file has that too."""
 
@@ -295,6 +303,7 @@ class _Reader(LoadHeadings):
         self.ignored: list[Ignored] = []
         self.allowed: list[Allowed] = []
         self.judge = ""
+        self.now: datetime | None = None
         self.of_file = Session("", 0, 0, ())
         """What holds for every session that says nothing else."""
         self.count: int | None = None
@@ -334,6 +343,7 @@ class _Reader(LoadHeadings):
             tuple(self.allowed),
             self.judge,
             load,
+            self.now,
         )
 
     def _with_defaults(self, session: Session) -> Session:
@@ -605,6 +615,19 @@ class _Reader(LoadHeadings):
         if self.judge:
             raise self._error(section.line, "There are two lines `judge:`.", "keep one of them")
         self.judge = section.rest
+
+    def _now(self, section: _Section) -> None:
+        self._end_session()
+        self._empty(section)
+        if self.now is not None:
+            raise self._error(section.line, "There are two lines `now:`.", "keep one: a scenario is at one moment")
+        try:
+            moment = datetime.fromisoformat(section.rest.strip("'"))
+        except ValueError as error:
+            raise self._error(
+                section.line, f"{section.rest!r} is no moment.", "write `now: 2030-01-01 12:00:00+00`"
+            ) from error
+        self.now = moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
 
     def _empty(self, section: _Section) -> None:
         if statement := next(self._statements(section.body, section.body_line), None):

@@ -83,6 +83,8 @@ WRONG = {
     "two of one name": (SHORT + "-- session: a\nSELECT 2;\n", ":4: Two sessions are named a", "x 2"),
     "a query that does not parse": (SHORT + "-- never: y\nSELEC 1;\n", ":5: 'SELEC 1' does not parse", "mend"),
     "a condition that does not parse": (SHORT + "-- busy: when status =\n", ":4: 'status =' does not parse", "mend"),
+    "no moment": (SHORT + "-- now: tomorrow\n", ":4: 'tomorrow' is no moment", "write `now: 2030-01-01 12:00:00+00`"),
+    "two moments": (SHORT + "-- now: 2030-01-01\n-- now: 2031-01-01\n", ":5: There are two lines `now:`", "keep one"),
     "an error without its code": (SHORT + "-- busy: when error\n", ":4: `error` alone", "busy: when error 55P03"),
     "no query": (SHORT + "-- never: y\nUPDATE t SET a = 1;\n", ":5: `never:` needs a query", "SELECT"),
     "two queries": (SHORT + "-- never: y\nSELECT 1; SELECT 2;\n", ":4: `never:` has 2 statements", "one query"),
