@@ -370,7 +370,7 @@ class Contract:
     repeated: str = "refused"
     """The label of a lone call on a key that is already used up."""
     missing: str = "missing"
-    """The label of a call on a key that is not there."""
+    """The label of a call on a key that is not there; `accepted`, too, where a call makes its key (a rate limiter)."""
     detail: str | None = None
     """The column, of those that decide the label, that says why in words: kept with each refusal."""
     capacity: int = 1

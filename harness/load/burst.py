@@ -19,7 +19,7 @@ from harness.options import NOT_NEGATIVE, POSITIVE, POSITIVE_INT
 CALIBRATION_CALLS = 30
 """Calls per client before a burst by duration, to learn how many fresh keys it may use up."""
 
-KEYS_MARGIN = 1.6
+KEYS_MARGIN = 2.0
 """Fresh keys made per key that the calibrated rate would use up."""
 
 SHORT_PAUSE = 0.01

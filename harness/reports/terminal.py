@@ -43,9 +43,12 @@ def screen(record: Record, width: int | None) -> list[Line]:
             lines += paragraph(f"{each.name}: ", each.summary, width, rest="  ")
     for run in record.runs:
         lines += matrix(run, width)
+    said: dict[str, list[str]] = {}
     for run in record.runs:
         for note in run.notes:
-            lines += paragraph(f"note: {run.kind} ({run.target}): ", note, width, "undecided", rest=" " * 6)
+            said.setdefault(note, []).append(f"{run.kind} ({run.target})")
+    for note, runs in said.items():
+        lines += paragraph(f"note: {', '.join(dict.fromkeys(runs))}: ", note, width, "undecided", rest=" " * 6)
     for sentence in rows.not_tried(record):
         lines += paragraph("not tried: ", sentence, width, "dim")
     return [*lines, *verdict(record, width)]

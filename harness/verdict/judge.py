@@ -123,6 +123,7 @@ _REMEDIES = {
     "40001": "Call again on this error, as an application must at this level (--retry 40001).",
 }
 """By the code, where all errors have one."""
+_WRONG = "Mend the function: what it names is not there, or has another type (class 42), whoever calls it and when."
 
 
 class _Errors:
@@ -160,12 +161,18 @@ class _Errors:
             "UPDATE.",
         )
 
+    def _remedy(self) -> str:
+        if len(self.codes) == 1 and (remedy := _REMEDIES.get(next(iter(self.codes)) or "")):
+            return remedy
+        wrong = all((code or "").startswith("42") and code != "42501" for code in self.codes)
+        return _WRONG if wrong and self.codes else _REMEDY
+
     def unhandled(self) -> Finding:
         finding = self.others.finding(
             "no_unhandled_error",
             "No call ends with an error that the function should have handled.",
             self.calls,
-            _REMEDIES.get(next(iter(self.codes)) or "", _REMEDY) if len(self.codes) == 1 else _REMEDY,
+            self._remedy(),
         )
         lost, late = self.lost, self.late
         if finding.truth is not Truth.HELD or not (lost or late):

@@ -239,6 +239,7 @@ def test_what_the_environment_took_is_not_held_against_the_function(lost: int, t
         ("55P03", "Handle lock_not_available"),
         ("40001", "--retry 40001"),
         ("P0001", "Handle the condition in the function"),
+        ("42883", "Mend the function"),
     ],
 )
 def test_a_remedy_fits_the_error(code: str, remedy: str) -> None:

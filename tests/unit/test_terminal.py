@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -181,3 +182,11 @@ def test_keys_and_scanners_are_told_whole() -> None:
     said = text(explored_record(), 80)
     assert KEY in said
     assert SCANNERS[1] in said
+
+
+def test_a_note_that_several_runs_have_stands_once() -> None:
+    """Four patterns of one profile would say the same sentence four times."""
+    made = held_record()
+    told = text(replace(made, runs=tuple(replace(run, notes=("nobody was held back",)) for run in made.runs)), None)
+    [note] = [line for line in told.splitlines() if line.startswith("note: ")]
+    assert all(f"{run.kind} ({run.target})" in note for run in made.runs)
