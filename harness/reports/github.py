@@ -25,6 +25,7 @@ def _annotation(each: Told, record: Record, root: Path) -> str:
     finding, found = each.finding, places.of_finding(each, record.sources)
     place = "" if found is None else f"file={_property(places.relative(found[0], root))},line={found[1]},"
     parts = [
+        *([finding.claim] if rows.title(each) != finding.claim else []),
         f"{finding.observed} ({each.run.kind})",
         *rows.proof(finding, each.run.unit, 3),
         *([f"schedule {each.schedule.replay}"] if each.schedule is not None else []),
@@ -33,9 +34,8 @@ def _annotation(each: Told, record: Record, root: Path) -> str:
         *([f"repeat: {finding.replay}"] if finding.replay else []),
     ]
     command = "error" if finding.truth is Truth.BROKEN else "warning"
-    return (
-        f"::{command} {place}title={_property(f'{finding.truth.value}: {finding.claim}')}::{_data(chr(10).join(parts))}"
-    )
+    title = _property(f"{finding.truth.value}: {rows.title(each)}")
+    return f"::{command} {place}title={title}::{_data(chr(10).join(parts))}"
 
 
 def _data(text: str) -> str:

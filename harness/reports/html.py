@@ -140,7 +140,7 @@ def _finding(each: Told, number: int, limits: Limits, sources: Sequence[Source])
             "h2",
             tag("span", f"{SIGNS[found.truth]} {found.truth.value}", class_=found.truth.value),
             " ",
-            rows.row(run).summary if run.kind == "check" else found.claim,
+            rows.title(each),
             id=name,
         ),
         tag("p", "The claim that is ", found.truth.value, ": ", tag("strong", found.claim))

@@ -6,7 +6,7 @@ import re
 
 from harness.records import Record
 from harness.reports import rows, terminal
-from harness.reports.layout import Line
+from harness.reports.layout import Line, paragraph
 from harness.reports.rows import SIGNS, Told
 from harness.verdict.findings import counted
 
@@ -62,17 +62,19 @@ def _comment(record: Record, told: list[Told], findings: int) -> str:
 
 def _headline(record: Record, told: list[Told]) -> str:
     if told:
-        return escape(told[0].finding.claim)
+        return escape(rows.title(told[0]))
     return f"every claim held in {counted(len(record.runs), 'run')}" if record.runs else "nothing was judged"
 
 
 def _finding(each: Told, record: Record, *, whole: bool) -> list[str]:
     """The text of the terminal in a block of code: it is what a person sees in a console as well."""
-    body = _block(terminal.finding_body(each, _WIDTH, record.sources))
+    claim = each.finding.claim
+    said = [] if rows.title(each) == claim else paragraph("  ", claim, _WIDTH)
+    body = _block([*said, *terminal.finding_body(each, _WIDTH, record.sources)])
     if whole:
         return [*body, ""]
     found = each.finding
-    head = _html(f"{SIGNS[found.truth]} {found.truth.value}: {found.claim}")
+    head = _html(f"{SIGNS[found.truth]} {found.truth.value}: {rows.title(each)}")
     return [f"<details><summary>{head}</summary>", "", *body, "", "</details>", ""]
 
 

@@ -349,6 +349,11 @@ def told(runs: Sequence[RunRecord]) -> list[Told]:
     return sorted(found.values(), key=_rank)
 
 
+def title(each: Told) -> str:
+    """What a finding is headed by: the sentence of its scenario, else its claim."""
+    return (row(each.run).summary if each.run.kind == "check" else "") or each.finding.claim
+
+
 def _rank(each: Told) -> tuple[bool, bool, bool, bool]:
     finding = each.finding
     shows_calls = any(piece.get("operations") for piece in finding.evidence)

@@ -266,7 +266,8 @@ def find(paths: Sequence[Path]) -> tuple[Path, ...]:
             files = sorted(path.rglob(f"*{SUFFIX}"))
             if not files:
                 raise UsageError(
-                    f"The folder {path} holds no scenario.", next_step=f"put a file named NAME{SUFFIX} there"
+                    f"The folder {path} holds no scenario.",
+                    next_step=f"put a file named NAME{SUFFIX} there; `harness new` lists some to start from",
                 )
         elif path.is_file():
             files = [path]
