@@ -40,6 +40,7 @@ from harness.options import (
     OUTPUTS,
     Option,
     Options,
+    as_words,
     check_outputs,
     resolve,
 )
@@ -541,7 +542,8 @@ def new(
         if example is None and from_log is None and not functions:
             click.echo("\n".join(examples.names()))
             return
-        name = example or "_".join(function.rpartition(".")[2] for function in functions)
+        bare = [function.partition("(")[0].rpartition(".")[2] for function in functions]
+        name = example or "_".join(bare)
         if from_log is not None:
             name = re.sub(r"\W+", "_", from_log.stem).strip("_") or "incident"
         path = into or Path(f"{name}.race.sql")
@@ -558,7 +560,10 @@ def new(
             raise UsageError(f"{path} cannot be written.", tried=str(error), next_step="give another --into") from error
         for note in notes:
             _say(note)
-        click.echo(f"{path} is written; check it: harness check {path}")
+        from harness.environment.servers import command_line
+
+        words = as_words(_resolved(given), OF_CALLS | OF_CONTRACTS)
+        click.echo(f"{path} is written; check it: {command_line(['harness', 'check', str(path), *words])}")
 
 
 def _started(

@@ -78,36 +78,53 @@ class _Function:
     arguments: tuple[tuple[str, str], ...]
     """Name and type of those that have no default."""
     rows: bool
+    overloaded: bool = False
+    """There are others of its name: its arguments have to say their types."""
 
 
 def scenario_for(connection: psycopg.Connection[Any], functions: Sequence[str]) -> str:
     """The text of a scenario in which two sessions call one function, or each one of two.
 
-    Raises UsageError for a function that is not there, or has a name with several.
+    A function is named with its parameters' types where there are several of its name. Raises UsageError for one that
+    is not there, or that is a trigger's.
     """
     return Starting(connection).text([_found(connection, name) for name in functions])
 
 
 def _found(connection: psycopg.Connection[Any], wanted: str) -> _Function:
-    schema, _, name = wanted.rpartition(".")
-    query = queries.own("harness.scenarios", "starting.sql")["functions"]
-    rows = connection.execute(query, {"name": name, "schema": schema or None}).fetchall()
+    own = queries.own("harness.scenarios", "starting.sql")
+    name, opened, types = wanted.partition("(")
+    schema, _, name = name.strip().rpartition(".")
+    rows = connection.execute(own["functions"], {"name": name, "schema": schema or None}).fetchall()
+    overloaded = len({tuple(row[:2]) for row in rows}) < len(rows)
+    there = [f"{row[0]}.{row[1]}({', '.join(row[4])})" for row in rows]
+    if opened:
+        given = [each.strip() for each in types.rstrip().removesuffix(")").split(",") if each.strip()]
+        spelled = connection.execute(own["type_names"], [given]).fetchone()
+        rows = [row for row in rows if spelled is not None and list(row[4]) == spelled[0]]
     if not rows:
         raise UsageError(
             f"There is no function {wanted}.",
-            tried="pg_proc, in the database with the migrations and the seed",
+            tried="; ".join(there) or "pg_proc, in the database with the migrations and the seed",
             next_step="give its name as it is, with its schema where that is not public",
         )
     if len(rows) > 1:
         raise UsageError(
             f"There are {len(rows)} functions {wanted}.",
-            tried="; ".join(f"{row[0]}.{row[1]}({', '.join(row[4])})" for row in rows),
-            next_step="give the schema, or write the scenario by hand (docs/scenarios.md)",
+            tried="; ".join(there),
+            next_step=f"give one with its parameters' types: harness new '{there[0]}'",
         )
-    [(schema, name, kind, names, types, defaults, many)] = rows
+    [(schema, name, kind, names, types, defaults, many, is_trigger, triggers)] = rows
+    if is_trigger:
+        raise UsageError(
+            f"{name} is a trigger's function, which nobody calls by its name.",
+            tried="; ".join(triggers) or "it is the function of no trigger",
+            next_step="write a scenario whose sessions make the statement that fires it (docs/scenarios.md)",
+        )
     needed = len(types) - defaults
     named = [(names[at] if at < len(names) else "") for at in range(needed)]
-    return _Function(schema, name, kind, tuple(zip(named, types[:needed], strict=True)), bool(many))
+    arguments = tuple(zip(named, types[:needed], strict=True))
+    return _Function(schema, name, kind, arguments, bool(many), overloaded)
 
 
 def _named(connection: psycopg.Connection[Any], functions: Sequence[_Function]) -> set[tuple[str, str]] | None:
@@ -256,7 +273,10 @@ class Starting:
         return None
 
     def _call(self, function: _Function, number: int, who: str) -> str:
-        arguments = ", ".join(self._argument(name, type_, number) for name, type_ in function.arguments)
+        arguments = ", ".join(
+            self._argument(name, type_, number) + (f"::{type_}" if function.overloaded else "")
+            for name, type_ in function.arguments
+        )
         name = self.name(function.schema, function.name)
         call = f"{name}({arguments})"
         how = "CALL" if function.kind == "p" else "SELECT * FROM" if function.rows else "SELECT"

@@ -7,12 +7,20 @@ SELECT n.nspname::text,
        ARRAY(SELECT format_type(t, NULL) FROM unnest(p.proargtypes) AS t),
        p.pronargdefaults,
        p.proretset OR p.prorettype = 'record'::regtype
-           OR EXISTS (SELECT FROM pg_type AS r WHERE r.oid = p.prorettype AND r.typtype = 'c')
+           OR EXISTS (SELECT FROM pg_type AS r WHERE r.oid = p.prorettype AND r.typtype = 'c'),
+       p.prorettype = 'trigger'::regtype,
+       ARRAY(SELECT pg_get_triggerdef(t.oid) FROM pg_trigger AS t WHERE t.tgfoid = p.oid AND NOT t.tgisinternal
+              ORDER BY t.oid)
   FROM pg_proc AS p
   JOIN pg_namespace AS n ON n.oid = p.pronamespace
  WHERE p.proname = %(name)s AND (%(schema)s::text IS NULL OR n.nspname = %(schema)s)
    AND n.nspname !~ '^(pg_|information_schema$)' AND p.prokind IN ('f', 'p')
  ORDER BY n.nspname, p.pronargs;
+
+-- name: type_names
+-- Types as the server spells them; NULL for one that is not there.
+SELECT ARRAY(SELECT format_type(to_regtype(each), NULL) FROM unnest(%s::text[]) WITH ORDINALITY AS t (each, place)
+              ORDER BY place);
 
 -- name: columns
 -- Of some tables: the columns that an INSERT must name, with type, first value of an enum, and what they refer to.

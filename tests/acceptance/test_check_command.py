@@ -121,7 +121,13 @@ def test_pytest_collects_scenarios(folder: Path, sandbox: Sandbox, server: Embed
 
 
 def test_a_scenario_to_start_from(folder: Path, sandbox: Sandbox, server: EmbeddedServer) -> None:
-    """An example is copied and checked as it is; nothing is written over."""
+    """An example is copied and checked as it is; nothing is written over; the command that is printed runs."""
+    function = "CREATE FUNCTION add(n int) RETURNS int LANGUAGE sql AS 'SELECT n + 1';\n"
+    (folder / "tables.sql").write_text(function)
+    done = sandbox.run("harness", "new", "add", "--migrations", "tables.sql", "--server", server.dsn, cwd=folder)
+    command = done.stdout.partition("check it: ")[2].strip()
+    again = sandbox.run(*shlex.split(command), "--by", "race", cwd=folder)
+    assert again.returncode in (ExitStatus.HELD, ExitStatus.UNDECIDED), command + again.stderr
     assert "last_seat" in sandbox.run("harness", "new", cwd=folder).stdout
     done = sandbox.run("harness", "new", "--example", "last_seat", cwd=folder)
     assert done.returncode == 0, done.stderr
