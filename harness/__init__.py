@@ -11,7 +11,7 @@ The floors; a file imports only from floors below::
     doctor.py                   what is there, and what to do for what is not
     experiments/  matrix.py     the same run with one thing changed: overhead, overload; isolation levels
     run.py  check.py  staging.py  changed.py    what a face asks for: open, run or check, give a record
-    conduct.py  sources.py      the one conductor: plan -> crew -> history -> findings -> run record
+    conduct.py  sources.py  jobs.py    the one conductor: plan -> crew -> history -> findings -> run record
     schedules/                  every interleaving inside calls or sessions
     records.py                  the record: to and from JSON
     load/                       patterns, each of which describes itself, and the firing loop (the hot path)

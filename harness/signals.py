@@ -41,13 +41,24 @@ def defer_until_handled() -> None:
             signal.signal(number, lambda number, _frame: _early.append(number))
 
 
+_asked_to_end: Callable[[], bool] | None = None
+
+
+def heed_also(asked_to_end: Callable[[], bool]) -> None:
+    """In a process that works for another: what tells that it is to end. Signals are the other's."""
+    global _asked_to_end
+    for number in ENDING:
+        signal.signal(number, signal.SIG_IGN)
+    _asked_to_end = asked_to_end
+
+
 def heed() -> None:
     """Called where a run takes its next step. Raises KeyboardInterrupt when a signal has ended it.
 
     An exception that a signal raises inside a finalizer or a weak reference's callback is lost there: CPython only
     prints it.
     """
-    if ending():
+    if ending() or (_asked_to_end is not None and _asked_to_end()):
         raise KeyboardInterrupt
 
 

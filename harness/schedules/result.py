@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from harness.verdict.findings import Finding, Truth, truth_of
@@ -78,6 +79,10 @@ class Case:
     exhausted: bool
     outcomes: Mapping[str, int]
     """The calls' labels, such as `accepted, busy`, with how many schedules ended so."""
+    share: float = 1.0
+    """Of the tree of all choices, how much was gone through, as far as can be told from what was seen of it."""
+    left: int = 0
+    """Choices that are known and were left untried; each has more behind it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +105,8 @@ class Exploration:
     seed: int | None = None
     timeouts: tuple[str, ...] = field(default=())
     """Schedules that did not end in time, and where they stood."""
+    unfinished: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    """What it takes to go on with what was left untried; empty where nothing was."""
 
     @property
     def truth(self) -> Truth:
@@ -135,3 +142,51 @@ class Exploration:
         if self.exhausted:
             return f"all {tried} hold ({self.before_reduction} before reduction)"
         return f"{tried} hold, but not all were tried"
+
+
+def joined(parts: Sequence[Exploration]) -> Exploration:
+    """Explorations of different cases of one function as one: counts add up, and the worst is what was found."""
+    whole = max(parts, key=lambda part: len(part.steps))
+    broken: dict[str, Schedule] = {}
+    for part in parts:
+        for name, schedule in part.broken.items():
+            if name not in broken or len(schedule.moves) < len(broken[name].moves):
+                broken[name] = schedule
+    ids = dict.fromkeys(finding.id for part in parts for finding in part.findings)
+    alike = [[f for part in parts for f in part.findings if f.id == id] for id in ids]
+    return replace(
+        whole,
+        cases=tuple(case for part in parts for case in part.cases),
+        findings=tuple(_worst(findings, broken.get(findings[0].id)) for findings in alike),
+        broken=broken,
+        not_covered=tuple(dict.fromkeys(text for part in parts for text in part.not_covered)),
+        seconds=max(part.seconds for part in parts),
+        timeouts=tuple(timeout for part in parts for timeout in part.timeouts),
+        unfinished={key: value for part in parts for key, value in part.unfinished.items()},
+    )
+
+
+_SEVERITY = {Truth.HELD: 0, Truth.UNDECIDED: 1, Truth.BROKEN: 2}
+
+
+def _worst(findings: Sequence[Finding], shown: Schedule | None) -> Finding:
+    """What was found of one claim: the worst, with what was observed of all that came to the same."""
+    truth = max((finding.truth for finding in findings), key=_SEVERITY.__getitem__)
+    same = [finding for finding in findings if finding.truth is truth]
+    one = next((f for f in same if shown is not None and f.replay.endswith(f" {shown.replay}")), same[0])
+    return replace(one, observed=_added([finding.observed for finding in same]))
+
+
+def _added(texts: Sequence[str]) -> str:
+    """Texts that differ in whole numbers alone as one, with their sums; others one after the other."""
+    groups: dict[tuple[str, ...], list[int]] = {}
+    for text in texts:
+        words = re.split(r"(\d+)", text)
+        numbers = [int(number) for number in words[1::2]]
+        known = groups.setdefault(tuple(words[::2]), [0] * len(numbers))
+        known[:] = [a + b for a, b in zip(known, numbers, strict=True)]
+    said = []
+    for between, numbers in groups.items():
+        pieces = [piece for pair in zip(between, [*map(str, numbers), ""], strict=True) for piece in pair]
+        said.append("".join(pieces))
+    return "; ".join(said)
