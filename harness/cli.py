@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 
 from harness.signals import defer_until_handled
 
@@ -316,20 +317,25 @@ def overload(pool_timeout: float, **given: Any) -> None:
 @click.option("--replay", metavar="TEXT", help="carry out this schedule, such as AABBA, and no other")
 @click.option("--times", type=_NUMBER, default=1, show_default=True, help="carry a replay out so often")
 @click.option("--variant", "variants", multiple=True, metavar="NAME", help="only this argument variant; repeatable")
+@click.option("--jobs", type=click.IntRange(1, 64), default=1, show_default=True, help="cases tried side by side")
+@click.option(
+    "--resume", type=click.Path(path_type=Path), metavar="RECORD", help="go on where an exploration of a record ended"
+)
 @_changed_options
 @partial(_options, without=_OF_A_LOAD)
 def explore(random_seed: int, changed_since: str | None, last_record: Path | None, **given: Any) -> None:
     """Try every interleaving of the statements inside concurrent calls."""
     names = ("calls", "search", "max_schedules", "max_preemptions", "seconds", "crash", "replay", "times", "variants")
-    plan = {name: given.pop(name) for name in names}
+    plan = {name: given.pop(name) for name in (*names, "jobs", "resume")}
     with _guarded():
         options = _resolved(given)
         _only_if_changed(changed_since, last_record, options)
         from harness.run import open_harness
 
+        bar = _Bar()
         with open_harness(options) as opened:
             _report(opened.environment, opened.template.applied.prelude)
-            _make(opened, options, lambda harness_: harness_.explore(seed=random_seed, **plan), what="exploring")
+            _make(opened, options, lambda it: it.explore(seed=random_seed, said=bar.cases, **plan), bar, "exploring")
 
 
 @main.command()
@@ -853,6 +859,7 @@ class _Bar:
         self._bar: Progress | None = None
         self.runs: Sequence[RunRecord] = ()
         """Those that are made already."""
+        self._shown = 0.0
 
     def __enter__(self) -> Self:
         if self._bar is None and sys.stderr.isatty():
@@ -873,6 +880,14 @@ class _Bar:
     def calls(self, pattern: str, calls: int, over: float | None) -> None:
         """A pattern has made so many calls, and this share of its time is over."""
         self.show(pattern, f"{calls} calls", over)
+
+    def cases(self, far: Any) -> None:
+        """An exploration has come so far (`schedules.Progress`)."""
+        if self._bar is not None and (time.monotonic() > self._shown + 0.1 or far.done == far.cases):
+            self._shown = time.monotonic()
+            said = f"{far.done} of {far.cases} cases, {far.schedules} orders tried"
+            found = f"; broken: {', '.join(far.found)}" if far.found else ""
+            self.show("exploring", said + found, far.done / far.cases)
 
     def show(self, what: str, said: str = "", over: float | None = None) -> None:
         """What is done now; `over` is the share of it that is done, None where nobody knows."""

@@ -6,6 +6,7 @@ import errno
 import tempfile
 import traceback
 from enum import IntEnum
+from functools import partial
 
 from harness.text import LONGEST, printable
 
@@ -40,6 +41,10 @@ class HarnessError(Exception):
         if next_step:
             lines.append(f"  next:  {self.next_step}")
         super().__init__("\n".join(lines))
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # To another process and back.
+        return partial(type(self), tried=self.tried, next_step=self.next_step), (self.what,)
 
 
 _LOST = "psycopg.OperationalError"

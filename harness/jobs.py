@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, wait
 from dataclasses import replace
+from multiprocessing.queues import SimpleQueue
 from multiprocessing.synchronize import Event
 from typing import TYPE_CHECKING
 
@@ -18,7 +20,7 @@ from harness import signals
 from harness.options import Options
 
 if TYPE_CHECKING:
-    from harness.schedules import Exploration, Plan
+    from harness.schedules import Exploration, Plan, Progress
 
 _LOOK = 0.2
 """Seconds after which it is looked whether the run was ended."""
@@ -29,25 +31,40 @@ def explored(
     dsns: Sequence[str],
     plan: Plan,
     parts: Sequence[Sequence[str]],
-    said: Callable[[int, int], object],
+    earlier: Exploration | None,
+    said: Callable[[Progress], object],
 ) -> Exploration:
     """Explore the cases of each part, by their prefixes, in one of the databases, all at the same time.
 
-    `said` is told how many of how many parts are done. Where a signal ends the run, what was tried by then is given.
+    With an `earlier` exploration each goes on where that one stood. `said` is told how far they have come together.
+    Where a signal ends the run, what was tried by then is given.
     """
-    from harness.schedules import joined
+    from harness.schedules import Progress, joined
 
     context = multiprocessing.get_context("spawn")
-    ended = context.Event()
-    with ProcessPoolExecutor(len(parts), context, _begin, (ended, os.getpid())) as executor:
+    ended, told = context.Event(), context.SimpleQueue()
+    far: dict[int, Progress] = {}
+    with ProcessPoolExecutor(len(parts), context, _begin, (ended, told, os.getpid())) as executor:
         futures: list[Future[Exploration]] = [
-            executor.submit(_explore, options, dsn, plan, tuple(part)) for dsn, part in zip(dsns, parts, strict=True)
+            executor.submit(_explore, options, dsn, replace(plan, cases=tuple(part)), earlier, at)
+            for at, (dsn, part) in enumerate(zip(dsns, parts, strict=True))
         ]
         left = set(futures)
         try:
             while left:
                 left = wait(left, _LOOK).not_done
-                said(len(futures) - len(left), len(futures))
+                while not told.empty():
+                    at, progress = told.get()
+                    far[at] = progress
+                found = dict.fromkeys(name for each in far.values() for name in each.found)
+                said(
+                    Progress(
+                        sum(map(len, parts)),
+                        sum(each.done for each in far.values()),
+                        sum(each.schedules for each in far.values()),
+                        tuple(found),
+                    )
+                )
                 if any(future.done() and future.exception() for future in futures):
                     ended.set()
         except KeyboardInterrupt:
@@ -63,14 +80,28 @@ def dealt(cases: Sequence[str], weights: Sequence[int], jobs: int) -> list[list[
     return [[cases[at] for at in sorted(heap)] for heap in heaps]
 
 
-def _begin(ended: Event, parent: int) -> None:
+_told: SimpleQueue[tuple[int, Progress]] | None = None
+"""Where a process tells how far it has come."""
+
+
+def _begin(ended: Event, told: SimpleQueue[tuple[int, Progress]], parent: int) -> None:
+    global _told
+    _told = told
     signals.heed_also(lambda: ended.is_set() or os.getppid() != parent)
 
 
-def _explore(options: Options, dsn: str, plan: Plan, cases: tuple[str, ...]) -> Exploration:
+def _explore(options: Options, dsn: str, plan: Plan, earlier: Exploration | None, number: int) -> Exploration:
     from harness.contracts import invariants
     from harness.scenarios import loads
     from harness.schedules import explore
 
+    last = 0.0
+
+    def said(progress: Progress) -> None:
+        nonlocal last
+        if _told is not None and time.monotonic() > last + _LOOK:
+            last = time.monotonic()
+            _told.put((number, progress))
+
     contract = loads.asked_for(options)
-    return explore(dsn, contract, replace(plan, cases=cases), invariants.load(options.invariants, contract))
+    return explore(dsn, contract, plan, invariants.load(options.invariants, contract), earlier=earlier, said=said)

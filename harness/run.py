@@ -12,11 +12,13 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 
 import harness
+from harness import records
 from harness.conduct import Actor, Fired, KeySource, Load, Progress, Told, conduct, judge, record_of, what_was_lost
 from harness.contracts import invariants
 from harness.contracts.contract import Contract
@@ -37,6 +39,7 @@ from harness.history import History
 from harness.load import patterns
 from harness.load.pattern import PATTERNS, Pattern
 from harness.options import Options, as_words, check_outputs
+from harness.plain import from_plain
 from harness.records import AppliedFile, Record, RunRecord
 from harness.scenarios import loads
 from harness.sources import sources
@@ -51,7 +54,8 @@ from harness.verdict.findings import Finding, Location, Truth, truth_of
 from harness.verdict.metrics import Metrics
 
 if TYPE_CHECKING:
-    from harness.schedules import Exploration
+    from harness.schedules import Exploration, Plan
+    from harness.schedules import Progress as Far
     from harness.targets.http_serving import HttpOptions
 
 _SPARE_CONNECTIONS = 5
@@ -197,14 +201,20 @@ class Harness:
         replay: str | None = None,
         times: int = 1,
         variants: Sequence[str] = (),
+        jobs: int = 1,
+        resume: Path | None = None,
+        said: Callable[[Far], object] = lambda _: None,
     ) -> Explored:
         """Every interleaving of the statements inside `calls` concurrent calls, in every argument variant.
 
         `search` is exhaustive, random or pct (with `seed`); `seconds` bounds the whole; `crash` lets one call die at
         each step; `replay` carries out one schedule and no other, so many `times`; `variants` names the argument
-        variants to take, of which none means each. Raises UsageError for what cannot be explored.
+        variants to take, of which none means each. With `jobs`, cases are tried side by side, each job in a process
+        and a database of its own. `resume` is the record of an exploration that did not come to its end: it is gone on
+        with, with its calls, search and variants. `said` is told how far it has come. Raises UsageError for what cannot
+        be explored, and KeyboardInterrupt after keeping what there was.
         """
-        from harness.schedules import Plan, explore
+        from harness.schedules import Plan, gone_on, settled
 
         words = ["explore"] + (["--crash"] if crash else [])
         plan = Plan(
@@ -220,9 +230,11 @@ class Harness:
             tuple(variants) or None,
             command=self.command(*words, timeout=Options().timeout),  # it has none
         )
-        with self.template.lent() as database:
-            exploration = explore(database.dsn, self.contract, plan, self.invariants)
-            touched = self._touched(database)
+        earlier = None
+        if resume is not None:
+            earlier, plan = self._earlier(resume, plan)
+        exploration, touched = self._explored(plan, jobs, earlier, said)
+        exploration = settled(exploration if earlier is None else gone_on(earlier, exploration))
         record = self.keep(
             RunRecord(
                 kind="explore",
@@ -238,7 +250,62 @@ class Harness:
                 touched=touched,
             )
         )
+        if exploration.interrupted:
+            raise KeyboardInterrupt
         return Explored(record, exploration)
+
+    def _explored(
+        self, plan: Plan, jobs: int, earlier: Exploration | None, said: Callable[[Far], object]
+    ) -> tuple[Exploration, Touched | None]:
+        """An exploration, in this process or in several, and the tables that the function touches."""
+        from harness.jobs import dealt, explored
+        from harness.schedules import cases_of, explore
+
+        cases = cases_of(plan, self.contract) if jobs > 1 and plan.replay is None else ()
+        if len(cases) < 2:
+            with self.template.lent() as database:
+                found = explore(database.dsn, self.contract, plan, self.invariants, earlier=earlier, said=said)
+                return found, self._touched(database)
+        if self.options.database is not None:
+            raise UsageError(
+                "--jobs takes a database for each job, and --database names one.",
+                next_step="leave one of them out",
+            )
+        parts = dealt([name for name, _ in cases], [weight for _, weight in cases], jobs)
+        with ExitStack() as stack:
+            databases = [stack.enter_context(self.template.lent()) for _ in parts]
+            dsns = [database.dsn for database in databases]
+            return explored(self.options, dsns, plan, parts, earlier, said), self._touched(databases[0])
+
+    def _earlier(self, path: Path, plan: Plan) -> tuple[Exploration, Plan]:
+        """The exploration of a record that is to be gone on with, and the plan for that."""
+        from harness.schedules import Exploration, cases_of
+
+        found = [run for run in records.read(path).runs if run.kind == "explore"]
+        if not found:
+            raise UsageError(f"{path} is no record of an exploration.", next_step="name one that --record wrote")
+        run = found[-1]
+        try:
+            earlier = from_plain(Exploration, run.details["exploration"])
+            kept = {name: run.plan[name] for name in ("calls", "search", "max_preemptions", "crash", "variants")}
+        except (KeyError, ValueError) as error:
+            raise UsageError(
+                f"The exploration of {path} cannot be gone on with.",
+                tried=f"reading it: {error}",
+                next_step="explore anew: it was written by another version",
+            ) from error
+        if not earlier.unfinished:
+            raise UsageError(
+                f"The exploration of {path} left nothing to go on with.",
+                tried=f"reading it: {earlier.summary()}",
+                next_step="explore anew; only an exhaustive search that was ended by time or a signal is gone on with",
+            )
+        kept["variants"] = None if kept["variants"] is None else tuple(kept["variants"])
+        plan = dataclasses.replace(plan, **kept)
+        ended = {prefix for prefix, case in earlier.unfinished.items() if not case["search"]["path"]}
+        cases = tuple(name for name, _ in cases_of(plan, self.contract) if name not in ended)
+        earlier = dataclasses.replace(earlier, findings=run.findings)
+        return earlier, dataclasses.replace(plan, cases=cases)
 
     def profile(self) -> tuple[Pattern, ...]:
         """The patterns of the contract's file, else of the options' profile."""

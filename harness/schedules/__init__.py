@@ -6,10 +6,10 @@ the server saw), program (what a session sends), control (one schedule), the sch
 of them), judging, narrate, and the two engines, which join them.
 """
 
-from harness.schedules.engine import explore
+from harness.schedules.engine import Progress, cases_of, explore
 from harness.schedules.plan import MOST_CALLS, SEARCHES, Plan
 from harness.schedules.program import Session, Statement, StatementAnswer
-from harness.schedules.result import Called, Case, Exploration, Move, Schedule
+from harness.schedules.result import Called, Case, Exploration, Move, Schedule, gone_on, joined, settled
 from harness.schedules.sessions import SessionsExplored, SessionsRun, explore_sessions
 
 __all__ = [
@@ -20,12 +20,17 @@ __all__ = [
     "Exploration",
     "Move",
     "Plan",
+    "Progress",
     "Schedule",
     "Session",
     "SessionsExplored",
     "SessionsRun",
     "Statement",
     "StatementAnswer",
+    "cases_of",
     "explore",
     "explore_sessions",
+    "gone_on",
+    "joined",
+    "settled",
 ]

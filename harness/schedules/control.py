@@ -32,7 +32,9 @@ from psycopg import pq, sql
 from psycopg.pq import ConnStatus, DiagnosticField, ExecStatus, TransactionStatus
 
 from harness.errors import HarnessError, UsageError
+from harness.plain import to_plain
 from harness.schedules import measure, relay
+from harness.schedules.exhaustive import access_of
 from harness.schedules.measure import Keeps
 from harness.schedules.program import (
     NOTHING,
@@ -400,6 +402,36 @@ class Controller:
                 call.caught.clear()
                 if call.died:
                     self._replace(call)
+
+    def knowledge(self) -> dict[str, Any]:
+        """What is known of steps, as plain values."""
+        return {
+            name: [[to_plain(key), to_plain(access)] for key, access in known.items()]
+            for name, known in self._known_of()
+        }
+
+    def know(self, knowledge: Mapping[str, Any]) -> None:
+        """Know what another controller of the same functions knew."""
+        for name, known in self._known_of():
+            for key, access in knowledge[name]:
+                of = tuple(key) if isinstance(key, list) else key
+                known[of] = known.get(of, NOTHING) | access_of(access)
+
+    def knew(self, knowledge: Mapping[str, Any]) -> bool:
+        """Whether whoever knew that knew all that is known here, so that what it left out was left out well."""
+        for key, access in knowledge["told"]:
+            told = self._told_of.get(tuple(key) if isinstance(key, list) else key, NOTHING)
+            if not access_of(access).covers(told):
+                return False
+        return True
+
+    def _known_of(self) -> tuple[tuple[str, dict[Hashable, Access]], ...]:
+        return (
+            ("learned", self._learned),
+            ("told", self._told_of),
+            ("executed", self._executed),
+            ("exceeding", self.exceeding),
+        )
 
     def answers(self) -> tuple[Answer, ...]:
         """How the sessions of the last relay ended."""

@@ -10,8 +10,8 @@ from __future__ import annotations
 import re
 import time
 from collections import Counter
-from collections.abc import Hashable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from string import ascii_uppercase
 from typing import Any
@@ -22,7 +22,7 @@ from harness.environment.servers import connect
 from harness.errors import UsageError
 from harness.history import NEVER
 from harness.schedules import judging
-from harness.schedules.carried import Carried, Setting
+from harness.schedules.carried import Carried, CarriedHistory, Setting
 from harness.schedules.control import Answer, Prepared
 from harness.schedules.narrate import narrate
 from harness.schedules.plan import MOST_CALLS, SEARCHES, Plan
@@ -38,6 +38,8 @@ from harness.targets.description import split_name
 from harness.targets.keys import new_keys
 from harness.targets.sql import SqlTarget
 from harness.targets.sql_caller import Route
+from harness.verdict.findings import Truth
+from harness.verdict.judge import judge_history
 
 __all__ = ["MOST_CALLS", "SEARCHES", "Plan", "explore"]
 
@@ -46,10 +48,32 @@ _POSITION = 1_000_000
 """One position of a schedule in the operations' times, which are in nanoseconds."""
 
 
-def explore(dsn: str, contract: Contract, plan: Plan, invariants: Sequence[Invariant] = ()) -> Exploration:
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far an exploration has come."""
+
+    cases: int
+    done: int
+    """Cases that are done."""
+    schedules: int
+    found: tuple[str, ...]
+    """Claims that were seen broken so far, of those that are judged by the calls alone."""
+
+
+def explore(
+    dsn: str,
+    contract: Contract,
+    plan: Plan,
+    invariants: Sequence[Invariant] = (),
+    *,
+    earlier: Exploration | None = None,
+    said: Callable[[Progress], object] = lambda _: None,
+) -> Exploration:
     """Explore the contract's function in a scratch database, whose copy of the function is rewritten in place.
 
-    `invariants` are judged on the database that the schedules leave. Raises UsageError for a plan or a function that
+    `invariants` are judged on the database that the schedules leave. With an `earlier` exploration by the same plan,
+    which did not come to its end, it goes on where that one stood, and what is given is of both. `said` is told how far
+    it has come. A signal that ends it leaves what was tried by then. Raises UsageError for a plan or a function that
     cannot be explored, HarnessError when the database cannot be used.
     """
     if plan.replay is not None:
@@ -59,7 +83,10 @@ def explore(dsn: str, contract: Contract, plan: Plan, invariants: Sequence[Invar
     plan.check()
     contract = conditions.at_once(contract, partial(connect, dsn))
     explorer = _Explorer(dsn, contract, plan, choices)
+    explorer.said = said
     try:
+        if earlier is not None:
+            explorer.go_on_after(earlier)
         return explorer.explored(settings, invariants)
     finally:
         explorer.close()
@@ -74,6 +101,16 @@ def _settings(plan: Plan, contract: Contract) -> tuple[Setting, ...]:
             next_step=f"give one of: {'; '.join(names)}",
         )
     wanted = [at for at, name in enumerate(names) if plan.variants is None or name in plan.variants]
+    every = _each(wanted, plan, contract)
+    return every if plan.cases is None else tuple(setting for setting in every if setting.prefix() in plan.cases)
+
+
+def cases_of(plan: Plan, contract: Contract) -> tuple[tuple[str, int], ...]:
+    """The cases of an exploration: what goes before a colon in their replay texts, and how much there is in each."""
+    return tuple((setting.prefix(), 4 if setting.keys > 1 else 1) for setting in _settings(plan, contract))
+
+
+def _each(wanted: Sequence[int], plan: Plan, contract: Contract) -> tuple[Setting, ...]:
     # On a fresh key, and on one that has been used up to its last use.
     uses = (0, contract.capacity - 1) if contract.capacity > 1 else (0,)
     return tuple(Setting(at, keys, used) for at in wanted for keys in plan.keys if keys <= plan.calls for used in uses)
@@ -122,6 +159,14 @@ class _Explorer:
         self._before: tuple[Operation, ...] = ()
         """The calls that they had before it."""
         self._carried: list[Carried] = []
+        self._found: list[tuple[Setting, Search, Counter[str]]] = []
+        """The cases that were begun."""
+        self._cases = 0
+        self._interrupted = False
+        self._broken: dict[str, None] = {}
+        self._earlier: dict[str, dict[str, Any]] = {}
+        """By prefix, where the cases of an earlier exploration stood."""
+        self.said: Callable[[Progress], object] = lambda _: None
         called = [self._target.calls(variant, plan.calls) for variant in range(len(contract.variants))]
         self._routes = list({route.plain: route for routes in called for route in routes}.values())
         self._readers = {
@@ -140,25 +185,30 @@ class _Explorer:
 
     def explored(self, settings: Sequence[Setting], invariants: Sequence[Invariant]) -> Exploration:
         deadline = time.monotonic() + self._plan.seconds
-        found = []
-        for at, setting in enumerate(settings):
-            # What one case leaves of its share of the time, those after it have.
-            share = (deadline - time.monotonic()) / (len(settings) - at)
-            found.append(self._case(setting, time.monotonic() + share))
-        searches = [search for search, _ in found]
-        by_setting = dict(zip(settings, searches, strict=True))
+        self._cases = len(settings)
+        try:
+            for at, setting in enumerate(settings):
+                # What one case leaves of its share of the time, those after it have.
+                share = (deadline - time.monotonic()) / (len(settings) - at)
+                self._case(setting, time.monotonic() + share)
+        except KeyboardInterrupt:  # what was tried by now is judged; whoever asked ends the run then
+            self._interrupted = True
+            self._opened.controller.reset()
+        searches = [search for _, search, _ in self._found]
+        by_setting = {setting: search for setting, search, _ in self._found}
 
         def again(carried: Carried, choices: Sequence[Choice]) -> Carried | None:
             races = any(event.races for event in carried.events)
             run = by_setting[carried.setting].again(choices, races=races)
             return None if run is None else self._as_carried(carried.setting, run, probing=True).trimmed()
 
-        cases = tuple(case for _, case in found)
+        cases = tuple(self._told(*found) for found in self._found)
         findings, broken = judging.judge(self._carried, self._contract, invariants, self._opened.connect, again)
         what = f"{self._plan.calls} calls"
         replay = bool(self._choices)
         undecided = unsplit(self._rewritten, self._opened.controller)
-        findings += own_findings(searches, self._plan, undecided, what, replay=replay)
+        own = own_findings(searches, self._plan, undecided, what, replay=replay, untried=len(settings) - len(searches))
+        findings += own
         schedules = {name: self._narrated(carried) for name, carried in broken.items()}
         return Exploration(
             function=self._contract.function.name,
@@ -173,6 +223,55 @@ class _Explorer:
             seconds=time.monotonic() - self._started,
             seed=self._plan.seed if self._plan.search != "exhaustive" else None,
             timeouts=tuple(timeout for search in searches for timeout in search.timeouts),
+            unfinished=self._unfinished(settings),
+            interrupted=self._interrupted,
+        )
+
+    def go_on_after(self, earlier: Exploration) -> None:
+        """Take over where an earlier exploration stood. Raises UsageError when that was of something else."""
+        steps = tuple(f"{step.function}:{step.line}: {step.text}" for step in self._rewritten.steps)
+        try:
+            if earlier.steps != steps or earlier.calls != self._plan.calls:
+                raise ValueError("its steps are others")
+            self._earlier = {prefix: dict(saved) for prefix, saved in earlier.unfinished.items()}
+            for saved in self._earlier.values():
+                self._opened.controller.know(saved["known"])
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise UsageError(
+                "The exploration of that record cannot be gone on with.",
+                tried=f"finding where it stood: {error}",
+                next_step="explore anew: the function, the calls or the harness are not those of the record",
+            ) from error
+
+    def _unfinished(self, settings: Sequence[Setting]) -> dict[str, Any]:
+        """What it takes to go on; nothing where all was tried, or where that cannot be."""
+        saved = {setting.prefix(): search.saved() for setting, search, _ in self._found}
+        whole = len(saved) == len(settings) and all(search.exhausted for _, search, _ in self._found)
+        if None in saved.values() or self._choices or (whole and self._plan.cases is None):
+            return {}
+        known = self._opened.controller.knowledge()
+        return {
+            setting.prefix(): {
+                "runs": search.runs,
+                "outcomes": dict(outcomes),
+                "search": saved[setting.prefix()],
+                "known": known,
+            }
+            for setting, search, outcomes in self._found
+        }
+
+    def _told(self, setting: Setting, search: Search, outcomes: Mapping[str, int]) -> Case:
+        name = setting.named(self._contract.variants[setting.variant].name)
+        share, left = search.gone_through()
+        return Case(
+            name,
+            setting.keys,
+            search.runs,
+            search.before_reduction,
+            search.exhausted,
+            dict(outcomes),
+            share,
+            left,
         )
 
     def _narrated(self, carried: Carried) -> Schedule:
@@ -193,7 +292,7 @@ class _Explorer:
             lambda: renamed(read(self._connection, tables, list(names)), names),
         )
 
-    def _case(self, setting: Setting, deadline: float) -> tuple[Search, Case]:
+    def _case(self, setting: Setting, deadline: float) -> None:
         def programs() -> Sequence[Program]:
             self._keys = [self._key() for _ in range(min(setting.keys, self._plan.calls))]
             self._before = self._used(setting)
@@ -207,12 +306,25 @@ class _Explorer:
         read_committed = controller.level == LEVELS[0]
         search = Search(controller, programs, scheduler, alike, self._plan, deadline, read_committed, setting.prefix())
         outcomes: Counter[str] = Counter()
+        earlier = self._earlier.get(setting.prefix())
+        if earlier is not None and self._opened.controller.knew(earlier["known"]):
+            search.runs, search.unfinished = earlier["runs"], earlier["search"]
+            outcomes.update(earlier["outcomes"])
+        self._found.append((setting, search, outcomes))
+        first = len(self._carried)
         for run in search.schedules():
             carried = self._as_carried(setting, run, probing=True)
             self._carried.append(carried.trimmed())
             outcomes[", ".join(o.outcome.label for o in carried.operations[: self._plan.calls])] += 1
-        name = setting.named(self._contract.variants[setting.variant].name)
-        return search, Case(name, setting.keys, search.runs, search.before_reduction, search.exhausted, dict(outcomes))
+            self._say(len(self._found) - 1)
+        if self._carried[first:]:
+            findings = judge_history(CarriedHistory(self._carried[first:]), self._contract)
+            self._broken |= {finding.id: None for finding in findings if finding.truth is Truth.BROKEN}
+        self._say(len(self._found))
+
+    def _say(self, done: int) -> None:
+        schedules = sum(search.runs for _, search, _ in self._found)
+        self.said(Progress(self._cases, done, schedules, tuple(self._broken)))
 
     def _programs(self, setting: Setting, keys: Sequence[Hashable]) -> list[Program]:
         variant = self._contract.variants[setting.variant]

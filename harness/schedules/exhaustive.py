@@ -11,8 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
+from typing import Any
 
-from harness.schedules.trace import Choice, Event, Happening, Kind
+from harness.plain import to_plain
+from harness.schedules.trace import Choice, Event, Happening, Kind, read_replay
 from harness.schedules.ways import Foresight, Order
 from harness.sqltext.access import Access
 
@@ -57,17 +59,70 @@ class Exhaustive:
         self._max_preemptions = max_preemptions
         self._stack: list[_Node] = []
         self._started = False
+        self._begun_elsewhere = False
         self._attempts = 0
         self.before_reduction = 0
         """Schedules that those carried out stand for, themselves included."""
         self.unsteady = False
         """A schedule that was repeated did not go as before."""
 
+    def gone_through(self) -> tuple[float, int]:
+        """How much of the tree of all choices was gone through, by what was seen of it, and choices left on the way."""
+        share, weight, left = 0.0, 1.0, 0
+        for node in self._stack:
+            untried = sum(choice not in node.done and choice not in node.sleep for choice in node.todo) + 1
+            weight /= len(node.done) + untried
+            share += weight * len(node.done)
+            left += untried - 1
+        return share if self._stack else 1.0, left + bool(self._stack)
+
+    def saved(self) -> dict[str, Any]:
+        """Where it stands, as plain values; what was begun is begun anew."""
+        return {
+            "before_reduction": self.before_reduction,
+            "unsteady": self.unsteady,
+            "started": self._started,
+            "path": [
+                {
+                    "enabled": [str(choice) for choice in node.enabled],
+                    "sleep": {str(choice): to_plain(access) for choice, access in node.sleep.items()},
+                    "chosen": str(node.chosen),
+                    "todo": [str(choice) for choice in sorted(node.todo, key=_order)],
+                    "done": {str(choice): to_plain(access) for choice, access in node.done.items()},
+                    "wanted": to_plain(node.wanted),
+                    "others": to_plain(node.others),
+                    "preemptions": node.preemptions,
+                }
+                for node in self._stack
+            ],
+        }
+
+    def go_on(self, saved: Mapping[str, Any]) -> None:
+        """Begin where another search stood. Raises ValueError, TypeError or KeyError for what is no such place."""
+        self.before_reduction, self.unsteady = int(saved["before_reduction"]), bool(saved["unsteady"])
+        self._begun_elsewhere = bool(saved["started"])
+        for each in saved["path"]:
+            (chosen,) = read_replay(each["chosen"])
+            self._stack.append(
+                _Node(
+                    read_replay("".join(each["enabled"])),
+                    {read_replay(choice)[0]: access_of(access) for choice, access in each["sleep"].items()},
+                    chosen,
+                    set(read_replay("".join(each["todo"]))) if each["todo"] else set(),
+                    {read_replay(choice)[0]: access_of(access) for choice, access in each["done"].items()},
+                    wanted=None if each["wanted"] is None else _happenings(each["wanted"]),
+                    others=[_happenings(other) for other in each["others"]],
+                    preemptions=int(each["preemptions"]),
+                )
+            )
+
     @property
     def exhausted(self) -> bool:
         return self._started and not self._stack and self._max_preemptions is None
 
     def another(self) -> bool:
+        if self._begun_elsewhere:
+            self._begun_elsewhere, self._started = False, True
         if not self._started or self._attempts:
             self._started = True
             return True
@@ -246,6 +301,19 @@ class Exhaustive:
                 node.preemptions = self._preemptions(len(self._stack) - 1) + _preempts(left[0], node.enabled, last)
                 return
             self._stack.pop()
+
+
+def access_of(plain: Mapping[str, Any]) -> Access:
+    """Access from its plain form."""
+    made: dict[str, Any] = {name: frozenset(each) if isinstance(each, list) else each for name, each in plain.items()}
+    return Access(**made)
+
+
+def _happenings(plain: Sequence[Sequence[Any]]) -> tuple[Happening, ...]:
+    return tuple(
+        Happening(call, what, tuple(detail) if isinstance(detail, list) else detail, at)
+        for call, what, detail, at in plain
+    )
 
 
 def _preempts(choice: Choice, enabled: Sequence[Choice], last: int) -> bool:

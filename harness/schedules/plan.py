@@ -36,6 +36,8 @@ class Plan:
     """How often to carry out a replay."""
     variants: tuple[str, ...] | None = None
     """Names of the contract's variants to take; None: each."""
+    cases: tuple[str, ...] | None = None
+    """Of the cases that come of all this, those with these prefixes of replay texts; None: each."""
     keys: tuple[int, ...] = (1, 2)
     """How many keys the calls of a case share: 1, or 2 in turns."""
     schedule_seconds: float = 10.0

@@ -106,7 +106,10 @@ class Exploration:
     timeouts: tuple[str, ...] = field(default=())
     """Schedules that did not end in time, and where they stood."""
     unfinished: Mapping[str, Any] = field(default_factory=dict, compare=False)
-    """What it takes to go on with what was left untried; empty where nothing was."""
+    """By the prefix of each case that was begun, what it takes to go on with what was left untried; empty where nothing
+    was."""
+    interrupted: bool = False
+    """A signal ended it."""
 
     @property
     def truth(self) -> Truth:
@@ -163,7 +166,38 @@ def joined(parts: Sequence[Exploration]) -> Exploration:
         seconds=max(part.seconds for part in parts),
         timeouts=tuple(timeout for part in parts for timeout in part.timeouts),
         unfinished={key: value for part in parts for key, value in part.unfinished.items()},
+        interrupted=any(part.interrupted for part in parts),
     )
+
+
+def gone_on(earlier: Exploration, later: Exploration) -> Exploration:
+    """An exploration that did not come to its end, and the one that went on where it stood, as one."""
+    ended = replace(
+        earlier,
+        cases=tuple(case for case in earlier.cases if case.exhausted),
+        findings=tuple(finding for finding in earlier.findings if finding.id not in _OWN),
+        timeouts=(),
+        unfinished={prefix: case for prefix, case in earlier.unfinished.items() if not case["search"]["path"]},
+        interrupted=False,
+    )
+    return replace(joined([later, ended]), seconds=earlier.seconds + later.seconds)
+
+
+def settled(exploration: Exploration) -> Exploration:
+    """With the counts of all its cases in what it says of itself, and nothing to go on with where all was tried."""
+    counts = f"{exploration.schedules} schedules, {exploration.before_reduction} before reduction"
+    findings = [
+        replace(f, observed=re.sub(r"\d+ schedules, \d+ before reduction", counts, f.observed, count=1))
+        if f.id == _OWN[0]
+        else f
+        for f in exploration.findings
+    ]
+    left = any(finding.id == _OWN[0] and finding.truth is not Truth.HELD for finding in findings)
+    return replace(exploration, findings=tuple(findings), unfinished=exploration.unfinished if left else {})
+
+
+_OWN = ("every_order_tried", "same_end_when_repeated")
+"""What an exploration says of itself."""
 
 
 _SEVERITY = {Truth.HELD: 0, Truth.UNDECIDED: 1, Truth.BROKEN: 2}

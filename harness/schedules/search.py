@@ -7,8 +7,9 @@ out again, whether it ends the same, and what can be said of all of them.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from harness.errors import UsageError
 from harness.schedules.control import Answer, Controller, ScheduleTimeoutError, Trace
@@ -94,18 +95,47 @@ class Search:
     read_committed: bool = True
     """All transactions are at that level."""
     label: str = ""
+    unfinished: Mapping[str, Any] | None = None
+    """Where the search of an earlier exploration stood (`saved`), to go on there."""
     runs: int = 0
     repeated: int = 0
     restarts: int = 0
-    before_reduction: int = 0
-    exhausted: bool = False
     timeouts: list[str] = field(default_factory=list)
     unsteady: list[str] = field(default_factory=list)
     _seen: set[str] = field(default_factory=set)
+    _scheduler: Scheduler | None = None
+    _over: bool = False
+    """Nothing was left to carry out, and nothing turned up that was left out wrongly."""
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether every distinct schedule was carried out."""
+        return self._over and self._scheduler is not None and self._scheduler.exhausted
+
+    @property
+    def before_reduction(self) -> int:
+        """Interleavings that the schedules stand for."""
+        if isinstance(self._scheduler, Exhaustive):
+            return self._scheduler.before_reduction
+        return len(self._seen)
+
+    def gone_through(self) -> tuple[float, int]:
+        """The share of all choices, as far as can be told, and how many known ones are left."""
+        if self.exhausted or not isinstance(self._scheduler, Exhaustive):
+            return float(self.exhausted), 0
+        return self._scheduler.gone_through()
+
+    def saved(self) -> dict[str, Any] | None:
+        """Where it stands, as plain values, to go on there later; None where that cannot be."""
+        if not isinstance(self._scheduler, Exhaustive):
+            return None
+        return self._scheduler.saved()
 
     def schedules(self) -> Iterator[Run]:
         """Carry out schedules, each different from the others but in a replay, until none is left or time is up."""
-        scheduler = self.make_scheduler()
+        scheduler = self._scheduler = self.make_scheduler()
+        if self.unfinished is not None and isinstance(scheduler, Exhaustive):
+            scheduler.go_on(self.unfinished)
         replaying = isinstance(scheduler, Replay)
         most = self.plan.max_schedules or (None if self.plan.search == "exhaustive" else RANDOM_SCHEDULES)
         cut = False
@@ -128,7 +158,7 @@ class Search:
                 # What was left out because steps seemed to commute has to be looked at again.
                 self.controller.stale = False
                 self.restarts += 1
-                scheduler = self.make_scheduler()
+                scheduler = self._scheduler = self.make_scheduler()
             if not counts:
                 continue
             if replaying:
@@ -144,12 +174,9 @@ class Search:
             yield run
             if self.runs % _TWICE == 1 and not replaying:
                 self._repeat(run)
-        self.before_reduction = len(self._seen)
-        if isinstance(scheduler, Exhaustive):
-            self.before_reduction = scheduler.before_reduction
-            if scheduler.unsteady:
-                self.unsteady.append(f"{self.label}(a beginning that two schedules share)")
-        self.exhausted = scheduler.exhausted and not cut and not self.controller.stale
+        if isinstance(scheduler, Exhaustive) and scheduler.unsteady:
+            self.unsteady.append(f"{self.label}(a beginning that two schedules share)")
+        self._over = not cut and not self.controller.stale
 
     def again(self, choices: Sequence[Choice], *, races: bool = False) -> Run | None:
         """Carry out some choices, once more for each attempt; None where they cannot be made.

@@ -181,7 +181,13 @@ def unsplit(rewritten: Rewritten, controller: Controller) -> tuple[str, ...]:
 
 
 def own_findings(
-    searches: Sequence[Search], plan: Plan, unsplit: Sequence[str], what: str, *, replay: bool
+    searches: Sequence[Search],
+    plan: Plan,
+    unsplit: Sequence[str],
+    what: str,
+    *,
+    replay: bool,
+    untried: int = 0,
 ) -> list[Finding]:
     """What an exploration can say of itself."""
     findings = []
@@ -189,13 +195,13 @@ def own_findings(
     unsteady = [text for search in searches for text in search.unsteady]
     if not replay:
         schedules = sum(search.runs for search in searches)
-        tried = bool(searches) and all(search.exhausted for search in searches)
+        tried = bool(searches) and not untried and all(search.exhausted for search in searches)
         observed = f"{schedules} schedules, {sum(search.before_reduction for search in searches)} before reduction"
         remedy = "Give it more --seconds or --max-schedules, or fewer --calls."
         if timeouts:
             observed += f"; no end within {plan.schedule_seconds:g} s: {timeouts[0]}"
         if not tried:
-            observed = f"not exhausted: {observed}"
+            observed = f"not exhausted: {observed}{_left(searches, untried)}"
         elif unsplit:
             tried = False
             observed = f"not everything could be split into steps: {'; '.join(unsplit[:5])}; {observed}"
@@ -224,6 +230,24 @@ def own_findings(
         )
     return findings
 
+
+def _left(searches: Sequence[Search], untried: int) -> str:
+    """What was left untried, in figures."""
+    said = []
+    begun = [search for search in searches if not search.exhausted]
+    for search in begun[:_SHOWN]:
+        share, left = search.gone_through()
+        if left:
+            said.append(f"{search.label or 'the first case: '}about {share:.0%} gone through, {left} choices left")
+    if len(begun) > _SHOWN:
+        said.append(f"{len(begun) - _SHOWN} more cases not ended")
+    if untried:
+        said.append(f"{untried} cases not begun")
+    return "".join(f"; {each}" for each in said)
+
+
+_SHOWN = 3
+"""Cases of which it is said how far they came."""
 
 NOT_COVERED = (
     "what happens between the rows of one SQL statement, and inside the server",
