@@ -8,16 +8,23 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import replace
+from multiprocessing import connection
 from multiprocessing.queues import SimpleQueue
 from multiprocessing.synchronize import Event
 from typing import TYPE_CHECKING
 
 from harness import signals
+from harness.errors import HarnessError
 from harness.options import Options
+from harness.signals import uninterrupted
 
 if TYPE_CHECKING:
     from harness.schedules import Exploration, Plan, Progress
@@ -44,11 +51,12 @@ def explored(
     context = multiprocessing.get_context("spawn")
     ended, told = context.Event(), context.SimpleQueue()
     far: dict[int, Progress] = {}
-    with ProcessPoolExecutor(len(parts), context, _begin, (ended, told, os.getpid())) as executor:
-        futures: list[Future[Exploration]] = [
-            executor.submit(_explore, options, dsn, replace(plan, cases=tuple(part)), earlier, at)
-            for at, (dsn, part) in enumerate(zip(dsns, parts, strict=True))
-        ]
+    with ProcessPoolExecutor(len(parts), context, _begin, (ended, told)) as executor:
+        with _blocked():
+            futures: list[Future[Exploration]] = [
+                executor.submit(_explore, options, dsn, replace(plan, cases=tuple(part)), earlier, at)
+                for at, (dsn, part) in enumerate(zip(dsns, parts, strict=True))
+            ]
         left = set(futures)
         try:
             while left:
@@ -68,8 +76,17 @@ def explored(
                 if any(future.done() and future.exception() for future in futures):
                     ended.set()
         except KeyboardInterrupt:
+            pass  # what they have tried by now is told
+        finally:
             ended.set()
-        return joined([future.result() for future in futures])
+        try:
+            return joined([future.result() for future in futures])
+        except BrokenProcessPool as error:
+            raise HarnessError(
+                "A process of the exploration is gone.",
+                tried=f"{len(parts)} jobs side by side: {error}",
+                next_step="see whether the system ended it, for want of memory perhaps; give fewer --jobs",
+            ) from error
 
 
 def dealt(cases: Sequence[str], weights: Sequence[int], jobs: int) -> list[list[str]]:
@@ -80,14 +97,34 @@ def dealt(cases: Sequence[str], weights: Sequence[int], jobs: int) -> list[list[
     return [[cases[at] for at in sorted(heap)] for heap in heaps]
 
 
+@contextmanager
+def _blocked() -> Iterator[None]:
+    """Processes that are started inherit it: they do not know yet that signals are not for them."""
+    with uninterrupted():
+        signal.pthread_sigmask(signal.SIG_BLOCK, signals.ENDING)
+        try:
+            yield
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, signals.ENDING)
+
+
 _told: SimpleQueue[tuple[int, Progress]] | None = None
 """Where a process tells how far it has come."""
 
 
-def _begin(ended: Event, told: SimpleQueue[tuple[int, Progress]], parent: int) -> None:
+def _begin(ended: Event, told: SimpleQueue[tuple[int, Progress]]) -> None:
     global _told
     _told = told
-    signals.heed_also(lambda: ended.is_set() or os.getppid() != parent)
+    signals.heed_also(ended.is_set)
+    threading.Thread(target=_end_with_the_parent, name="the parent", daemon=True).start()
+
+
+def _end_with_the_parent() -> None:
+    """When the process is gone for which this one works, nobody is left to tell."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        connection.wait([parent.sentinel])
+        os._exit(1)
 
 
 def _explore(options: Options, dsn: str, plan: Plan, earlier: Exploration | None, number: int) -> Exploration:

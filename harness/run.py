@@ -235,6 +235,9 @@ class Harness:
             earlier, plan = self._earlier(resume, plan)
         exploration, touched = self._explored(plan, jobs, earlier, said)
         exploration = settled(exploration if earlier is None else gone_on(earlier, exploration))
+        names = [variant.name for variant in self.contract.variants]
+        cases = sorted(exploration.cases, key=lambda case: (_place(case.variant, names), case.keys, case.variant))
+        exploration = dataclasses.replace(exploration, cases=tuple(cases))
         record = self.keep(
             RunRecord(
                 kind="explore",
@@ -470,6 +473,11 @@ class Harness:
             if configured.get("http") and not of_a_load.get("http"):
                 variables.append("HARNESS_HTTP=no")
         return command_line([*variables, "harness", *words, *as_words(self.options, **of_a_load)])
+
+
+def _place(case: str, variants: Sequence[str]) -> int:
+    """Where a case's variant stands among all; the case may say more than its name."""
+    return next((at for at, name in enumerate(variants) if case == name or case.startswith(f"{name}, ")), len(variants))
 
 
 def prepared(options: Options) -> tuple[Contract, Server, Template]:

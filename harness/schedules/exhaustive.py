@@ -161,6 +161,8 @@ class Exhaustive:
                 return None
             last = node.chosen.call
             way = foresight.take(last)
+            if way is None and node is not self._stack[-1]:
+                return None
             if node.event is not None and (way is None or way.happenings(last) != node.event.happenings):
                 return None
             sleep = _asleep(node.sleep | node.done, {last}, way.access) if way is not None else {}

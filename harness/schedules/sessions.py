@@ -238,7 +238,10 @@ def _left(searches: Sequence[Search], untried: int) -> str:
     for search in begun[:_SHOWN]:
         share, left = search.gone_through()
         if left:
-            said.append(f"{search.label or 'the first case: '}about {share:.0%} gone through, {left} choices left")
+            name = search.label.removesuffix(":")
+            said.append(
+                f"{f'case {name}' if name else 'first case'}: about {share:.0%} gone through, {left} choices left"
+            )
     if len(begun) > _SHOWN:
         said.append(f"{len(begun) - _SHOWN} more cases not ended")
     if untried:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import permutations
@@ -230,6 +231,34 @@ def test_what_does_not_fit_is_not_adopted() -> None:
     first = [replace(_event(world, 0, 0), enabled=(Choice(0), Choice(1)))]
     assert scheduler.adopt(first) is True
     assert scheduler.adopt(other) is None
+
+
+@pytest.mark.parametrize("world", WORLDS)
+@pytest.mark.parametrize("reduction", [True, False])
+def test_a_saved_search_goes_on_where_it_stood(world: World, reduction: bool) -> None:
+    """Ended after any number of schedules and written as JSON, it tries the others once, and counts all of them."""
+    whole = carry_out(world, Exhaustive(reduction=reduction))
+    for most in (1, 2, len(whole.texts) // 2, len(whole.texts) - 1):
+        begun = Exhaustive(reduction=reduction)
+        first = carry_out(world, begun, most)
+        later = Exhaustive(reduction=reduction)
+        later.go_on(json.loads(json.dumps(begun.saved())))
+        assert first.texts + carry_out(world, later).texts == whole.texts
+        assert later.before_reduction == whole.scheduler.before_reduction  # type: ignore[attr-defined]
+        share, left = begun.gone_through()
+        assert 0 <= share < 1
+        assert left > 0
+    assert whole.scheduler.gone_through() == (1.0, 0)  # type: ignore[attr-defined]
+
+
+def test_a_search_that_came_to_its_end_has_nothing_to_go_on_with() -> None:
+    """Saved and gone on with, it is exhausted at once."""
+    ended = Exhaustive()
+    carry_out(WORLDS[0], ended)
+    later = Exhaustive()
+    later.go_on(ended.saved())
+    assert not later.another()
+    assert later.exhausted
 
 
 def test_a_script_has_a_gate_for_each_change_of_turns() -> None:
