@@ -51,7 +51,7 @@ from harness.schedules.rewrite import Rewritten
 from harness.schedules.trace import Choice, Event, Happening, Kind, top
 from harness.schedules.ways import Done, Foresight, Order, Ways
 from harness.sqltext import queries
-from harness.sqltext.access import ADVISORY_LOCKS, SNAPSHOTS, Access
+from harness.sqltext.access import ADVISORY_LOCKS, SNAPSHOTS, WAITS, Access
 
 ASK_AFTER = 0.02
 """Seconds of silence after which the server is asked whether a running call waits, where a role may not set
@@ -83,6 +83,7 @@ _SETTINGS = {
 """Of a call's session. A server that does not know one, or a role that may not set it, goes without."""
 
 _MEASURE, _FLUSH = b"harness_measure", b"harness_flush"
+_DEADLOCK = "40P01"
 _MOST_READINGS = 10_000
 _FLUSH_SINCE = 150000
 """The first version of the server that can be asked to put its statistics away when it is idle next."""
@@ -780,6 +781,8 @@ class Controller:
                 access |= call.written.ending()  # a part of its work was rolled back, and its locks are gone
             if call.mode is _Mode.ENDED:
                 call.ended = call.ended or position
+        if any(h.what == "waits" or h.detail == _DEADLOCK for h in happenings):
+            access |= Access(writes=frozenset({WAITS}))
         access = self._at_level(access)
         # The chosen call first: the others follow from what it did.
         happenings.sort(key=lambda happening: happening.call != choice.call)

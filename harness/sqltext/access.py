@@ -31,6 +31,9 @@ CATALOGUE = "(catalogue)"
 SNAPSHOTS = "(snapshots)"
 """What a transaction reads that keeps its first snapshot, and what the end of any transaction changes."""
 
+WAITS = "(waits)"
+"""What a step changes that waits for a lock: the order of two waits decides whom a deadlock fails."""
+
 _NOTHING: frozenset[str] = frozenset()
 
 _EFFECTFUL_BUILT_INS = {

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import pytest
 
 from harness.environment.embedded import EmbeddedServer
-from harness.schedules import Plan, Session, Statement
+from harness.schedules import Plan, Session, SessionsRun, Statement, explore_sessions
 from harness.sqltext.access import Access
-from tests.generated import TABLES, Case, Comparer, comparer, drawn
+from tests.generated import RESTORE, TABLES, Case, Comparer, comparer, drawn
 
 CASES = 200
 SMALL = (1, 1, 2)
@@ -95,6 +95,25 @@ def test_what_only_a_level_above_read_committed_shows_is_kept(
     assert reduced.schedules < whole.schedules
     monkeypatch.setattr("harness.schedules.sessions.strongest", lambda said: "read committed")  # noqa: ARG005
     assert on.explored(sessions, Plan())[1] < endings
+
+
+def test_either_call_may_be_the_victim_of_a_deadlock(on: Comparer) -> None:
+    """Two waits that close a circle are tried in both orders, though the steps have no table in common."""
+    on.prepare(Case("", [TABLES.format(on_delete="CASCADE", deferred="", unique="")], ()))
+    lock = "SELECT pg_advisory_xact_lock(1)"
+    sessions = [
+        Session(str(number), tuple(map(Statement, ["BEGIN", *texts, "COMMIT"])))
+        for number, texts in enumerate([[lock, "INSERT INTO c VALUES (7)"], ["INSERT INTO c VALUES (7)", lock]])
+    ]
+    victims = set()
+
+    def judge(run: SessionsRun) -> tuple[str, ...]:
+        codes = [[answer.code for answer in told] for told in run.answers]
+        victims.update(number for number, each in enumerate(codes) if "40P01" in each)
+        return ()
+
+    explore_sessions(on.dsn, sessions, Plan(), restore=lambda: on.connection.execute(RESTORE) and None, judge=judge)
+    assert victims == {0, 1}
 
 
 @pytest.mark.parametrize("forgotten", ["ends", "writes"])
