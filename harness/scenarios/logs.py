@@ -103,14 +103,15 @@ def _read(path: Path, lines: Iterator[str], start: str, stop: str, prefix: str) 
         head[0] = head[0].removeprefix("\ufeff")
     notes: Counter[str] = Counter()
     kind = _kind(head)
-    rest = chain(head, lines)
+    window = _Window(kind, _as_logged(start), _as_logged(stop))
+    rest = window.lines(chain(head, lines))
     if kind == "csvlog":
         entries = _of_csv(rest, notes)
     elif kind == "jsonlog":
         entries = _of_json(rest, notes)
     else:
         entries = _of_stderr(rest, _Prefix.given(prefix) if prefix else _Prefix.found(path, head), notes)
-    collected = _Collector(path, start, stop)
+    collected = _Collector(path, window)
     for entry in entries:
         collected.take(entry)
     return collected.log(kind, notes)
@@ -121,6 +122,48 @@ def _kind(head: Sequence[str]) -> str:
     json_lines = sum(line.startswith("{") and '"timestamp"' in line for line in head)
     plain = sum(bool(_entry().match(line)) for line in head if not line.startswith(("{", "\t")))
     return max((json_lines, "jsonlog"), (csv_lines, "csvlog"), (plain - csv_lines, "stderr"))[1]
+
+
+_LATE = 10_000
+"""Lines after the end of the time that is asked for, from which on nothing of it can come any more."""
+
+
+class _Window:
+    """The time that is asked for. Lines that begin with a time outside of it need not be looked at any further."""
+
+    def __init__(self, kind: str, start: str, stop: str) -> None:
+        self.start, self.stop = start, stop
+        self.first = self.last = ""
+        """Times of the first and the last line that were seen."""
+        self.skipped = 0
+        self._at = len('{"timestamp":"') if kind == "jsonlog" else 0
+
+    def lines(self, lines: Iterable[str]) -> Iterator[str]:
+        """Those that may be of the time, with what belongs to them."""
+        if not (self.start or self.stop):
+            yield from lines
+            return
+        at, longest, skipping, late = self._at, self._at + len("2026-11-26 08:20:36.242"), False, 0
+        for line in lines:
+            when = line[at:longest]
+            if when[:2] == "20" and when[4:5] == "-":
+                self.first = self.first or when
+                self.last = when
+                after = bool(self.stop) and when[: len(self.stop)] > self.stop
+                late = late + 1 if after else 0
+                if late > _LATE:
+                    return
+                skipping = after or when < self.start[: longest - at]
+            if skipping:
+                self.skipped += 1
+            else:
+                yield line
+
+    def inside(self, when: str) -> bool:
+        """Whether an entry is of the time; one without a time where none is asked for."""
+        if not when:
+            return not (self.start or self.stop)
+        return self.start <= when and (not self.stop or when[: len(self.stop)] <= self.stop)
 
 
 # -- the three forms
@@ -421,9 +464,9 @@ def _sent(message: str) -> tuple[str, str, bool] | None:
 class _Collector:
     """Puts entries together to statements, session by session."""
 
-    def __init__(self, path: Path, start: str, stop: str) -> None:
+    def __init__(self, path: Path, window: _Window) -> None:
         self._path = path
-        self._start, self._stop = _as_logged(start), _as_logged(stop)
+        self._window = window
         self._sessions: dict[str, LoggedSession] = {}
         self._last: dict[str, Logged | None] = {}
         """Of each session, the statement that what comes next belongs to."""
@@ -438,7 +481,7 @@ class _Collector:
         if entry.when:
             self._first = self._first or entry.when
             self._latest = entry.when
-        inside = self._inside(entry.when)
+        inside = self._window.inside(entry.when)
         name = entry.session
         match entry.part:
             case "LOG":
@@ -506,11 +549,6 @@ class _Collector:
             )
         return statement
 
-    def _inside(self, when: str) -> bool:
-        if not when:
-            return not (self._start or self._stop)
-        return self._start <= when and (not self._stop or when[: len(self._stop)] <= self._stop)
-
     def log(self, kind: str, notes: Counter[str]) -> Log:
         """All that was collected. Raises UsageError where nothing was."""
         if not self._sessions:
@@ -527,12 +565,13 @@ class _Collector:
                 tried=f"{self._nameless} statements, whose lines do not fit the prefix",
                 next_step="give the log_line_prefix of the server that wrote it with --log-line-prefix",
             )
-        if self._outside and self._first:
+        first, last = self._window.first or self._first, self._window.last or self._latest
+        if first and (self._outside or self._window.skipped):
             return UsageError(
-                f"{self._path} has no statement in that time; it goes from {self._first} to {self._latest}.",
+                f"{self._path} has no statement in that time; it goes from {first} to {last}.",
                 next_step="give other --from and --to, spelled as in the log",
             )
-        if (self._start or self._stop) and not self._first:
+        if (self._window.start or self._window.stop) and not first:
             return UsageError(
                 f"{self._path} has no times, so --from and --to choose nothing.",
                 next_step="leave them out, or log with %m in log_line_prefix",

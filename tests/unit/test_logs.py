@@ -277,7 +277,7 @@ WRONG = [
     ("hello\nworld\n", "", "", "is no log of PostgreSQL"),
     ("", "", "", "is no log of PostgreSQL"),
     ("2026-11-26 08:20:36 UTC [1] LOG:  starting\n", "", "", "log with log_statement = all"),
-    (TWO_TIMES, "2027", "", "has no statement in that time; it goes from 2026-11-26 08:20:36.242 UTC to"),
+    (TWO_TIMES, "2027", "", "has no statement in that time; it goes from 2026-11-26 08:20:36.242 to"),
     (TWO_TIMES, "", "%m %u ", "has no session"),
     (TWO_TIMES, "", "%m <%p> ", "give the log_line_prefix of the server that wrote it"),
     ("[1] LOG:  statement: SELECT 1\n", "2026", "", "has no times, so --from and --to choose nothing"),
