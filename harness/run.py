@@ -494,6 +494,10 @@ def prepared(options: Options) -> tuple[Contract, Server, Template]:
         template.seeds = (*template.seeds, contract.declared.setup)
     invariants.load(options.invariants, contract)
     thresholds.check(contract)
+    if options.http:
+        from harness.targets.http_serving import check_identity
+
+        check_identity(contract)
     return contract, server, template
 
 

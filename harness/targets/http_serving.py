@@ -35,8 +35,9 @@ def open_http(server: Server, database: Database, contract: Contract, options: H
     """Serve a scratch database by a PostgREST of its own, and probe it by one call; closing the target ends it.
 
     The roles of Supabase must be there (`SupabaseRoles`). Raises HarnessError when there is no PostgREST to be had, it
-    does not become ready, or it does not expose the function.
+    does not become ready, or it does not expose the function, and UsageError for an identity that no token can say.
     """
+    check_identity(contract)
     postgrest = open_postgrest(
         server,
         database,
@@ -69,20 +70,24 @@ def open_http(server: Server, database: Database, contract: Contract, options: H
 _SUPABASE = frozenset({"anon", "authenticated", "service_role"})
 
 
+def check_identity(contract: Contract) -> None:
+    """Raises UsageError where calls are to be made in a way that no token can say."""
+    identity = contract.identity_of(0)
+    if identity is None or (identity.isolation is None and not identity.settings):
+        return
+    what = "isolation level" if identity.isolation is not None else f"setting {next(iter(identity.settings))}"
+    raise UsageError(
+        f"PostgREST gives a call no {what}: a token says the role and its claims.",
+        tried=f"calls as {identity}",
+        next_step=f"ALTER ROLE {identity.role or 'service_role'} SET ... in a migration, which PostgREST applies, "
+        "or leave --http out",
+    )
+
+
 def _token_of(contract: Contract, postgrest: PostgREST, client: int) -> Token:
-    """The token that makes a client's calls those of the contract's identity. Raises UsageError where none can."""
+    """The token that makes a client's calls those of the contract's identity."""
     identity = contract.identity_of(client)
     assert identity is not None
-    if identity.isolation is not None or identity.settings:
-        what = (
-            "an isolation level" if identity.isolation is not None else f"the setting {next(iter(identity.settings))}"
-        )
-        raise UsageError(
-            f"PostgREST gives a call no {what.partition(' ')[2]}: a token says the role and its claims.",
-            tried=f"calls as {identity}",
-            next_step=f"ALTER ROLE {identity.role or 'service_role'} SET ... in a migration, which PostgREST applies, "
-            "or leave --http out",
-        )
     role = identity.role or "service_role"
     if role not in _SUPABASE:
         postgrest.let_take(role)
