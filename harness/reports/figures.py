@@ -101,7 +101,7 @@ def _results(run: RunRecord) -> RenderableType:
     assert metrics is not None
     rows = {name: f"{count}" for name, count in metrics.counts.items()}
     rows = {"calls": f"{metrics.calls} in {metrics.seconds:.2f} s ({_per_second(run)})"} | rows
-    rows |= {f"check: {name}": f"{passed} passed, {failed} failed" for name, (passed, failed) in metrics.checks.items()}
+    rows |= {f"check: {name}": _check(passed, failed) for name, (passed, failed) in metrics.checks.items()}
     return _pairs(rows)
 
 
@@ -127,7 +127,7 @@ def _times(run: RunRecord) -> RenderableType:
 
 def _http(told: Mapping[str, Any]) -> RenderableType:
     checks = told["checks"].items()
-    rows = {f"check: {name}": f"{each['passed']} passed, {each['failed']} failed" for name, each in checks}
+    rows = {f"check: {name}": _check(each["passed"], each["failed"]) for name, each in checks}
     rows |= {f"status {status}" if status != "0" else "no answer": str(n) for status, n in told["statuses"].items()}
     return _pairs({"through": f"{_served_by(told)} at {told['url']}, {told['connections']} connections"} | rows)
 
@@ -262,3 +262,8 @@ def _pairs(rows: Mapping[str, str]) -> RenderableType:
         if value:
             table.add_row(Text(name, "dim"), Text(value))
     return table
+
+
+def _check(passed: int, failed: int) -> str:
+    share = f"{passed / (passed + failed) * 100:.4g} %: " if passed + failed else ""
+    return f"{share}{passed} passed, {failed} failed"

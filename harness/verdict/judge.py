@@ -105,7 +105,7 @@ class _Kind:
         if not calls:
             return Finding(name, claim, Truth.UNDECIDED, "no call was made")
         if not self.count:
-            return Finding(name, claim, Truth.HELD, f"none in {calls} calls", "none")
+            return Finding(name, claim, Truth.HELD, f"none in {counted(calls, 'call')}", "none")
         evidence = tuple(
             {"reason": f"{code}: {detail}", "operations": [first]} for (code, detail), first in self.first.items()
         )
@@ -187,7 +187,9 @@ class _Errors:
                 )
             observed = f"{lost + late} of {self.calls} calls in doubt: {', '.join(kinds)}"
             return replace(finding, truth=Truth.UNDECIDED, observed=observed, remedy=remedy)
-        return replace(finding, observed=f"none in {self.calls - lost} calls; {lost} more lost to the environment")
+        return replace(
+            finding, observed=f"none in {counted(self.calls - lost, 'call')}; {lost} more lost to the environment"
+        )
 
 
 def _without_answer(batch: Sequence[KeyHistory]) -> Iterator[Operation]:
