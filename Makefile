@@ -1,5 +1,5 @@
 # Two commands run everything: `make harness` for the verdict, `make test` for the harness's own tests.
-.PHONY: harness test bench lint types postgrest page-tools clean
+.PHONY: harness test test-15 bench lint types postgrest page-tools clean
 
 PYTHON ?= python3
 BIN = .venv/bin
@@ -9,6 +9,10 @@ harness: .venv/ready
 
 test: .venv/ready-dev
 	$(BIN)/pytest tests/ $(ARGS)
+
+# What of the integration tests runs on the session's server, on PostgreSQL 15: in a container of docker/build-postgres-image.
+test-15: .venv/ready-dev
+	HARNESS_TEST_IMAGE=harness-postgres:15 $(BIN)/pytest tests/integration $(ARGS)
 
 bench: .venv/ready-dev
 	$(BIN)/python -m bench $(ARGS)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import os
 import sys
 import uuid
 from collections.abc import Callable, Iterator
@@ -18,7 +17,6 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from harness.environment import platforms, servers
 from harness.environment.applying import Applied
-from harness.environment.container import ContainerServer, why_not
 from harness.environment.database import ApplyPlan, Database, Template
 from harness.environment.embedded import EmbeddedServer
 from harness.environment.servers import ExternalServer, Server, connect
@@ -95,7 +93,7 @@ BUILDS = (
 
 
 @pytest.mark.parametrize("platform", ["none", "supabase"])
-def test_a_command_builds_the_schema_and_the_files_come_after_it(platform: str, apply: Apply) -> None:
+def test_a_command_builds_the_schema_and_the_files_come_after_it(platform: str, apply: Apply, server: Server) -> None:
     """It is told where by DATABASE_URL, runs as the migrations do, and its output is kept."""
     applied, database = apply(
         {"1.sql": "INSERT INTO made VALUES (current_user);"},
@@ -103,7 +101,7 @@ def test_a_command_builds_the_schema_and_the_files_come_after_it(platform: str, 
         platform=platform,
     )
     assert applied.whole
-    assert "built in /" in "".join(applied.notes)
+    assert f"built in {conninfo_to_dict(server.dsn)['host']}:harness" in "".join(applied.notes)
     owner = ask(database, "SELECT tableowner FROM pg_tables WHERE tablename = 'made'")
     assert owner == applied.role == ask(database, "SELECT by FROM made")
 
@@ -131,25 +129,11 @@ def test_a_command_that_builds_nothing_is_refused_with_its_words(
 PROJECTS = Path(__file__).parent / "projects"
 
 
-@pytest.fixture(scope="module")
-def fifteen() -> Iterator[ContainerServer]:
-    """A container of Debian's PostgreSQL 15, or whatever image is asked for."""
-    image = os.environ.get("HARNESS_POSTGRES_IMAGE", "postgres:17")
-    reason = why_not(image)
-    if reason is not None and os.environ.get("HARNESS_REQUIRE_CONTAINER"):
-        pytest.fail(reason)
-    if reason is not None:
-        pytest.skip(f"needs Docker and the image {image}: {reason}")
-    with ContainerServer(image) as server:
-        yield server
-
-
-@pytest.fixture(params=[f"{name} {on}" for on in ("server", "fifteen") for name in ("studio", "parcel", "ledger")])
-def project(request: pytest.FixtureRequest) -> Iterator[tuple[str, Template]]:
-    """One of the projects, applied: on the embedded server, and in a container."""
-    name, _, on = request.param.partition(" ")
-    with Template(request.getfixturevalue(on), [PROJECTS / name / "supabase" / "migrations"], []) as template:
-        yield name, template
+@pytest.fixture(params=["studio", "parcel", "ledger"])
+def project(request: pytest.FixtureRequest, server: Server) -> Iterator[tuple[str, Template]]:
+    """One of the projects, applied."""
+    with Template(server, [PROJECTS / request.param / "supabase" / "migrations"], []) as template:
+        yield request.param, template
 
 
 EVIDENCE = {
