@@ -13,7 +13,7 @@ import random
 import re
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -147,6 +147,8 @@ class Checks:
         self.environment = server.describe()
         self.runs: list[RunRecord] = []
         self.test = ""
+        self.said: Callable[[int, int], object] = lambda tries, red: None  # noqa: ARG005
+        """Told after each try of a scenario: how many were judged, and how many of them did not hold."""
         self._named: dict[str, Path] = {}
 
     def check(
@@ -168,7 +170,7 @@ class Checks:
         if other != scenario.path:  # two files of one name: each finding must be known by its own
             scenario = replace(scenario, title=f"{scenario.path.parent.name}/{scenario.name}")
         check = _Check(scenario, self.options, self.template, by, isolation, replay, reduction=reduction)
-        check.seconds = seconds
+        check.seconds, check.said = seconds, self.said
         try:
             run = check.checked()
             run = replace(run, touched=check.touched(), test=self.test)
@@ -327,6 +329,8 @@ class _Check:
         self.holds_known: dict[object, tuple[int, ...]] = {}
         self.serial_violations: dict[int, tuple[Unit, ...]] = {}
         self.rounds = self.met = self.schedules = 0
+        self.tries = self.red = 0
+        self.said: Callable[[int, int], object] = lambda tries, red: None  # noqa: ARG005
         self.retried: dict[str, int] = {}
         """By schedule or round: how often a session ran something again."""
         self.pinned = False
@@ -968,6 +972,9 @@ class _Check:
                 judgement = judge(observed, self.lengths, self, self._rules())
             known = self.results[key] = Result(observed, judgement, violated)
         known.times[way] += 1
+        self.tries += 1
+        self.red += known.judgement.truth is Truth.BROKEN or bool(violated)
+        self.said(self.tries, self.red)
         return known
 
     def _is_now(self, text: str) -> bool:

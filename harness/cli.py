@@ -388,7 +388,9 @@ def check(
 
         def runs(checks: Checks) -> None:
             for number, scenario in enumerate(scenarios):
-                bar.show(scenario.name, f"{number} of {len(scenarios)} checked", number / len(scenarios))
+                done = f"{number} of {len(scenarios)} checked"
+                bar.show(scenario.name, done, number / len(scenarios))
+                checks.said = partial(bar.tries, scenario.name, done, number / len(scenarios))
                 if matrix:
                     check_at_each_level(checks, scenario, by=by)
                     continue
@@ -880,6 +882,14 @@ class _Bar:
     def calls(self, pattern: str, calls: int, over: float | None) -> None:
         """A pattern has made so many calls, and this share of its time is over."""
         self.show(pattern, f"{calls} calls", over)
+
+    def tries(self, what: str, done: str, over: float, tries: int, red: int) -> None:
+        """So many tries of a scenario have been judged, and so many of them were broken."""
+        if self._bar is not None and time.monotonic() > self._shown + 0.1:
+            self._shown = time.monotonic()
+            self.show(
+                what, f"{done}, {tries} {'try' if tries == 1 else 'tries'}" + (f", {red} broken" if red else ""), over
+            )
 
     def cases(self, far: Any) -> None:
         """An exploration has come so far (`schedules.Progress`)."""

@@ -33,7 +33,7 @@ from harness.environment.servers import (
     command_line,
     free_connections,
 )
-from harness.environment.touched import seen, touched
+from harness.environment.touched import Seen, seen, touched
 from harness.errors import UsageError
 from harness.history import History
 from harness.load import patterns
@@ -250,7 +250,8 @@ class Harness:
                 unit="step",
                 # The findings stand in the record already.
                 details={"exploration": dataclasses.replace(exploration, findings=())},
-                touched=touched,
+                # Of what was gone on with, what it touched before is not known.
+                touched=touched if earlier is None and not exploration.interrupted else None,
             )
         )
         if exploration.interrupted:
@@ -278,7 +279,7 @@ class Harness:
         with ExitStack() as stack:
             databases = [stack.enter_context(self.template.lent()) for _ in parts]
             dsns = [database.dsn for database in databases]
-            return explored(self.options, dsns, plan, parts, earlier, said), self._touched(databases[0])
+            return explored(self.options, dsns, plan, parts, earlier, said), self._touched(*databases)
 
     def _earlier(self, path: Path, plan: Plan) -> tuple[Exploration, Plan]:
         """The exploration of a record that is to be gone on with, and the plan for that."""
@@ -439,10 +440,14 @@ class Harness:
             run = dataclasses.replace(run, touched=self._touched(database))
         return Result(self.keep(run), fired.history)
 
-    def _touched(self, database: Database) -> Touched | None:
-        """What was touched in the database of a run that is over; None where that cannot be known."""
+    def _touched(self, *databases: Database) -> Touched | None:
+        """What was touched in the databases of a run that is over; None where that cannot be known."""
+        found: Seen | None = Seen()
+        for each in databases:
+            more = seen(each.dsn)
+            found = None if found is None or more is None else found | more
         texts = [*self.contract.texts, *(each.query for each in self.invariants)]
-        return touched(database.dsn, seen(database.dsn), texts)
+        return touched(databases[0].dsn, found, texts)
 
     def keys(self, connection: Connection) -> KeySource:
         """Fresh keys by the seed's function, on a connection that is closed before the load."""
