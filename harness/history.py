@@ -156,7 +156,7 @@ class Log:
         self.amended[position] = (ended, rolled_back)
 
 
-class Call(NamedTuple):
+class CallTimes(NamedTuple):
     """What the figures of a run need of a call: neither its key nor its answer. Times as an operation's."""
 
     client: int
@@ -213,10 +213,10 @@ class History:
             ]
         self._unread = unread
 
-    def calls(self) -> Iterator[Call]:
+    def calls(self) -> Iterator[CallTimes]:
         """Every call, those of one log after those of another."""
         if self._operations is not None:
-            return (Call(o.client, o.phase, o.due, o.called, o.returned, o.outcome) for o in self._operations)
+            return (CallTimes(o.client, o.phase, o.due, o.called, o.returned, o.outcome) for o in self._operations)
         if self._unread is None:
             for _ in self.batches():
                 pass
@@ -360,7 +360,7 @@ def _answered(
     return outcomes, answers
 
 
-def _calls(log: Log, zero: int, unread: Mapping[int, Outcome]) -> Iterator[Call]:
+def _calls(log: Log, zero: int, unread: Mapping[int, Outcome]) -> Iterator[CallTimes]:
     in_doubt, amended, new = Effect.IN_DOUBT, log.amended, tuple.__new__
     for at, (client, phase, due, called, returned, outcome) in enumerate(
         zip(log.clients, log.phases, log.due or log.called, log.called, log.returned, log.outcomes, strict=False)
@@ -369,4 +369,4 @@ def _calls(log: Log, zero: int, unread: Mapping[int, Outcome]) -> Iterator[Call]
             outcome = unread[at]
         held = amended.get(at) if amended else None
         ended = NEVER if outcome.effect is in_doubt else (held[0] if held else returned) - zero
-        yield new(Call, (client, phase, due - zero, called - zero, ended, outcome))
+        yield new(CallTimes, (client, phase, due - zero, called - zero, ended, outcome))

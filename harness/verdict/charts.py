@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.contracts.contract import Effect
-from harness.history import WARM_UP, Call, History
+from harness.history import WARM_UP, CallTimes, History
 from harness.targets.target import Span
 from harness.verdict.findings import Finding, Truth, flat
 from harness.verdict.metrics import percentile
@@ -67,7 +67,7 @@ class Charts:
     """The calls of one round of a race: one that breaks a claim, or the one with most of them at once."""
 
 
-def measure(calls: Iterable[Call], durations: Sequence[float], bars: Sequence[Bar] = ()) -> Charts:
+def measure(calls: Iterable[CallTimes], durations: Sequence[float], bars: Sequence[Bar] = ()) -> Charts:
     """The charts of a run; `durations` are sorted, in milliseconds."""
     ended = [
         (call.returned, call.outcome.label, call.client)
