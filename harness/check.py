@@ -44,7 +44,7 @@ from harness.scenarios.telling import Result, Told, findings_of, serial_orders
 from harness.sources import sources
 from harness.sqltext import queries
 from harness.sqltext.scripts import Script, Statement
-from harness.verdict.findings import Truth
+from harness.verdict.findings import Truth, counted
 from harness.verdict.serial import (
     ALL_UP_TO,
     Answer,
@@ -135,6 +135,8 @@ class Checked:
     allowed: Mapping[str, str] = field(default_factory=dict)
     restored: str = "in place"
     not_covered: tuple[str, ...] = ()
+    disagreement: str = ""
+    """Which of the two ways breaks what the other holds, and what that did not try; empty: they agree."""
 
 
 class Checks:
@@ -1140,6 +1142,7 @@ class _Check:
             allowed={a.anomaly: a.because for a in self.scenario.allowed},
             restored=self.restored,
             not_covered=() if self.explored is None else self.explored.not_covered,
+            disagreement=self._disagreement(),
         )
         return RunRecord(
             kind="check",
@@ -1157,6 +1160,25 @@ class _Check:
                 "serial_orders": serial_orders(told),
                 "exploration": {"broken": {f"{self.scenario.title}.{name}": each for name, each in broken.items()}},
             },
+        )
+
+    def _disagreement(self) -> str:
+        """What one way broke and the other, which was made as well, did not."""
+        red = [r for r in self.results.values() if r.judgement.truth is Truth.BROKEN or r.violated]
+        raced, explored = sum(r.times["race"] for r in red), sum(r.times["explore"] for r in red)
+        if self.explored is None or not self.rounds or bool(raced) == bool(explored):
+            return ""
+        rounds, orders = counted(self.rounds, "round"), counted(self.schedules, "interleaving")
+        if raced:
+            left = "; ".join([*self.explored.undecided, *self.explored.not_covered][:4])
+            whole = "all there are" if self.exhausted else "not all there are"
+            return (
+                f"{self.scenario.title}: racing breaks, in {raced} of {rounds}, what holds in {orders}, {whole}. "
+                f"Exploring did not try: {left}"
+            )
+        return (
+            f"{self.scenario.title}: exploring breaks, in {explored} of {orders}, what holds in {rounds}, of which "
+            f"{self.met} met. The race did not try: orders that the clock did not make"
         )
 
     def _masked(self) -> dict[str, str]:

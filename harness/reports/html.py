@@ -122,6 +122,7 @@ def _header(record: Record) -> Markup:
         tag("h1", f"{SIGNS[truth]} {truth.value}", class_=truth.value),
         tag("p", said, " ", rests, " It was interrupted." if record.interrupted else None),
         tag("p", f"It was cut short: {record.cut_short}") if record.cut_short else None,
+        [tag("p", f"Two ways disagree: {said}") for said in rows.disagreements(record.runs)],
         tag("p", rows.server(record), tag("br"), rows.applied(record), tag("br"), record.created, class_="muted"),
     )
 

@@ -33,6 +33,8 @@ def comment(record: Record) -> str:
 
 def _comment(record: Record, told: list[Told], findings: int) -> str:
     lines = [MARKER, f"### {SIGNS[record.truth]} {record.truth.value}: {_headline(record, told)}", ""]
+    for said in rows.disagreements(record.runs):
+        lines += [escape(f"Two ways disagree: {said}"), ""]
     for number, each in enumerate(told[:findings]):
         lines += _finding(each, record, whole=number == 0)
     if len(told) > findings:

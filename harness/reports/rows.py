@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import PurePath
 from typing import Any
 
@@ -390,6 +390,41 @@ def operation(call: Mapping[str, Any], unit: str) -> str:
     held = f" ({call['held_open']})" if "held_open" in call else ""
     outcome = " ".join(part for part in (call["outcome"] + held, call.get("code"), flat(call["answer"])) if part)
     return f"#{call['number']} client {call['client']} called {call['called_ms']:.10g}, {returned}: {outcome}"
+
+
+def disagreements(runs: Sequence[RunRecord]) -> list[str]:
+    """Where one of exploring and load breaks what the other holds: which, and what the holder did not try."""
+    lines = [said for run in runs if (said := run.details.get("check", {}).get("disagreement"))]
+    by_contract: dict[str, list[RunRecord]] = {}
+    for run in runs:
+        if run.kind == "explore" or run.kind in LOADS:
+            by_contract.setdefault(_contract_of(run), []).append(run)
+    for group in by_contract.values():
+        explored = [run for run in group if run.kind == "explore" and not run.plan.get("replay")]
+        for one, other in product(explored, (run for run in group if run.kind in LOADS)):
+            found = exploration(one)
+            if found is None:
+                continue
+            name = f"{other.kind} ({other.target})"
+            if ids := _broken_where_held(other, one):
+                left = "; ".join(found.not_covered[:4])
+                lines.append(f"{name} breaks what explore holds: {', '.join(ids)}. Explore did not try: {left}")
+            if other.kind == "race" and (ids := _broken_where_held(one, other)):
+                rounds = counted(len(other.overlap.rounds), "round") if other.overlap is not None else "its rounds"
+                left = f"orders that {rounds} did not come to, since the clock made none of them"
+                lines.append(f"explore breaks what {name} holds: {', '.join(ids)}. The race did not try: {left}")
+    return list(dict.fromkeys(lines))
+
+
+def _broken_where_held(one: RunRecord, other: RunRecord) -> list[str]:
+    held = {finding.id for finding in other.findings if finding.truth is Truth.HELD}
+    return [finding.id for finding in one.findings if finding.truth is Truth.BROKEN and finding.id in held]
+
+
+def _contract_of(run: RunRecord) -> str:
+    """What the command that makes the run again calls; empty: the shipped contract."""
+    words = run.repeat.split()
+    return next((after for word, after in pairwise(words) if word == "--contract"), "")
 
 
 def not_tried(record: Record) -> list[str]:

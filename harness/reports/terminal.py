@@ -104,12 +104,15 @@ def _table(each: Sequence[Row], width: int | None) -> tuple[list[Line], list[lis
 
 
 def findings(runs: Sequence[RunRecord], width: int | None, sources: Sequence[Source] = ()) -> list[Line]:
-    """What is not held: the first whole, the others with what was observed."""
+    """What is not held: the first whole, the others with what was observed; before it, where two ways disagree."""
+    lines: list[Line] = []
+    for said in rows.disagreements(runs):
+        lines += [*paragraph("two ways disagree: ", said, width, "undecided", rest="    "), Line("")]
     all_told = rows.told(runs)
     if not all_told:
-        return []
+        return lines
     first, *others = all_told
-    lines = [*finding(first, width, sources), Line("")]
+    lines += [*finding(first, width, sources), Line("")]
     if others:
         lines.append(Line(f"also not held ({len(others)}):", "bold"))
         for each in others[:OTHERS]:

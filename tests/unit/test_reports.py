@@ -6,16 +6,19 @@ import dataclasses
 import html.parser
 import json
 import re
+from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jsonschema
 import pytest
 
+from harness.check import _Check
 from harness.errors import ExitStatus, HarnessError, UsageError
 from harness.options import Options, check_outputs
 from harness.records import Record, Source
-from harness.reports import code_quality, github, markdown, outputs, places, rows, sarif
+from harness.reports import code_quality, github, markdown, outputs, places, rows, sarif, terminal
 from harness.reports import html as page
 from harness.reports.markup import Markup, tag
 from harness.schedules.result import Schedule
@@ -344,3 +347,49 @@ def test_held_findings_are_no_results() -> None:
     """Of a held record nothing is told but that it held."""
     assert rows.told(held_record().runs) == []
     assert len(held()) == 13
+
+
+# Two ways that disagree.
+
+
+def test_a_report_leads_with_what_one_way_breaks_and_the_other_holds() -> None:
+    """By the same contract a race breaks what exploring holds, or the other way round: each report says it first."""
+    [explored] = explored_record().runs
+    broken = explored.findings[0]
+    holds = dataclasses.replace(explored, findings=(dataclasses.replace(broken, truth=Truth.HELD),))
+    race = load("race", {"accepted": 2}, findings=(dataclasses.replace(broken, replay="", location=None),))
+    lucky = load("race", {"accepted": 2}, findings=holds.findings)
+    [said] = rows.disagreements([holds, race])
+    assert said.startswith(f"race (sql) breaks what explore holds: {broken.id}. Explore did not try: more than 2 calls")
+    for text in outputs_of(record(holds, race)):
+        assert "Two ways disagree" in text or "two ways disagree" in text
+    [said] = rows.disagreements([explored, lucky])
+    assert said.startswith(f"explore breaks what race (sql) holds: {broken.id}. The race did not try: orders that")
+    assert not rows.disagreements([explored, race])
+    assert not rows.disagreements([holds, lucky])
+    assert not rows.disagreements([holds, dataclasses.replace(race, repeat="harness run --contract other:OTHER")])
+
+
+def outputs_of(made: Record) -> tuple[str, str, str]:
+    first = terminal.screen(made, None)[0].text
+    return first, page.page(made), markdown.comment(made)
+
+
+@pytest.mark.parametrize(
+    ("times", "said"),
+    [
+        ({"race": 3, "explore": 0}, "racing breaks, in 3 of 10 rounds, what holds in 4 interleavings, all there are."),
+        ({"race": 0, "explore": 2}, "exploring breaks, in 2 of 4 interleavings, what holds in 10 rounds, of which 9"),
+        ({"race": 1, "explore": 2}, ""),
+    ],
+)
+def test_a_scenario_says_which_of_its_two_ways_broke_it(times: dict[str, int], said: str) -> None:
+    """A result that only the race, or only exploring, came to is told with what the other did not try."""
+    result = SimpleNamespace(judgement=SimpleNamespace(truth=Truth.BROKEN), violated=(), times=Counter(times))
+    explored = SimpleNamespace(undecided=(), not_covered=("inside a statement",))
+    check = SimpleNamespace(
+        results={0: result}, explored=explored, rounds=10, met=9, schedules=4, exhausted=True,
+        scenario=SimpleNamespace(title="pay"),
+    )  # fmt: skip
+    assert said in _Check._disagreement(check)  # type: ignore[arg-type]
+    assert bool(_Check._disagreement(check)) == bool(said)  # type: ignore[arg-type]
