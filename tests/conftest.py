@@ -162,6 +162,12 @@ def databases(server: Server) -> Callable[[], set[str]]:
     return names
 
 
+def _heeds_signals() -> None:
+    """Whatever started these tests may ignore Ctrl-C or a hang-up (nohup), and a child would inherit that."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
 @dataclass(frozen=True)
 class Sandbox:
     """A folder that is a process's TMPDIR: whatever a command leaves on the machine, it leaves there."""
@@ -191,8 +197,7 @@ class Sandbox:
             [str(word) for word in words],
             cwd=cwd, env=self.environment(**variables), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
             stdin=subprocess.DEVNULL, start_new_session=True,
-            # Whatever started these tests may ignore Ctrl-C, and a child would inherit that.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+            preexec_fn=_heeds_signals,
         )  # fmt: skip
 
     def left_behind(self) -> list[str]:
