@@ -77,7 +77,8 @@ def scenario_of(
     if anonymize:
         rows = connection.execute(queries.own("harness.scenarios", "starting.sql")["words"]).fetchall()
         hide = Anonymous(str(text) for (text,) in rows if text)
-    people = [Person("", each, list(_steps(each, notes, hide))) for each in log.sessions]
+    sessions = _of_one_database(log.sessions, notes)
+    people = [Person("", each, list(_steps(each, notes, hide))) for each in sessions]
     people = [each for each in people if any(not _is_transaction(step.statement) for step in each.steps)]
     proposals = Rows(connection)
     people, before = _who_came_before(people)
@@ -150,6 +151,18 @@ def _lines(
                 yield f"--  The server says of this: {refused[id(step)]}"
             yield f"{step.text};"
     yield ""
+
+
+def _of_one_database(sessions: Sequence[LoggedSession], notes: Counter[str]) -> Sequence[LoggedSession]:
+    """Those of the database in which most was done, where the log says in which."""
+    times = Counter[str]()
+    for each in sessions:
+        times[each.database] += len(each.statements)
+    [(database, _)] = times.most_common(1)
+    kept = [each for each in sessions if each.database == database]
+    if len(kept) < len(sessions):
+        notes[f"sessions of other databases than {database or 'none'}"] += len(sessions) - len(kept)
+    return kept
 
 
 # -- what a session did

@@ -125,6 +125,18 @@ def test_what_is_left_out_is_said(template: Template, tmp_path: Path) -> None:
         assert words in said, said
 
 
+def test_sessions_of_another_database_are_no_part_of_it(template: Template, tmp_path: Path) -> None:
+    """A log is that of the whole server."""
+    lines = (LOGS / "booking.csv").read_text()
+    path = tmp_path / "two.csv"
+    path.write_text(
+        lines + lines.replace('"postgres"', '"other"').replace("6b07ebcb.cc7", "6b07ebcb.fff").splitlines()[0]
+    )
+    text, notes = _scenario(template, path)
+    assert text.count("-- session:") == 2
+    assert notes == ["left out, sessions of other databases than postgres: 1"]
+
+
 def test_a_log_without_a_statement_that_matters_is_said(template: Template, tmp_path: Path) -> None:
     """Nothing is written for it."""
     with pytest.raises(UsageError, match="no statement that touches a table"):
