@@ -365,11 +365,15 @@ class _Check:
     def _connect_unseen(self) -> psycopg.Connection[Any]:
         """A connection whose reading and writing is not counted: it is the harness's own."""
         connection = self._connect()
+        self._unseen(connection)
+        return connection
+
+    def _unseen(self, connection: psycopg.Connection[Any]) -> None:
+        """From here on what is read and written on a connection is not counted."""
         try:
             connection.execute("SET track_counts = off")
         except psycopg.errors.InsufficientPrivilege:
             self.seen = None  # ours and theirs cannot be told apart
-        return connection
 
     @property
     def control(self) -> psycopg.Connection[Any]:
@@ -419,6 +423,7 @@ class _Check:
             if self.pinned:
                 connection.execute(queries.own("harness.scenarios", "checks.sql")["pin_statistics"])
                 connection.execute("ANALYZE")
+            self._unseen(connection)  # the setup was the scenario's, what follows looks around
             self._check_ignored(connection)
             self.reach = self._reach(connection)
             self.constants = self._constants(connection)
