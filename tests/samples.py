@@ -171,13 +171,15 @@ def checked_record(**changed: Any) -> Record:
         remedy="Put the check into the UPDATE's WHERE.", replay="harness check pay.race.sql --replay ABABAB",
         location=Location("pay.race.sql", 11),
     )  # fmt: skip
+    never = dataclasses.replace(finding, id="pay.never_1", claim="Never: more than 100 is paid.")
     order = {"order": "clerk-1, clerk-2", "differs": "clerk-2 would be told pay=no", "answers": {"clerk-2": "pay=no"}}
     checked = {
         "name": "pay", "scenario": "nobody is paid twice", "file": "pay.race.sql", "sessions": names, "by": ["explore"],
         "serial_orders": 4, "rounds": 10, "met": 5, "schedules": 8, "results": 3, "exhausted": True, "not_covered": (),
     }  # fmt: skip
     run = RunRecord(
-        "check", "sql", {"file": "pay.race.sql"}, None, None, (finding, *held(3)), repeat="harness check pay.race.sql",
+        "check", "sql", {"file": "pay.race.sql"}, None, None, (finding, never, *held(3)),
+        repeat="harness check pay.race.sql",
         details={
             "check": checked, "sessions": names, "statements": {name: ["SELECT pay(7);"] for name in names},
             "serial_orders": {finding.id: [order]}, "exploration": {"broken": {finding.id: found}},

@@ -144,7 +144,7 @@ def _finding(each: Told, number: int, limits: Limits, sources: Sequence[Source])
             rows.title(each),
             id=name,
         ),
-        tag("p", "The claim that is ", found.truth.value, ": ", tag("strong", found.claim))
+        tag("p", "The claim that is ", found.truth.value, ": ", tag("strong", found.claim, id=f"{name}-claim"))
         if run.kind == "check"
         else None,
         tag("p", tag("code", found.id), f", {run.kind} ({run.target}): {found.observed}{limit}{more}"),
@@ -157,7 +157,8 @@ def _finding(each: Told, number: int, limits: Limits, sources: Sequence[Source])
             _term("What to do", found.remedy) if found.remedy else None,
             _term("See it again", _command(found.replay)) if found.replay else None,
         ),
-        aria_labelledby=name,
+        # Findings of one scenario have one heading: their claims tell them apart.
+        aria_labelledby=f"{name} {name}-claim" if run.kind == "check" else name,
         class_=f"finding {found.truth.value}",
     )
 
