@@ -463,6 +463,11 @@ class _Check:
             self._run_setup(connection)
 
     def _stop_the_clock(self, connection: psycopg.Connection[Any], moment: datetime) -> None:
+        if self.template.given:
+            raise UsageError(
+                f"{self.scenario.path}: `now:` replaces a database's clock functions, and would leave yours so.",
+                next_step="leave --database out, so that a scratch database is made",
+            )
         if not clock.may_replace(connection):
             raise UsageError(
                 f"{self.scenario.path}: `now:` needs a superuser: it replaces clock functions of the scratch database.",
