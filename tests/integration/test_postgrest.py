@@ -245,6 +245,7 @@ def test_the_own_time_of_a_function_is_unknown_where_it_may_not_be_counted(fresh
     """track_functions is for superusers: without it the function's own time is unknown, not zero."""
     with connect(fresh.dsn) as connection:
         connection.execute("CREATE ROLE owner LOGIN CREATEDB CREATEROLE")
+        connection.execute("ALTER ROLE ALL SET track_functions = 'none'")  # a booted server counts by itself
     other = ExternalServer(make_conninfo("", **{**conninfo_to_dict(fresh.dsn), "user": "owner"}))
     with SupabaseRoles(other), Template(other, [MIGRATIONS], [SEED]) as template, template.clone() as database:
         with closing(open_http(other, database, SCAN_TICKET, HttpOptions())) as target:
