@@ -71,9 +71,31 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if item.path.parent.name == "integration" and item.name.startswith(tuple(f"test_{each}" for each in begins)):
             item.add_marker("every_version")
     if os.environ.get("HARNESS_TEST_IMAGE"):
-        kept = [item for item in items if "server" in getattr(item, "fixturenames", ())]
+        kept = [item for item in items if "server" in getattr(item, "fixturenames", ()) and not _of_embedded(item)]
         config.hook.pytest_deselected(items=[item for item in items if item not in kept])
         items[:] = kept
+
+
+OF_EMBEDDED = {
+    "test_embedded.py": [""],
+    "test_own_server.py": [""],
+    "test_servers.py": ["the_embedded_server_is", "a_dsn_may_be_spelled"],
+    "test_apply.py": ["stand_ins_keep_what_they_promise", "an_extension_that_the_dashboard"],
+    "test_way_to_the_server.py": ["pgbouncer"],
+    "test_bad_input.py": ["a_server_that_cannot_create_a_database"],
+    "test_http.py": [
+        "answers_are", "warming", "a_race_is_timed", "an_sqlstate", "postgrest_runs", "an_answer", "a_token",
+        "a_function", "a_pool", "a_call_whose", "the_functions_own_time",
+    ],
+    "test_http_overload.py": [""], "test_overhead.py": [""], "test_postgrest.py": [""], "test_staging.py": [""],
+}  # fmt: skip
+"""What is the embedded server's own: its processes and files, its DSN, the binary of PostgREST beside it; and what depends
+on the extensions that a server has. Through PostgREST's container every pattern is run on another version all the same."""
+
+
+def _of_embedded(item: pytest.Item) -> bool:
+    begins = OF_EMBEDDED.get(item.path.name, [])
+    return item.name.startswith(tuple(f"test_{each}" for each in begins))
 
 
 @pytest.fixture(scope="session")

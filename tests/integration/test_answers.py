@@ -208,7 +208,7 @@ def test_a_call_that_ignores_its_cancellation_is_cut_off(
     assert {o.outcome.label for o in result.history.operations()} == {"in_doubt"}
     assert result.verdict["no_unhandled_error"].truth is Truth.UNDECIDED
     with connect(server.dsn) as connection:
-        backends = connection.execute("SELECT count(*) FROM pg_stat_activity WHERE datname LIKE 'harness%'")
+        backends = connection.execute("SELECT count(*) FROM pg_stat_activity WHERE datname LIKE 'harness\\_%'")
         assert backends.fetchone() == (0,)
 
 
@@ -266,7 +266,7 @@ def test_one_backend_that_is_terminated_leaves_one_client_out(make_harness: Make
         with connect(harness.server.dsn) as connection:
             connection.execute(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE '%scan_ticket_atomic%'"
-                " AND datname LIKE 'harness%' AND pid <> pg_backend_pid() LIMIT 1"
+                " AND datname LIKE 'harness\\_%' AND pid <> pg_backend_pid() LIMIT 1"
             )
 
     result = harness.burst(clients=4, duration=1.5, pause=0.01, beside=once_answered(50, terminate))
@@ -339,7 +339,7 @@ def test_a_race_goes_on_without_a_client_whose_backend_was_terminated(make_harne
         with connect(harness.server.dsn) as connection:
             connection.execute(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE '%scan_ticket_atomic%'"
-                " AND datname LIKE 'harness%' AND pid <> pg_backend_pid() LIMIT 1"
+                " AND datname LIKE 'harness\\_%' AND pid <> pg_backend_pid() LIMIT 1"
             )
 
     result = harness.race(clients=4, rounds=600, beside=once_answered(50, terminate))

@@ -298,4 +298,6 @@ def test_a_command_that_is_ended_between_two_databases_drops_both(
         ended(process)
         assert databases() == before
         with connect(server.dsn) as connection:
-            assert connection.execute("SELECT 1 FROM pg_stat_activity WHERE datname LIKE 'harness%'").fetchone() is None
+            assert (
+                connection.execute("SELECT 1 FROM pg_stat_activity WHERE datname LIKE 'harness\\_%'").fetchone() is None
+            )
