@@ -89,8 +89,9 @@ OF_EMBEDDED = {
     ],
     "test_http_overload.py": [""], "test_overhead.py": [""], "test_postgrest.py": [""], "test_staging.py": [""],
 }  # fmt: skip
-"""What is the embedded server's own: its processes and files, its DSN, the binary of PostgREST beside it; and what depends
-on the extensions that a server has. Through PostgREST's container every pattern is run on another version all the same."""
+"""What is the embedded server's own: its processes and files, its DSN, the binary of PostgREST beside it; and what goes
+by the extensions that a server has. Through PostgREST's container every pattern is run on another version all the same.
+"""
 
 
 def _of_embedded(item: pytest.Item) -> bool:

@@ -135,6 +135,8 @@ def test_hosted_supabase_takes_a_project_by_its_postgres(
     with SupabaseRoles(server):
         with connect(server.dsn) as connection:
             connection.execute("ALTER ROLE postgres LOGIN")
+            # A booted server keeps the roles of the projects that were applied before, and here it is somebody else's.
+            connection.execute("DROP ROLE IF EXISTS parcel_reporting")
         hosted = ExternalServer(make_conninfo(server.dsn, user="postgres"))
         folder = PROJECTS / project / "supabase" / "migrations"
         with hosted, Template(hosted, [folder], [], plan=ApplyPlan(keep_going=True)) as template:
