@@ -118,6 +118,8 @@ class _Due(Enum):
     ANSWER = "answer"
     MEASURE = "measure"
     NOTHING = "nothing"
+    OURS = "ours"
+    """Of what must not fail, or steps would be missed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -357,13 +359,16 @@ class Controller:
             forgotten = [query for kind, query in program.reset.items() if kind in call.keeps]
             if program.leaves_settings:
                 forgotten += [*RESET_QUERIES, self._set_again()]
-            if forgotten or (flushed and call.unflushed):
-                call.forgetting, call.unflushed = True, False
+            # Whatever became of the last relay, nothing of its script may be left when choices are made one by one.
+            relayed = flushed and call.unflushed
+            if forgotten or relayed:
+                call.forgetting, call.unflushed = True, call.unflushed and not flushed
                 if Keeps.LOCKS in call.keeps & program.reset.keys():
                     call.gates.held.clear()  # with all other advisory locks
                 if forgotten:
                     call.keeps.clear()
-                self._send(call, [(query, _Due.NOTHING) for query in forgotten], ended=True)
+                taken = [(query, _Due.NOTHING) for query in forgotten] + [(relay.CLEAR, _Due.OURS)] * relayed
+                self._send(call, taken, ended=True)
         self._settle()
 
     def _start(self, programs: Sequence[Program]) -> tuple[Any, ...]:
@@ -506,7 +511,8 @@ class Controller:
                 cancelled = True
                 self._deadline = time.monotonic() + _DRAINED_WITHIN
                 for call in self._calls:
-                    if call.expected:
+                    # Who gives up already opens its gates, which must not be cancelled.
+                    if call.expected and call.told is not None and call.told.arrived == -1:
                         self._ask(b"cancel", b"%d" % call.pid)
             elif cancelled and time.monotonic() > self._deadline:
                 for call in self._calls:
@@ -949,6 +955,8 @@ class Controller:
                 next_step="use INSERT or SELECT in its place",
             )
         failed = result.status == ExecStatus.FATAL_ERROR
+        if due is _Due.OURS and result.status != ExecStatus.TUPLES_OK:
+            raise self._lost("taking a script away", result)
         if due is _Due.MEASURE and result.status == ExecStatus.TUPLES_OK:
             self._measured(call, (result.get_value(0, 0) or b"").decode())
         elif (due is _Due.ANSWER and result.status != ExecStatus.PIPELINE_ABORTED) or (due is _Due.BEFORE and failed):

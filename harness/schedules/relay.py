@@ -68,6 +68,9 @@ _LEAVE = Query("", b"harness_leave")
 _SYNC = Message(Sent.OURS, None)
 
 
+CLEAR = Query("SELECT pg_catalog.set_config('harness_schedules.script', '', false)")
+"""Takes a script away, with which a session would go through its turnstiles step by step too."""
+
 LETTING_GO = (
     Message(Sent.OURS, ROLLBACK_QUERY),
     Message(Sent.OURS, Query("SELECT pg_catalog.pg_advisory_unlock_all()")),

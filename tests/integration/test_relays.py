@@ -189,3 +189,13 @@ def test_a_relay_that_takes_other_turns_is_caught(on: Comparer, monkeypatch: pyt
     by_choice = tried(on, setup, calls, relays=False)
     monkeypatch.setattr(relay, "scripts", one_after_the_other)
     assert tried(on, setup, calls, relays=True) != by_choice
+
+
+@pytest.mark.parametrize("name", ["a lock is waited for", "each waits for the other", "a deadlock is handled"])
+def test_what_a_failed_relay_leaves_does_no_harm(on: Comparer, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Cancelled while it gave a relay up, a session keeps its script, and stops at each turnstile all the same."""
+
+    setup, calls = CASES[name]
+    by_choice = tried(on, setup, calls, relays=False)
+    monkeypatch.setattr(relay, "giving_up", lambda _: list(relay.LETTING_GO))
+    assert tried(on, setup, calls, relays=True) == by_choice
