@@ -34,8 +34,22 @@ def main() -> None:
         show("two calls, every variant, on one and two tickets", every, "under 0.35 s")
         three = [explored(found, Plan(calls=3, variants=FIRST, keys=(1,))) for _ in range(RUNS)]
         show("three calls on one ticket", three, "under 0.4 s")
-        show("three calls, every variant, on one and two", [explored(found, Plan(calls=3))], "under 20 s")
+        side_by_side(found)
         against_isolationtester(found)
+
+
+def side_by_side(found: Harness) -> None:
+    """The longest search, by one process and by two; all that belongs to it counts, the start of the processes too."""
+    took = []
+    for jobs in (1, 2):
+        started = time.perf_counter()
+        explored = found.explore(calls=3, seconds=300, jobs=jobs).exploration
+        took.append(time.perf_counter() - started)
+        assert explored.exhausted, explored.summary()
+    print(
+        f"three calls, every variant, on one and two tickets: {explored.schedules} schedules exhausted in {took[0]:.1f} s "
+        f"(under 20 s); with two jobs in {took[1]:.1f} s, {took[0] / took[1]:.2f} times as fast (at least 1.7)"
+    )
 
 
 def against_isolationtester(found: Harness) -> None:

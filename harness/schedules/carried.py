@@ -8,10 +8,7 @@ from typing import Any
 
 from harness.contracts.contract import Operation
 from harness.history import History
-from harness.schedules.trace import Choice, Event, Kind, replay_text, switches
-from harness.sqltext.access import Access
-
-_NONE = Access()
+from harness.schedules.trace import Choice, Event, Kind, replay_text, switches, trimmed
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +72,8 @@ class Carried:
         return tuple(operation for operation in self.operations if operation.client >= self.calls)
 
     def trimmed(self) -> Carried:
-        """Without what only the search needs of its events: there can be very many schedules."""
-        return replace(self, events=tuple(replace(event, access=_NONE, enabled=()) for event in self.events))
+        """Without what only the search needs of its events."""
+        return replace(self, events=trimmed(self.events))
 
     @property
     def length(self) -> tuple[int, int, int]:

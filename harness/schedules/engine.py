@@ -12,7 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from string import ascii_uppercase
 from typing import Any
 
@@ -179,6 +179,8 @@ class _Explorer:
         self._opened.controller.level = strongest([self._isolation()])
         self._begins = [self._begin(number) for number in range(plan.calls)]
         self._rewritten = self._opened.rewritten
+        self._accesses = dict(zip((route.plain for route in self._routes), self._rewritten.texts, strict=True))
+        self._calls_of = cache(self._target.calls)
 
     def close(self) -> None:
         self._opened.close()
@@ -329,12 +331,12 @@ class _Explorer:
     def _programs(self, setting: Setting, keys: Sequence[Hashable]) -> list[Program]:
         variant = self._contract.variants[setting.variant]
         programs = []
-        for number, route in enumerate(self._target.calls(setting.variant, self._plan.calls)):
+        for number, route in enumerate(self._calls_of(setting.variant, self._plan.calls)):
             codec, key = route.codec, keys[number % len(keys)]
             encoded, formats = codec.encode(dict(variant.arguments(number)), call=setting.used + 1)
             encoded[codec.key_at] = None if key is None else codec.encode_key(key)
             query = Query("", route.plain, encoded, formats, int(codec.result_format))
-            access = self._rewritten.texts[self._routes.index(route)]
+            access = self._accesses[route.plain]
             if self._ends_transactions(route):
                 statements = self._target.identity(self._connection, self._contract.identity_of(number))
                 before, after = ((), ()) if statements is None else (statements.for_session, statements.undone)
@@ -372,12 +374,12 @@ class _Explorer:
         if probing and any(event.choice.kind is Kind.DIE for event in run.events):
             for at in range(len(keys)):
                 arguments.append(dict(variant.arguments(len(arguments))))
-                probe = self._target.calls(setting.variant, len(arguments))[-1]
+                probe = self._calls_of(setting.variant, len(arguments))[-1]
                 position = len(run.events) + 1 + at
                 answers.append(self._probe(probe, arguments[-1], keys[at], position, call=setting.used + 2))
         # Probes come after the calls, and take the keys in turn like them.
         owners = [keys[number % len(keys)] for number in range(self._plan.calls)] + list(keys)
-        routes = self._target.calls(setting.variant, len(arguments))
+        routes = self._calls_of(setting.variant, len(arguments))
         operations = self._operations(answers, owners, arguments, routes)
         return Carried(setting, self._plan.calls, run.events, tuple(operations), self._before)
 
@@ -390,7 +392,7 @@ class _Explorer:
         owners = [self._keys[number % len(self._keys)] for number in range(len(arguments))]
         # All of them come before the first position, which is 1.
         at = [number / (len(arguments) + 1) for number in range(len(arguments))]
-        routes = self._target.calls(setting.variant, len(arguments))
+        routes = self._calls_of(setting.variant, len(arguments))
         answers = [self._probe(*one) for one in zip(routes, arguments, owners, at, strict=True)]
         clients = range(self._plan.calls + len(self._keys), self._plan.calls + len(self._keys) + len(arguments))
         found = self._operations(answers, owners, arguments, routes)

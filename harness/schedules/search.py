@@ -20,9 +20,8 @@ from harness.schedules.program import Program
 from harness.schedules.random_walk import RandomWalk
 from harness.schedules.replay import Replay
 from harness.schedules.scheduler import Scheduler
-from harness.schedules.trace import Choice, Event, replay_text, switches
+from harness.schedules.trace import Choice, Event, replay_text, switches, trimmed
 from harness.signals import heed
-from harness.sqltext.access import Access
 
 _TWICE = 25
 """One of so many schedules is repeated, to see whether it ends the same."""
@@ -32,8 +31,6 @@ _RACE_ATTEMPTS = 40
 
 _MOST_RESTARTS = 20
 """A search is begun again where a step is found to touch more than was known: at most so often."""
-
-_NONE = Access()
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +60,8 @@ class Run:
         return sum(event.races for event in self.events), len(self.events), switches(self.events)
 
     def trimmed(self) -> Run:
-        """Without what only the search needs of its events: there can be very many schedules."""
-        return replace(self, events=tuple(replace(event, access=_NONE, enabled=()) for event in self.events))
+        """Without what only the search needs of its events."""
+        return replace(self, events=trimmed(self.events))
 
 
 def scheduler_for(plan: Plan, choices: Sequence[Choice], sessions: int) -> Scheduler:

@@ -24,6 +24,8 @@ class Kind(Enum):
     DIE = "!"
     """Its connection is terminated where it stands."""
 
+    __hash__ = object.__hash__  # there is one of each; an enum's own is slow, and choices are looked up all the time
+
 
 class Choice(NamedTuple):
     """One decision of a schedule: what happens next, and to which call (counted from 0)."""
@@ -104,6 +106,14 @@ class Event:
     def races(self) -> bool:
         """Whether it let two waiting calls go on at once: which of them comes first is then up to the server."""
         return len(self.calls - {self.choice.call}) > 1
+
+
+def trimmed(events: Sequence[Event]) -> tuple[Event, ...]:
+    """Without what only the search needs: there can be very many schedules."""
+    return tuple(Event(event.choice, event.at, _NOTHING, event.happenings, ()) for event in events)
+
+
+_NOTHING = Access()
 
 
 def switches(events: Sequence[Event]) -> int:
