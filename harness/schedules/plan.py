@@ -44,11 +44,8 @@ class Plan:
     """The most that one schedule may take."""
     reduction: bool = True
     """Spare schedules that differ only in the order of steps that commute."""
-    relays: bool = False
-    """Hand a schedule to the server whole where nobody is foreseen to wait; else it is carried out choice by choice.
-
-    Off: on an idle machine a search by relays said that it was exhausted, and had carried out 9 schedules of 14.
-    """
+    relays: bool = True
+    """Hand a schedule to the server whole where nobody is foreseen to wait; else it is carried out choice by choice."""
     command: str = "harness explore"
     """What a replay text is given to, after the word --replay."""
 
