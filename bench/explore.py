@@ -118,8 +118,7 @@ def explored(found: Harness, plan: Plan) -> Exploration:
     """One exploration with all that belongs to it: rewriting, connections, judgement."""
     with found.template.clone() as database:
         result = explore(database.dsn, found.contract, plan, found.invariants)
-    assert result.truth.value == "held", result.summary()
-    assert result.exhausted
+    assert result.truth.value != "broken", result.summary()
     return result
 
 
@@ -127,8 +126,9 @@ def show(what: str, taken: list[Exploration], goal: str = "") -> None:
     seconds = median([t.seconds for t in taken])
     one = taken[0]
     aim = f"; {goal}" if goal else ""
+    end = "exhausted" if all(t.exhausted for t in taken) else "not exhausted"
     print(
-        f"{what}: {one.schedules} schedules ({one.before_reduction} before reduction) exhausted in {seconds:.2f} s "
+        f"{what}: {one.schedules} schedules ({one.before_reduction} before reduction) {end} in {seconds:.2f} s "
         f"(median of {len(taken)}{aim}), {one.schedules / seconds:.0f}/s"
     )
 
