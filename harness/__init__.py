@@ -12,6 +12,7 @@ The floors; a file imports only from floors below::
     experiments/  matrix.py     the same run with one thing changed: overhead, overload; isolation levels
     run.py  check.py  staging.py  changed.py    what a face asks for: open, run or check, give a record
     conduct.py  sources.py  jobs.py    the one conductor: plan -> crew -> history -> findings -> run record
+    checking/                   one scenario: its world, its conditions, its serial orders, the race, exploring
     schedules/                  every interleaving inside calls or sessions
     records.py                  the record: to and from JSON
     load/                       patterns, each of which describes itself, and the firing loop (the hot path)

@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from harness.check import MOST_EXPLORED, WAYS, Checks
+from harness.check import WAYS, Checks
+from harness.checking.exploring import MOST_SESSIONS
 from harness.errors import UsageError
 from harness.options import ISOLATION_LEVELS
 from harness.records import RunRecord
@@ -73,7 +74,7 @@ def check_at_each_level(
     """
     _refuse_own_level(scenario)
     run = checks.check(scenario, by=by or WAYS)
-    ways = tuple(by) or (("explore",) if len(scenario.sessions) <= MOST_EXPLORED else ("race",))
+    ways = tuple(by) or (("explore",) if len(scenario.sessions) <= MOST_SESSIONS else ("race",))
     retry = next((s.retry for s in scenario.sessions if s.retry is not None), RETRY)
 
     def cell(level: str, *, again: bool = False, settings: str = "") -> Cell:

@@ -188,7 +188,7 @@ def test_a_scenario_is_judged_in_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """In a given database, and in a schema of one that others use, which the run does not touch."""
-    monkeypatch.setattr("harness.check.RACE_SECONDS", 1.0)
+    monkeypatch.setattr("harness.checking.race.SECONDS", 1.0)
     (tmp_path / "coupon.race.sql").write_text(SCENARIO.format(lock=lock))
     with connect(server.dsn) as connection:
         connection.execute("CREATE DATABASE shared TEMPLATE template0")

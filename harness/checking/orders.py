@@ -1,0 +1,170 @@
+"""The serial orders of a scenario's sessions: run when they are asked for, and remembered."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+
+from harness.checking.conditions import Conditions
+from harness.checking.wording import short
+from harness.checking.world import World
+from harness.errors import UsageError
+from harness.scenarios.acting import Actor
+from harness.verdict.serial import ALL_UP_TO, Answer, SerialRun, TooManyError, Unit
+
+SECONDS = 20.0
+"""For all serial runs of one scenario; what needs more of them is undecided."""
+
+_STRIDE = 1009
+"""How far sequences are set forward in every second serial run: each by another multiple, to be told apart."""
+
+_CLOCK = re.compile(
+    r"\b(?:now|clock_timestamp|statement_timestamp|transaction_timestamp|timeofday)\s*\(|\bcurrent_(?:date|time)"
+    r"|\blocaltime",
+    re.IGNORECASE,
+)
+
+_WRONG_SQL = re.compile(r"42(?!501)...|26000|0A000")
+"""SQLSTATEs of a statement that is wrong by itself: a syntax error, an unknown name, a feature that is not there."""
+
+
+class SerialOrders:
+    """Serial runs of one scenario: the judge's oracle (verdict/serial.py)."""
+
+    def __init__(self, world: World, conditions: Conditions) -> None:
+        self.world = world
+        self.scenario = world.scenario
+        self.conditions = conditions
+        self.runs_of: dict[tuple[Unit, ...], list[SerialRun]] = {}
+        self.reads: dict[int, frozenset[str]] = {}
+        self.writes: dict[int, frozenset[str]] = {}
+        """Tables that each session read, and wrote."""
+        self.violations: dict[int, tuple[Unit, ...]] = {}
+        """Conditions that do not hold after an order of all sessions, by place, with the first such order."""
+        self._seconds = 0.0
+
+    def runs(self, order: tuple[Unit, ...], at_least: int = 1) -> Sequence[SerialRun]:
+        """Serial runs of an order; at least two, the second with the sequences set forward."""
+        made = self.runs_of.setdefault(order, [])
+        while len(made) < max(at_least, 2):
+            if self._seconds > SECONDS and len(order) > 1:
+                if not made:
+                    del self.runs_of[order]
+                raise TooManyError
+            began = time.monotonic()
+            made.append(self._serial_run(order, len(made)))
+            self._seconds += time.monotonic() - began
+        return made
+
+    def _shifts(self, number: int) -> dict[str, int]:
+        assert self.world.baseline is not None
+        if number % 2 == 0:
+            return {sequence.name: 0 for sequence in self.world.baseline.sequences}
+        shifts = {}
+        for place, sequence in enumerate(self.world.baseline.sequences):
+            steps = _STRIDE * (place + 1)
+            room = abs(sequence.most - sequence.last) // abs(sequence.increment)
+            shifts[sequence.name] = steps if room > 2 * steps else 0
+        return shifts
+
+    def _serial_run(self, order: tuple[Unit, ...], number: int) -> SerialRun:
+        assert self.world.baseline is not None
+        steps = self._shifts(number)
+        self.world.baseline.restore(steps)
+        began = time.monotonic() - self.world.started
+        increments = {sequence.name: sequence.increment for sequence in self.world.baseline.sequences}
+        shifts = {name: step * increments[name] for name, step in steps.items()}
+        driver = self.world.driver()
+        if number and self.world.reach.tells_connections:
+            for actor in self.world.actors:  # what a connection is called by must differ from run to run
+                actor.close()
+        answers: dict[Unit, tuple[Answer, ...]] = {}
+        begun: set[int] = set()
+        before = self.world.counters() if number == 0 else {}
+        for at, (session, place) in enumerate(order):
+            actor = self.world.actors[session]
+            if session not in begun:
+                begun.add(session)
+                actor.begin()
+            known = len(actor.answers)
+            if place < 0:
+                driver.drive([(actor, actor.play())])
+            else:
+                start = sum(self.world.lengths[session][:place])
+                driver.drive([(actor, actor.play(start, start + self.world.lengths[session][place]))])
+            answers[session, place] = tuple(actor.answers[known:])
+            if driver.hung and place >= 0 and not all(driver.hung.values()):
+                raise TooManyError  # it waits for nobody: it is slow, and its answer was cancelled
+            if driver.hung and place < 0:
+                raise UsageError(
+                    f"{self.scenario.path}:{actor.session.line}: the session {actor.session.name} does not end when "
+                    f"the sessions run one after another.",
+                    tried=f"{' then '.join(map(self.world.unit, order[: at + 1]))}, {self.world.options.timeout:g} s",
+                    next_step="mend the statement that waits, or give a longer --timeout",
+                )
+            if all(later != session for later, _ in order[at + 1 :]):
+                actor.end()
+            if number == 0:
+                before = self._measure(actor, session, before)
+        state = self.world.state()
+        everybody = len({session for session, _ in order}) == len(self.world.sessions)
+        if number == 0 and everybody and (self.scenario.judge == "transactions" or all(at < 0 for _, at in order)):
+            # A final state is one in which everybody has ended: of some of the sessions alone nothing was claimed.
+            for place in self.conditions.violated(state):
+                self.violations.setdefault(place, order)
+        return SerialRun(answers, state, shifts, began)
+
+    def _measure(self, actor: Actor, session: int, before: Mapping[str, tuple[int, int]]) -> dict[str, tuple[int, int]]:
+        """Note which tables a session touched, by the server's own counters, and give what these are now."""
+        if self.world.control.info.server_version < 150000:
+            return {}
+        if not actor.lost:
+            actor.pgconn.exec_(b"SELECT pg_stat_force_next_flush()")
+        after = self.world.counters()
+        scanned = {name for name, (scans, _) in after.items() if scans > before.get(name, (0, 0))[0]}
+        changed = {name for name, (_, changes) in after.items() if changes > before.get(name, (0, 0))[1]}
+        self.reads[session] = self.reads.get(session, frozenset()) | scanned
+        self.writes[session] = self.writes.get(session, frozenset()) | changed
+        return after
+
+    def alone(self) -> None:
+        """Each session alone: what fails already then is said first, and wrong SQL is no scenario."""
+        for place, session in enumerate(self.world.sessions):
+            answers = self.runs(((place, -1),))[0].answers[place, -1]
+            for at, answer in enumerate(answers):
+                if answer.code is None:
+                    continue
+                statement = session.statements[at]
+                where = f"{statement.path}:{statement.line}: the session {session.name} fails already when it is alone"
+                if _WRONG_SQL.fullmatch(answer.code):
+                    raise UsageError(
+                        f"{where}: {answer.message} (SQLSTATE {answer.code})",
+                        tried=short(statement.text),
+                        next_step="mend the statement, or what it names",
+                    )
+                self.world.note(f"{where}: {answer.message} (SQLSTATE {answer.code}): {short(statement.text)}")
+                break
+        answers_of_all = [a for runs in self.runs_of.values() for given in runs[0].answers.values() for a in given]
+        for number, busy in enumerate(self.scenario.busy):
+            self.conditions.ask_once(number, busy, answers_of_all)
+
+    def beforehand(self) -> None:
+        """Serial orders that are run before anybody meets.
+
+        Of all sessions, from the first to the last and back, for what must never be so: then it is no race. Where
+        clocks are read, every order that may explain a result: a value that drifts lies between runs before and after.
+        """
+        everybody = tuple((place, -1) for place in range(len(self.world.sessions)))
+        orders = [everybody, everybody[::-1]]
+        if any(_CLOCK.search(text) for text in self.world.reach.texts):
+            if len(everybody) <= ALL_UP_TO:
+                sizes = range(2, len(everybody) + 1)
+                orders = [order for size in sizes for order in itertools.permutations(everybody, size)]
+        elif not self.scenario.conditions:
+            return
+        for order in orders:
+            with suppress(TooManyError):
+                self.runs(order)
