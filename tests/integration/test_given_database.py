@@ -237,3 +237,19 @@ def test_without_a_database_the_role_is_told_of_it(given: str) -> None:
     with pytest.raises(HarnessError, match="may not create databases") as raised:
         ExternalServer(given).start()
     assert "--database NAME" in raised.value.next_step
+
+
+def test_a_moment_is_refused_where_the_clock_would_stay_replaced(server: EmbeddedServer, tmp_path: Path) -> None:
+    """`now:` replaces the database's clock functions: in a given one they are somebody's, and stay as they are."""
+    (tmp_path / "lease.race.sql").write_text("-- scenario: a\n-- now: 2030-01-01\n-- session: a x 2\nSELECT now();\n")
+    with connect(server.dsn) as connection:
+        connection.execute("CREATE DATABASE timed TEMPLATE template0")
+    try:
+        options = Options(server=server.dsn, database="timed", migrations=(), seed=())
+        with open_checks(options) as checks, pytest.raises(UsageError, match="would leave yours so"):
+            checks.check(reader.read(tmp_path / "lease.race.sql"))
+        with connect(make_conninfo(server.dsn, dbname="timed")) as connection:
+            assert connection.execute("SELECT now() < '2030-01-01'").fetchone() == (True,)
+    finally:
+        with connect(server.dsn) as connection:
+            connection.execute("DROP DATABASE timed WITH (FORCE)")

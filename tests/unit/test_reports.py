@@ -388,8 +388,9 @@ def test_a_scenario_says_which_of_its_two_ways_broke_it(times: dict[str, int], s
     result = SimpleNamespace(judgement=SimpleNamespace(truth=Truth.BROKEN), violated=(), times=Counter(times))
     explored = SimpleNamespace(undecided=(), not_covered=("inside a statement",))
     check = SimpleNamespace(
-        results={0: result}, explored=explored, rounds=10, met=9, schedules=4, exhausted=True,
-        scenario=SimpleNamespace(title="pay"),
+        results={0: result}, world=SimpleNamespace(scenario=SimpleNamespace(title="pay")),
+        exploring=SimpleNamespace(explored=explored, schedules=4, exhausted=True),
+        race=SimpleNamespace(rounds=10, met=9),
     )  # fmt: skip
     assert said in _Check._disagreement(check)  # type: ignore[arg-type]
     assert bool(_Check._disagreement(check)) == bool(said)  # type: ignore[arg-type]
