@@ -141,6 +141,11 @@ def cut(dsn: str, reason: str) -> None:
             connection.shut()
 
 
+def is_silent(dsn: str) -> bool:
+    """Whether the server has stopped answering, as its pulse says."""
+    return bool(_silent) and _server(dsn) in _silent
+
+
 def answers(dsn: str) -> None:
     """The server answers, or is watched no longer."""
     _silent.pop(_server(dsn), None)

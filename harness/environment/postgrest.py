@@ -115,7 +115,8 @@ class PostgREST(ABC):
         self.database = database
         self.pool = pool
         self.pool_timeout = pool_timeout
-        self._maintenance = server.dsn
+        self.maintenance = server.dsn
+        """DSN of the server that it serves, for a role that may create others."""
         self._login = f"harness_api_{os.getpid()}_{secrets.token_hex(6)}"
         self._password = secrets.token_urlsafe(24)
         self._secret = secrets.token_urlsafe(48)
@@ -218,7 +219,7 @@ class PostgREST(ABC):
         """End it and drop its login role; once more makes no difference."""
         with uninterrupted():
             self._stop()
-            with suppress(HarnessError, psycopg.Error), connect(self._maintenance) as connection:
+            with suppress(HarnessError, psycopg.Error), connect(self.maintenance) as connection:
                 self._await_sessions_gone(connection)
                 connection.execute(sql.SQL(_SQL["drop_login"]).format(sql.Identifier(self._login)))
 

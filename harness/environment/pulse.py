@@ -7,6 +7,7 @@ own; when none comes, it cuts every connection of the harness to that server, an
 
 from __future__ import annotations
 
+import gc
 import select
 import threading
 import time
@@ -62,6 +63,7 @@ class Pulse:
         try:
             connection = own.Connection.connect(self._dsn, autocommit=True, connect_timeout=2, watched=False)
         except psycopg.errors.ConnectionTimeout:
+            gc.collect()  # the socket that was tried hangs in a cycle, and under load nobody else collects
             if not self._over.is_set():
                 own.cut(self._dsn, f"the server has not answered for {self._limit + 2:.0f} s: it is stopped, or hangs")
             return None

@@ -22,6 +22,7 @@ from harness.contracts.contract import (
     Effect,
     Outcome,
 )
+from harness.environment import own
 from harness.environment.postgrest import PostgREST, Token
 from harness.errors import HarnessError
 from harness.targets import http_wire
@@ -127,7 +128,8 @@ class HttpTarget:
         token = self._token if self._token_of is None else self._token_of(client)
         wire = Wire(self._address)
         reader = JsonReader(self.contract, self._codec, token, timed=timed)
-        caller = HttpCaller(wire, self._head(token, timed=timed), bodies, reader)
+        database = "" if self.postgrest is None else self.postgrest.maintenance
+        caller = HttpCaller(wire, self._head(token, timed=timed), bodies, reader, database)
         try:
             wire.open()
             if self._rollback:
@@ -290,8 +292,12 @@ class HttpCaller:
 
     began = 0
 
-    def __init__(self, wire: Wire, head: Head, bodies: Sequence[tuple[bytes, bytes]], reader: JsonReader) -> None:
+    def __init__(
+        self, wire: Wire, head: Head, bodies: Sequence[tuple[bytes, bytes]], reader: JsonReader, database: str = ""
+    ) -> None:
+        """`database`: the DSN of the server behind our own PostgREST, which goes on when that is stopped."""
         self._wire = wire
+        self._database = database
         self._head = head
         self._bodies = bodies
         self._reader = reader
@@ -317,7 +323,7 @@ class HttpCaller:
         return self._wire.fileno()
 
     def send(self, key: Any, variant: int) -> bool:
-        if self._closed:
+        if self._closed or (self._database and own.is_silent(self._database)):
             return False
         before, after = self._bodies[variant]
         self._counters.calls += 1

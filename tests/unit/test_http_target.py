@@ -13,12 +13,14 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from harness import Effect, Outcome
 from harness.contracts.scan_ticket import SCAN_TICKET
+from harness.environment import own
 from harness.environment.postgrest import Token
 from harness.errors import HarnessError, UsageError
 from harness.load.crew import Crew
@@ -455,3 +457,19 @@ def test_a_server_without_server_timing_has_no_clock() -> None:
     """Where the header is missing nothing is made up."""
     with answering(answer("true")) as server:
         assert target_of(server).server_clock() is None
+
+
+def test_no_call_is_made_through_a_postgrest_whose_server_has_stopped_answering() -> None:
+    """PostgREST lives on when its server is stopped: each call would outlast its timeout, and a run go on for ever."""
+    database = "postgresql://someone@/postgres?host=/run/frozen&port=5432"
+    with answering(answer(ROW), answer(ROW)) as server:
+        target = target_of(server)
+        target.postgrest = SimpleNamespace(maintenance=database)  # type: ignore[assignment]
+        caller, key = open_caller(target), target.encode_key(TICKET)
+        try:
+            assert caller.call(key, 0)[0].label == "accepted"
+            own.cut(database, "the server has not answered")
+            assert not caller.send(key, 0)
+        finally:
+            own.answers(database)
+            caller.close()
