@@ -41,6 +41,21 @@ class _Shape:
     refers: Mapping[str, tuple[str, str, str]]
 
 
+class _Said:
+    """What one WHERE says of its tables, by their aliases."""
+
+    def __init__(self, tables: Mapping[str, Table], known: Mapping[str, str]) -> None:
+        self.tables = tables
+        self.known = known
+        """Constants that stand for a function's parameters."""
+        self.equal: dict[str, dict[str, list[str]]] = {alias: {} for alias in tables}
+        """Column -> the constants that it is compared with."""
+        self.likely: dict[str, dict[str, str]] = {alias: {} for alias in tables}
+        """Column -> a constant that fits, where a condition leaves it open."""
+        self.joined: list[tuple[tuple[str, str], tuple[str, str]]] = []
+        """Columns, each with its alias, that are compared with one another."""
+
+
 @dataclass(slots=True)
 class _Row:
     """A row that must have been there, as far as it is known."""
@@ -165,17 +180,15 @@ class Rows:
 
     def _conditions(self, sources: Mapping[str, Table], where: Any, known: Mapping[str, str]) -> list[_Row]:
         """Keep what a WHERE says of the rows of each table; the rows that it names."""
-        tables = {alias: self.table(name) for alias, name in sources.items()}
-        equal: dict[str, dict[str, list[str]]] = {alias: {} for alias in tables}
-        likely: dict[str, dict[str, str]] = {alias: {} for alias in tables}
-        joined: list[tuple[tuple[str, str], tuple[str, str]]] = []
+        said = _Said({alias: self.table(name) for alias, name in sources.items()}, known)
         for term in _terms(where):
-            self._term(term, tables, known, equal, likely, joined)
-        for (one, column), (other, its) in [*joined, *((b, a) for a, b in joined)]:
+            self._term(term, said)
+        equal, likely = said.equal, said.likely
+        for (one, column), (other, its) in [*said.joined, *((b, a) for a, b in said.joined)]:
             if column in equal[one]:
                 equal[other].setdefault(its, equal[one][column])
         rows = []
-        for alias, table in tables.items():
+        for alias, table in said.tables.items():
             if table not in self._shapes:
                 continue
             if not equal[alias]:
@@ -190,48 +203,32 @@ class Rows:
                     rows.append(row)
         return rows
 
-    def _term(
-        self,
-        term: Any,
-        tables: Mapping[str, Table],
-        known: Mapping[str, str],
-        equal: dict[str, dict[str, list[str]]],
-        likely: dict[str, dict[str, str]],
-        joined: list[tuple[tuple[str, str], tuple[str, str]]],
-    ) -> None:
+    def _term(self, term: Any, said: _Said) -> None:
         match term:
             case ast.ColumnRef():
-                if (at := self._column(term, tables, known)) is not None:
-                    likely[at[0]].setdefault(at[1], "true")
+                if (at := self._column(term, said)) is not None:
+                    said.likely[at[0]].setdefault(at[1], "true")
             case ast.BoolExpr() if term.boolop == BoolExprType.NOT_EXPR:
                 [negated] = term.args or (None,)
-                if (at := self._column(negated, tables, known)) is not None:
-                    likely[at[0]].setdefault(at[1], "false")
+                if (at := self._column(negated, said)) is not None:
+                    said.likely[at[0]].setdefault(at[1], "false")
             case ast.BooleanTest():
-                if (at := self._column(term.arg, tables, known)) is not None:
+                if (at := self._column(term.arg, said)) is not None:
                     true = term.booltesttype in (BoolTestType.IS_TRUE, BoolTestType.IS_NOT_FALSE)
-                    likely[at[0]].setdefault(at[1], "true" if true else "false")
+                    said.likely[at[0]].setdefault(at[1], "true" if true else "false")
             case ast.NullTest():
-                at = self._column(term.arg, tables, known)
+                at = self._column(term.arg, said)
                 if at is not None and term.nulltesttype == NullTestType.IS_NULL:
-                    likely[at[0]].setdefault(at[1], "NULL")
+                    said.likely[at[0]].setdefault(at[1], "NULL")
             case ast.A_Expr():
-                self._comparison(term, tables, known, equal, likely, joined)
+                self._comparison(term, said)
 
-    def _comparison(
-        self,
-        term: Any,
-        tables: Mapping[str, Table],
-        known: Mapping[str, str],
-        equal: dict[str, dict[str, list[str]]],
-        likely: dict[str, dict[str, str]],
-        joined: list[tuple[tuple[str, str], tuple[str, str]]],
-    ) -> None:
+    def _comparison(self, term: Any, said: _Said) -> None:
         operator = term.name[-1].sval
-        left, right = self._column(term.lexpr, tables, known), self._column(term.rexpr, tables, known)
+        left, right = self._column(term.lexpr, said), self._column(term.rexpr, said)
         if left is not None and right is not None:
             if operator == "=":
-                joined.append((left, right))
+                said.joined.append((left, right))
             return
         at, other = (left, term.rexpr) if left is not None else (right, term.lexpr)
         if at is None:
@@ -240,29 +237,30 @@ class Rows:
         if term.kind in (A_Expr_Kind.AEXPR_IN, A_Expr_Kind.AEXPR_OP_ANY) and operator == "=":
             listed = other.elements if isinstance(other, ast.A_ArrayExpr) else other
             if isinstance(listed, tuple):
-                values = [value for each in listed if (value := _constant(each, known)) is not None]
+                values = [value for each in listed if (value := _constant(each, said.known)) is not None]
                 if values:
-                    equal[alias].setdefault(column, values)
+                    said.equal[alias].setdefault(column, values)
             return
-        value = _constant(other, known)
+        value = _constant(other, said.known)
         if value is None or term.kind != A_Expr_Kind.AEXPR_OP:
             return
-        if operator == "=" and isinstance(self._shapes[tables[alias]].columns.get(column), str):
+        if operator == "=" and isinstance(self._shapes[said.tables[alias]].columns.get(column), str):
             if value in ("true", "false"):
-                likely[alias].setdefault(column, value)
+                said.likely[alias].setdefault(column, value)
             else:
-                equal[alias].setdefault(column, [value])
+                said.equal[alias].setdefault(column, [value])
         elif (step := _OPEN.get(operator if left is not None else _TURNED.get(operator, ""))) is not None:
             number = _number(value)
             if number is not None:
-                likely[alias].setdefault(column, str(number + step))
+                said.likely[alias].setdefault(column, str(number + step))
 
-    def _column(self, node: Any, tables: Mapping[str, Table], known: Mapping[str, str]) -> tuple[str, str] | None:
+    def _column(self, node: Any, said: _Said) -> tuple[str, str] | None:
         """Alias and column of an expression that is a column of one of the tables."""
         if isinstance(node, ast.TypeCast):
             node = node.arg
         if not isinstance(node, ast.ColumnRef):
             return None
+        tables = said.tables
         parts = [getattr(each, "sval", "*") for each in node.fields or ()]
         if len(parts) > 1:
             alias = parts[-2] if parts[-2] in tables else None

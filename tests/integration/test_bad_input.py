@@ -452,6 +452,7 @@ def test_a_contract_that_ends_the_program_or_raises_is_no_verdict(
     )
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "theirs", raising=False)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))  # where a traceback is kept for a report
     assert says in harness_run("--contract", "theirs:CONTRACT", *QUICK, status=ExitStatus.ENVIRONMENT)
 
 
