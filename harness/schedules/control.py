@@ -310,7 +310,8 @@ class Controller:
             self._told = self._settings.keys() >= {"client_min_messages", "deadlock_timeout", "log_lock_waits"}
             self._ask_after = ASK_ANYWAY_AFTER if self._told else ASK_AFTER
             self._relays = self._told and not crash and "track_functions" in self._settings
-            self._relays &= self.isolation == "read committed"
+            # Who looks at locks should meet those of the turnstiles only, told from others when they are met.
+            self._relays &= self.isolation == "read committed" and not rewritten.sees_locks
             for number in range(sessions):
                 self._calls.append(self._opened(number))
         except BaseException:

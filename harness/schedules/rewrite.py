@@ -68,6 +68,8 @@ class Rewritten:
     """What a reader should know of some steps."""
     unsplit: tuple[str, ...]
     """What is one step and should be several, and why: as long as there is one, not every order can be tried."""
+    sees_locks: bool
+    """Something reads pg_locks, where the locks stand by which its own steps are controlled."""
     relations: Mapping[str, Relation]
     """Every relation and index of the database, by its oid."""
     traceless: frozenset[str]
@@ -373,6 +375,10 @@ def rewrite(connection: psycopg.Connection[Any], texts: Sequence[str], space: in
             kept.append(original)
         except psycopg.errors.InsufficientPrivilege:
             unsplit.append(f"{label} is one step: this role may not replace it")
+    by_label = [(function.label, function.touched) for function in reached if function.oid in certainly]
+    by_text = [(" ".join(text.split())[:80], touched) for text, touched in zip(texts, given, strict=True)]
+    seeing = [place for place, touched in (*by_label, *by_text) if _sees_locks(touched)]
+    unsplit += [f"{place} reads pg_locks, and sees the locks by which its own steps are controlled" for place in seeing]
     remarks += _remarks([function for function in reached if function.oid in certainly])
     named = [
         (f"{function.label} line {found.line}: {found.text}", found.touched)
@@ -392,6 +398,7 @@ def rewrite(connection: psycopg.Connection[Any], texts: Sequence[str], space: in
         check,
         tuple(remarks),
         tuple(unsplit),
+        bool(seeing),
         catalogue.relations,
         frozenset({ADVISORY_LOCKS, NOTIFICATIONS, SEQUENCES}) | catalogue.sequences,
         catalogue.sequences,
@@ -476,6 +483,10 @@ def _refuse(reached: list[_Function]) -> None:
                 tried="exploring it: only statements on the call's own connection can be made to wait their turn",
                 next_step="take the dblink call out of the copy that is explored, or race the function under load",
             )
+
+
+def _sees_locks(touched: Touched) -> bool:
+    return "pg_lock_status" in touched.calls or not touched.reads.isdisjoint({"pg_locks", "pg_catalog.pg_locks"})
 
 
 def _remarks(reached: list[_Function]) -> list[str]:

@@ -189,6 +189,14 @@ def test_a_function_that_takes_the_turnstiles_keys_is_refused(database: Database
         tried(database, scan(grab))
 
 
+def test_a_function_that_looks_at_locks_is_undecided(database: Database) -> None:
+    """A function that counts the locks in pg_locks counts those by which it is controlled, and is not said to hold."""
+    found = tried(database, scan("PERFORM count(*) FROM pg_catalog.pg_locks WHERE locktype = 'advisory';"))
+    assert found.truth is Truth.UNDECIDED
+    (tried_all,) = (finding for finding in found.findings if finding.id == "every_order_tried")
+    assert "reads pg_locks, and sees the locks by which its own steps are controlled" in tried_all.observed
+
+
 def test_a_function_that_acts_through_dblink_is_refused(database: Database) -> None:
     """A statement on another connection cannot be made to wait its turn, so the function is refused."""
     fake = "CREATE FUNCTION dblink_exec(text, text) RETURNS text LANGUAGE sql AS 'SELECT NULL::text';"
