@@ -130,9 +130,18 @@ class Record:
         object.__setattr__(self, "prelude", tuple(_printable(list(self.prelude))))
 
     @property
+    def unfinished(self) -> str:
+        """Why it did not come to its end, and so is undecided whatever was found until then; empty where it did."""
+        if self.interrupted:
+            return "interrupted"
+        if self.cut_short:
+            return f"cut short: {self.cut_short.rstrip('.')}"
+        return "what it needs was lost" if any(run.server_lost for run in self.runs) else ""
+
+    @property
     def truth(self) -> Truth:
         """Broken if one run is broken, else undecided if one is, else held; always undecided where it did not end."""
-        if self.interrupted or self.cut_short or any(run.server_lost for run in self.runs):
+        if self.unfinished:
             return Truth.UNDECIDED
         truths = {run.truth for run in self.runs}
         if Truth.BROKEN in truths:

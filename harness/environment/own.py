@@ -11,7 +11,7 @@ import os
 import socket
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from functools import cache
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -19,7 +19,7 @@ from weakref import WeakSet
 
 import psycopg
 from psycopg import pq
-from psycopg.conninfo import conninfo_to_dict
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 CONNECT_TIMEOUT = 10
 """Seconds to wait for one connection."""
@@ -139,6 +139,13 @@ def cut(dsn: str, reason: str) -> None:
     for connection in found:
         if connection._server == server:
             connection.shut()
+
+
+def listens(dsn: str) -> bool:
+    """Whether anybody is at the server's address, be it one who is full, or starts and takes nobody yet."""
+    asked = make_conninfo(dsn, connect_timeout=2).encode()  # no other thread runs while libpq waits for it
+    with _undisturbed() if _NO_FILE in dsn else nullcontext():
+        return pq.PGconn.ping(asked) != pq.Ping.NO_RESPONSE
 
 
 def is_silent(dsn: str) -> bool:

@@ -1,8 +1,9 @@
 """Whether the server still answers: a frozen one must not hold a run for ever.
 
-A server that dies tells every client. One that is stopped, or whose machine is, tells nobody: each read waits without
-end, and a read in C does not even heed Ctrl-C. So a thread asks the server for a sign of life, on a connection of its
-own; when none comes, it cuts every connection of the harness to that server, and whoever waited has an error to report.
+A server that is stopped, or whose machine is, tells nobody: each read waits without end, and a read in C does not even
+heed Ctrl-C. So a thread asks the server for a sign of life, on a connection of its own; when none comes, it cuts every
+connection of the harness to that server, and whoever waited has an error to report. A server that dies tells every
+client, but for those behind a PostgREST, which lives on, and would answer as many calls as are planned with an error.
 """
 
 from __future__ import annotations
@@ -24,6 +25,9 @@ _EVERY = 1.0
 _AT_LEAST, _AT_MOST = 3.0, 10.0
 """Seconds of silence that a server is given; in between, what a call is given."""
 
+_GONE = 2
+"""Questions in a row at whose address nobody listened: a server that is restarted is not given up at once."""
+
 _SLICE = 0.1
 """Seconds between two looks whether the run is over."""
 
@@ -35,6 +39,8 @@ class Pulse:
         """`timeout`, in seconds, is that of a call."""
         self._dsn = dsn
         self._limit = min(max(timeout, _AT_LEAST), _AT_MOST)
+        self._unheard = 0
+        """Questions in a row that nobody was there to hear."""
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="pulse", daemon=True)
 
@@ -68,7 +74,12 @@ class Pulse:
                 own.cut(self._dsn, f"the server has not answered for {self._limit + 2:.0f} s: it is stopped, or hangs")
             return None
         except psycopg.Error:
-            return None  # it is gone, or full: whoever uses it is told so by the server itself
+            # One that is full, or starting, tells whoever uses it so.
+            self._unheard = 0 if own.listens(self._dsn) else self._unheard + 1
+            if self._unheard >= _GONE and not self._over.is_set():
+                own.cut(self._dsn, "the server is gone: nobody listens at its address any more")
+            return None
+        self._unheard = 0
         own.answers(self._dsn)
         return connection
 

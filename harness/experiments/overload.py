@@ -9,6 +9,7 @@ from __future__ import annotations
 from contextlib import closing
 
 from harness.conduct import Fired, Load, Told, conduct, judge, record_of, what_was_lost
+from harness.contracts.contract import Effect
 from harness.errors import UsageError
 from harness.load.race import Race
 from harness.records import RunRecord
@@ -46,9 +47,11 @@ def overload(harness: Harness, options: HttpOptions, *, clients: int = 50, round
                 again = lost.again if lost else database.connect
                 asked = state.ask(harness.invariants, fired.history.stream(), again)
             judged = judge(fired, asked, harness.invariants, with_thresholds=False)
-            turned_away = sum(call.outcome.code == EXHAUSTED for call in fired.history.calls())
+            calls = list(fired.history.calls())
+            turned_away = sum(call.outcome.code == EXHAUSTED for call in calls)
+            through = len(calls) - turned_away - sum(call.outcome.effect is Effect.IN_DOUBT for call in calls)
             note = (
-                f"{clients} clients on a pool of {options.pool}: {len(fired.history) - turned_away} calls got through, "
+                f"{clients} clients on a pool of {options.pool}: {through} calls got through, "
                 f"{turned_away} were turned away with 504 {EXHAUSTED} after waiting {options.pool_timeout:g} s for a "
                 "connection"
             )

@@ -116,12 +116,13 @@ def _header(record: Record) -> Markup:
         Truth.BROKEN: "At least one claim is broken: what follows shows how.",
         Truth.UNDECIDED: "It could not be decided: what follows says what would decide it.",
     }[truth]
+    if record.unfinished:
+        said = f"It did not come to its end ({record.unfinished}): what follows was found until then."
     return tag(
         "header",
         tag("p", "pg-concurrency-harness", class_="product"),
         tag("h1", f"{SIGNS[truth]} {truth.value}", class_=truth.value),
-        tag("p", said, " ", rests, " It was interrupted." if record.interrupted else None),
-        tag("p", f"It was cut short: {record.cut_short}") if record.cut_short else None,
+        tag("p", said, " ", rests),
         [tag("p", f"Two ways disagree: {said}") for said in rows.disagreements(record.runs)],
         tag("p", rows.server(record), tag("br"), rows.applied(record), tag("br"), record.created, class_="muted"),
     )

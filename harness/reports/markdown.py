@@ -63,6 +63,8 @@ def _comment(record: Record, told: list[Told], findings: int) -> str:
 
 
 def _headline(record: Record, told: list[Told]) -> str:
+    if record.unfinished:
+        return escape(record.unfinished)
     if told:
         return escape(rows.title(told[0]))
     return f"every claim held in {counted(len(record.runs), 'run')}" if record.runs else "nothing was judged"

@@ -450,13 +450,12 @@ def verdict(record: Record) -> str:
     findings = [f for run in record.runs for f in run.findings]
     found = {truth: sum(f.truth is truth for f in findings) for truth in Truth}
     environment = record.environment
-    text = (
-        f"verdict: {record.truth.value} - {found[Truth.HELD]} held, {found[Truth.BROKEN]} broken,"
+    until = f"{record.unfinished}; until then " if record.unfinished else ""
+    return (
+        f"verdict: {record.truth.value} - {until}{found[Truth.HELD]} held, {found[Truth.BROKEN]} broken,"
         f" {found[Truth.UNDECIDED]} undecided in {counted(len(record.runs), 'run')}"
         f" {f'on PostgreSQL {environment.version} ({environment.kind})' if environment.version else 'through an API'}"
     )
-    ended = f"; cut short: {record.cut_short.rstrip('.')}" if record.cut_short else ""
-    return text + ("; interrupted" if record.interrupted else ended)
 
 
 def server(record: Record) -> str:

@@ -54,7 +54,7 @@ def log(record: Record, root: Path) -> str:
 def _invocation(record: Record, told: int) -> dict[str, Any]:
     made: dict[str, Any] = {
         "commandLine": record.command,
-        "executionSuccessful": not (record.interrupted or record.cut_short),
+        "executionSuccessful": not record.unfinished,
         "endTimeUtc": record.created.replace("+00:00", "Z"),
     }
     if told > MOST:

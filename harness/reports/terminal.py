@@ -33,7 +33,9 @@ def screen(record: Record, width: int | None) -> list[Line]:
 
     `width`: columns of the terminal; None for a pipe, where nothing is wrapped and nothing cut.
     """
-    lines = findings(record.runs, width, record.sources)
+    found = findings(record.runs, width, record.sources)
+    lines = _until(record, width) if found else []
+    lines += found
     lines += paragraph("server   ", rows.server(record), width, "dim")
     lines += paragraph("applied  ", rows.applied(record), width, "dim")
     made = list(map(rows.row, record.runs))
@@ -52,6 +54,14 @@ def screen(record: Record, width: int | None) -> list[Line]:
     for sentence in rows.not_tried(record):
         lines += paragraph("not tried: ", sentence, width, "dim")
     return [*lines, *verdict(record, width)]
+
+
+def _until(record: Record, width: int | None) -> list[Line]:
+    """Before what was found by a command that did not come to its end: it is no verdict."""
+    if not record.unfinished:
+        return []
+    said = f"{record.unfinished}; this was found until then:"
+    return paragraph(f"{SIGNS[record.truth]} {record.truth.value}: ", said, width, record.truth.value, rest="    ")
 
 
 def verdict(record: Record, width: int | None) -> list[Line]:

@@ -183,7 +183,8 @@ class Chaos:
         if record.exists():
             value = json.loads(record.read_text())
             assert (value["truth"], value["exit_status"]) == ("undecided", 3), what
-            assert "verdict: undecided" in out, what
+            assert "verdict: undecided - " in out, what
+            assert "; until then " in out, what
         self.nothing_left(what)
         assert not shared & _segments(), what
         return f"{words[0]} {took:.0f} s"

@@ -206,6 +206,27 @@ def test_no_more_annotations_than_github_shows() -> None:
 # Files for other tools.
 
 
+@pytest.mark.parametrize(
+    ("changed", "why"),
+    [
+        ({"cut_short": "No connection to host=x."}, "cut short: No connection to host=x"),
+        ({"interrupted": True}, "interrupted"),
+        ({}, "what it needs was lost"),
+    ],
+)
+def test_what_a_command_found_until_it_ended_early_is_no_verdict(changed: dict[str, Any], why: str) -> None:
+    """Each report says undecided and why before it shows what was broken, or held, until then."""
+    broken, good = load("race", {"accepted": 2}, findings=(broken_finding(),)), held_record().runs[0]
+    for run in (broken, good):
+        made = record(run if changed else dataclasses.replace(run, server_lost=True), **changed)
+        lines = [line.text for line in terminal.screen(made, None)]
+        assert lines[-1].startswith(f"verdict: undecided - {why}; until then ")
+        assert run is good or lines[0] == f"? undecided: {why}; this was found until then:"
+        assert f"### ? undecided: {markdown.escape(why)}\n" in markdown.comment(made)
+        assert f"It did not come to its end ({why}): what follows was found until then." in page.page(made)
+        assert not json.loads(sarif.log(made, ROOT))["runs"][0]["invocations"][0]["executionSuccessful"]
+
+
 @pytest.mark.parametrize("name", RECORDS)
 def test_sarif_is_as_the_published_schema_says(name: str) -> None:
     """2.1.0, as OASIS publishes it."""
