@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -72,8 +73,11 @@ _PLAIN = re.compile(r"(INSERT|UPDATE|DELETE|COPY)\b", re.IGNORECASE)
 _ENDS = re.compile(r"(COMMIT|END|ROLLBACK|ABORT)\b(?!\s+(WORK\s+|TRANSACTION\s+)?TO\b)(?!\s+PREPARED)", re.IGNORECASE)
 _BEGINS = re.compile(r"(BEGIN|START\s+TRANSACTION)\b", re.IGNORECASE)
 _CONTROL = re.compile(
-    r"(SAVEPOINT|RELEASE|ROLLBACK|COMMIT|END|ABORT|BEGIN|START|PREPARE\s+TRANSACTION)\b", re.IGNORECASE
+    r"(SAVEPOINT|RELEASE|ROLLBACK|COMMIT|END|ABORT|BEGIN|START|PREPARE\s+TRANSACTION|SET\s+TRANSACTION|"
+    r"SET\s+(LOCAL\s+)?transaction_(isolation|read_only|deferrable))\b",
+    re.IGNORECASE,
 )
+"""What is refused, or means something else, behind a savepoint."""
 _NAME = r'("(?:[^"]|"")+"|[\w$]+)'
 _OF_DATABASE = tuple(
     re.compile(begins + _NAME, re.IGNORECASE | re.DOTALL)
@@ -238,6 +242,7 @@ class Applier:
     def apply(self, script: Script) -> bool:
         """Apply a file; whether all of it was. Raises HarnessError for a failure, unless going on was asked for."""
         known, notes, failed = set(self.roles_made), Counter(self.notes), list(self.failures)
+        before = len(failed)
         try:
             self._apply(script, transaction=True)
         except _CANNOT_RUN_IN_TRANSACTION:
@@ -246,8 +251,8 @@ class Applier:
             script.notes.clear()
             self._apply(script, transaction=False)
         for note in dict.fromkeys(script.notes):
-            self.notes[f"{script.path.name}: {note}"] += 1
-        return len(self.failures) == len(failed)
+            self.notes[note] += 1
+        return len(self.failures) == before
 
     def _apply(self, script: Script, *, transaction: bool) -> None:
         connection = self.connection
@@ -669,10 +674,14 @@ class Applier:
     def _follows(self, message: str) -> str:
         names = {(a or b).rpartition(".")[2] for a, b in _QUOTED.findall(message)}
         for earlier in self.failures:
-            made = {_unquoted(re.split(r"\s*\.\s*", name)[-1]) for name in _CREATES.findall(earlier.statement)}
-            if names & made:
+            if names & _made_by(earlier.statement):
                 return f"{earlier.path.name}:{earlier.line}"
         return ""
+
+
+@cache
+def _made_by(statement: str) -> frozenset[str]:
+    return frozenset(_unquoted(re.split(r"\s*\.\s*", name)[-1]) for name in _CREATES.findall(statement))
 
 
 def roles_created(script: Script) -> set[str]:

@@ -251,7 +251,7 @@ class _Reader:
                 break
         else:
             self.at = len(self.source)
-        self.script.notes.append("its down part is not applied")
+        self.script.notes.append("the down part of a file is not applied")
 
     def _line_start(self, at: int) -> int:
         return self.source.rfind(b"\n", 0, at) + 1

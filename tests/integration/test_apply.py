@@ -77,6 +77,36 @@ def test_going_on_lists_what_failed_and_what_followed_from_it(apply: Apply) -> N
     assert ask(database, "SELECT sum(id) FROM b") == 3
 
 
+def test_a_file_that_is_begun_again_counts_only_when_all_of_it_was_applied(apply: Apply) -> None:
+    """Where something cannot run in the file's transaction, what fails then is listed, and the file is not applied."""
+    applied, _ = apply(
+        {"1.sql": "CREATE TABLE a (id integer);\nVACUUM a;\nSELECT nothing;\n", "2.sql": "SELECT 1;"},
+        keep_going=True,
+    )
+    assert applied.applied == 1
+    assert [(failure.path.name, failure.line) for failure in applied.failures] == [("1.sql", 3)]
+
+
+@pytest.mark.parametrize("keep_going", [False, True])
+def test_a_file_may_choose_the_isolation_of_its_transaction(keep_going: bool, apply: Apply) -> None:
+    """First in the file, first in a transaction of its own, and in one that follows something else."""
+    chooses = "BEGIN;\nSET TRANSACTION ISOLATION LEVEL REPEATABLE READ;\nINSERT INTO levels VALUES "
+    chooses += "(current_setting('transaction_isolation'));\nCOMMIT;\n"
+    applied, database = apply(
+        {
+            "1.sql": "CREATE TABLE levels (level text);\n",
+            "2.sql": chooses.removeprefix("BEGIN;\n").removesuffix("COMMIT;\n"),
+            "3.sql": chooses,
+            "4.sql": f"INSERT INTO levels VALUES ('first');\n{chooses}",
+        },
+        keep_going=keep_going,
+    )
+    assert applied.whole
+    assert ask(database, "SELECT string_agg(level, ', ') FROM levels") == ", ".join(
+        ["repeatable read", "repeatable read", "first", "repeatable read"]
+    )
+
+
 def test_without_going_on_the_first_failure_ends_it(apply: Apply) -> None:
     """With file, line, SQLSTATE, statement and what to do."""
     with pytest.raises(HarnessError, match=r"1\.sql:2: .*SQLSTATE 42P01") as raised:
