@@ -512,6 +512,8 @@ class Controller:
                 cancelled = True
                 self._deadline = time.monotonic() + _DRAINED_WITHIN
                 for call in self._calls:
+                    if call.told is not None:
+                        call.told.spoiled = True  # that it was cancelled is no answer of the function's
                     # Who gives up already opens its gates, which must not be cancelled.
                     if call.expected and call.told is not None and call.told.arrived == -1:
                         self._ask(b"cancel", b"%d" % call.pid)

@@ -39,7 +39,8 @@ def left_on(server: EmbeddedServer) -> list[str]:
     with connect(server.dsn) as connection:
         rows = connection.execute(
             "SELECT rolname FROM pg_roles WHERE rolname ~ '^(harness_api|anon|service_role)' UNION ALL"
-            " SELECT datname FROM pg_database WHERE datname ~ '^harness_.*_[0-9]+$'"
+            " SELECT datname FROM pg_database WHERE datname ~ '^harness_.*_[0-9]+$' AND NOT starts_with(datname, %s)",
+            [f"harness_{os.getpid()}_"],  # of these tests themselves
         ).fetchall()
     return [str(row[0]) for row in rows]
 
