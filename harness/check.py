@@ -157,11 +157,15 @@ class Checks:
         )
 
     def _sources(self) -> tuple[Source, ...]:
-        """The functions that steps are in, and the files of the scenarios that did not hold."""
-        scripts = [Script.read(Path(run.plan["file"])) for run in self.runs]
-        not_held = [s for s, run in zip(scripts, self.runs, strict=True) if run.truth is not Truth.HELD]
-        applied = (*self.template.migrations, *self.template.seeds, *not_held)
-        return (*sources(applied, self.runs), *(Source("", str(s.path), 1, s.text) for s in not_held))
+        """The functions that steps are in, and the scenarios, those first that did not hold."""
+        applied = (*self.template.migrations, *self.template.seeds)
+        found: dict[Source, None] = {}
+        for run in sorted(self.runs, key=lambda run: run.truth is Truth.HELD):
+            scenario = Script.read(Path(run.plan["file"]))
+            # Two scenarios may define one function each in its own way: every run's are looked for by themselves.
+            found.update(dict.fromkeys(sources((*applied, scenario), [run])))
+            found[Source("", str(scenario.path), 1, scenario.text)] = None
+        return tuple(found)
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any
@@ -101,7 +101,7 @@ def _left_out(number: int, thing: str) -> Markup:
     """A page that leaves something out says so."""
     if number <= 0:
         return Markup()
-    return tag("p", f"This page leaves out {counted(number, thing)}: the record has all of them.", class_="left-out")
+    return tag("p", f"This page leaves out {counted(number, thing)} that the record has.", class_="left-out")
 
 
 def _header(record: Record) -> Markup:
@@ -153,7 +153,7 @@ def _finding(each: Told, number: int, limits: Limits, sources: Sequence[Source])
         _proof(each, number, limits),
         tag(
             "dl",
-            _term("Anomaly", found.anomaly) if found.anomaly else None,
+            _term("Anomaly", rows.anomaly(found)) if found.anomaly else None,
             _term("Where", tag("code", where)) if (where := places.told(each, sources)) else None,
             _term("What to do", found.remedy) if found.remedy else None,
             _term("See it again", _command(found.replay)) if found.replay else None,
@@ -177,9 +177,9 @@ def _proof(each: Told, number: int, limits: Limits) -> list[Child]:
     name = f"finding{number}"
     if each.schedule is not None:
         made = _schedule(each.schedule, each.run, each.finding, name)
-        reasons = [_reason(piece) for piece in each.finding.evidence[:1]]
-        # The picture says what each was told; of calls the reason is one sentence, and tells what to look for.
-        made = [*made, *reasons] if each.run.kind == "check" else [*reasons, *made]
+        told = {order.get("differs") for order in _serial(each.run, each.finding.id)}
+        # What came of it first, then how it came; what would have come of it otherwise stands beside the picture.
+        made = [*(_reason(piece, without=told) for piece in each.finding.evidence[:1]), *made]
     else:
         made = _evidence(each.finding, each.run, limits)
     if number == 0 and each.schedule is None and _has_round(each):
@@ -209,10 +209,10 @@ def _evidence(found: Finding, run: RunRecord, limits: Limits) -> list[Child]:
     return made
 
 
-def _reason(piece: Mapping[str, Any]) -> list[Child]:
-    """Why, or the row that is wrong, and what was observed line by line."""
+def _reason(piece: Mapping[str, Any], without: Collection[str | None] = ()) -> list[Child]:
+    """Why, or the row that is wrong, and what was observed line by line, but for lines told elsewhere."""
     rest = {name: value for name, value in piece.items() if name not in ("operations", "lines")}
-    lines = [str(line) for line in piece.get("lines") or ()]
+    lines = [str(line) for line in piece.get("lines") or () if line not in without]
     return [
         tag("p", str(piece.get("reason") or flat(rest))),
         _scroll(tag("pre", "\n".join(lines)), "What was observed") if lines else None,
@@ -285,7 +285,7 @@ def _schedule(found: Schedule, run: RunRecord, finding: Finding, name: str) -> l
                 tag(
                     "div",
                     _rows(found),
-                    _serial_orders(run.details.get("serial_orders") or {}, finding.id),
+                    _serial_orders(_serial(run, finding.id)),
                     class_="beside",
                 ),
                 class_="stage",
@@ -362,7 +362,7 @@ def _rows_at(move: Move, order: Mapping[str, Sequence[str]]) -> Markup:
         join(
             [
                 tag("p", tag("code", table), f" after step {move.number}"),
-                _state_table(left, f"{table} after step {move.number}", order.get(table, ())),
+                _state_table(sorted(left, key=_in_order), f"{table} after step {move.number}", order.get(table, ())),
             ]
         )
         if left
@@ -382,19 +382,28 @@ def _state_table(left: Sequence[Mapping[str, Any]], title: str, order: Sequence[
     return _table(title, columns, body, data=True)
 
 
+def _in_order(row: Mapping[str, Any]) -> list[tuple[bool, float, str]]:
+    """So that a row stays in its place while others, or its last columns, change."""
+    return [(v is None, v if isinstance(v, int | float) else 0, _value(v)) for v in row.values()]
+
+
 def _value(value: Any) -> str:
     """As psql shows it."""
     return "NULL" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _serial_orders(orders: Mapping[str, Any], finding: str) -> list[Child]:
-    """What would have come of it one after another, nearest first."""
-    found = orders.get(finding) or []
+def _serial(run: RunRecord, finding: str) -> Sequence[Mapping[str, Any]]:
+    """What would have come of it one after another, as far as the page tells it, nearest first."""
+    return ((run.details.get("serial_orders") or {}).get(finding) or [])[:3]
+
+
+def _serial_orders(found: Sequence[Mapping[str, Any]]) -> list[Child]:
     made: list[Child] = [tag("h3", "Had they come one after another")] if found else []
-    for each in found[:3]:
-        made.append(tag("h4", str(each.get("order", "")).replace(", ", ", then ")))
+    for each in found:
+        order = str(each.get("order", "")).replace(", ", ", then ")
+        made.append(tag("h4", order))
         if each.get("differs"):
-            made.append(tag("p", str(each["differs"])))
+            made.append(tag("p", str(each["differs"]).removeprefix(f"after {order}: ")))
         answers = [(str(who), str(said)) for who, said in (each.get("answers") or {}).items()]
         if answers:
             made.append(_table(f"Answers in the order {each.get('order', '')}", ("session", "answer"), answers))
@@ -504,7 +513,7 @@ def _trends(run: RunRecord) -> Child:
 # The SQL.
 
 _LOCKS = re.compile(
-    r"\bFOR\s+(?:NO\s+KEY\s+)?(?:UPDATE|SHARE)\b|\bFOR\s+KY\s+SHARE\b|\bNOWAIT\b|\bSKIP\s+LOCKED\b|\bLOCK\s+TABLE\b"
+    r"\bFOR\s+(?:NO\s+KEY\s+)?(?:UPDATE|SHARE)\b|\bFOR\s+KEY\s+SHARE\b|\bNOWAIT\b|\bSKIP\s+LOCKED\b|\bLOCK\s+TABLE\b"
     r"|\bpg_(?:try_)?advisory\w*",
     re.IGNORECASE,
 )
@@ -522,6 +531,12 @@ def _sql(record: Record, told: Sequence[Told], limits: Limits) -> Markup:
     # A function that stands in a scenario is shown there.
     whole = {source.path for source in record.sources if not source.function}
     shown = [source for source in record.sources if not source.function or source.path not in whole]
+    texts = [(source, _steps_on(source, record, first, limits)) for source in shown[:10]]
+    of = (
+        f" (a letter is a column of schedule {first.schedule.replay}, a number its step)"
+        if first is not None and first.schedule is not None
+        else ""
+    )
     return tag(
         "section",
         tag("h2", "The SQL", id="sql"),
@@ -531,20 +546,17 @@ def _sql(record: Record, told: Sequence[Told], limits: Limits) -> Markup:
             tag("mark", "words that lock", class_="lock"),
             ", ",
             tag("mark", "words that guard", class_="guard"),
-            ", and in the margin the steps that can be interleaved",
-            f" (a letter is a column of schedule {first.schedule.replay}, a number its step)."
-            if first is not None and first.schedule is not None
-            else ".",
+            f", and in the margin the steps that can be interleaved{of}." if any(marks for _, marks in texts) else ".",
         ),
-        [_source(source, record, first, limits) for source in shown[:10]],
+        [_source(source, marks, limits) for source, marks in texts],
         _left_out(len(shown) - 10, "text"),
         aria_labelledby="sql",
     )
 
 
-def _source(source: Source, record: Record, told: Told | None, limits: Limits) -> Markup:
-    text = source.text[: limits.characters]
-    first = places.body_line(text)  # lines of a body count from the one on which it begins
+def _steps_on(source: Source, record: Record, told: Told | None, limits: Limits) -> dict[int, list[str]]:
+    """By line of the text, from 0: that a step begins there, and which ones of the schedule do."""
+    first = places.body_line(source.text[: limits.characters])  # lines of a body count from where it begins
     marks: dict[int, list[str]] = {}
     if first is not None and source.function:
         for run in record.runs:
@@ -558,18 +570,23 @@ def _source(source: Source, record: Record, told: Told | None, limits: Limits) -
             place = places.of_a_step(move, record.sources, told.finding) if move.line else None
             if place is not None and place[0] == source.path and place[1] >= source.line:
                 marks.setdefault(place[1] - source.line, []).append(f"{rows.letter(move.call)}{move.number}")
+    return marks
+
+
+def _source(source: Source, marks: Mapping[int, Sequence[str]], limits: Limits) -> Markup:
+    text = source.text[: limits.characters]
     lines = [
         tag(
             "tr",
             tag("td", str(source.line + n), class_="number"),
-            tag("td", "step " + " ".join(marks[n]) if n in marks else "", class_="margin"),
+            tag("td", "step " + " ".join(marks[n]) if n in marks else "", class_="margin") if marks else None,
             tag("td", tag("code", _marked(line))),
             class_="at-step" if n in marks else None,
         )
         for n, line in enumerate(text.split("\n"))
     ]
     title = f"The definition of {source.function}" if source.function else f"The scenario {source.path}"
-    head = tag("tr", [tag("th", name, scope="col") for name in ("line", "step", "SQL")])
+    head = tag("tr", [tag("th", name, scope="col") for name in (("line", "step", "SQL") if marks else ("line", "SQL"))])
     made = tag("table", tag("caption", title, class_="hidden"), tag("thead", head), tag("tbody", lines), class_="sql")
     return join(
         [
@@ -658,7 +675,9 @@ def _settings(record: Record, limits: Limits) -> Markup:
             tag("summary", f"{counted(len(files), 'file')} with their sha256"),
             _table("Files", ("file", "sha256"), files[:most]),
             _left_out(len(files) - most, "file"),
-        ),
+        )
+        if files
+        else None,
         aria_labelledby="settings",
     )
 

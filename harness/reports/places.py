@@ -37,12 +37,15 @@ def body_line(text: str) -> int | None:
 
 def of_a_step(move: Move, sources: Sequence[Source], finding: Finding) -> tuple[str, int] | None:
     """File and line of a schedule's step; those of the finding where the step's function is in no file."""
-    name = move.function.partition("(")[0]
-    for source in sources:
+    name, location = move.function.partition("(")[0], finding.location
+    own = location.file if location is not None else None
+    # Each scenario's setup may define a function of that name: what another's defines is not what ran here.
+    scenarios = {source.path for source in sources if not source.function}
+    named = [each for each in sources if name and each.function == name and each.path not in scenarios - {own}]
+    for source in sorted(named, key=lambda each: each.path != own):
         begins = body_line(source.text)
-        if move.line and source.function == name and begins is not None:
+        if move.line and begins is not None:
             return source.path, source.line + begins + move.line - 1
-    location = finding.location
     if location is None or location.file is None:
         return None
     # A scenario's statement has its line in the file that the finding is in.

@@ -307,6 +307,22 @@ def turning_point(found: Schedule, names: Sequence[str]) -> Turn | None:
         for result in move.results:
             if result.startswith("fails with"):
                 return Turn(move.number, move.call, f"{names[move.call]} {result}")
+    return _woken(found, names)
+
+
+def _woken(found: Schedule, names: Sequence[str]) -> Turn | None:
+    """The first statement that began to wait, and went on with what it saw before once another had committed."""
+    began: dict[int, int] = {}
+    for move in found.moves:
+        for result in move.results:
+            waiter = ord(result[0]) - ord("A")
+            if re.match("[A-Z] gets ", result) and waiter in began and move.text.lower().startswith("commit"):
+                text = (
+                    f"{names[waiter]} goes on with a statement that it began at step {began[waiter]}, "
+                    f"before {names[move.call]} has committed"
+                )
+                return Turn(move.number, waiter, text)
+        began.update((waiter, move.number) for waiter, _ in waits(move))
     return None
 
 
@@ -392,6 +408,35 @@ def operation(call: Mapping[str, Any], unit: str) -> str:
     return f"#{call['number']} client {call['client']} called {call['called_ms']:.10g}, {returned}: {outcome}"
 
 
+MEANINGS: Mapping[str, str] = {
+    "lost update": "one overwrites what another has just changed, without having seen it",
+    "write skew": "each decides by what the other is about to change, so that both do what only one may",
+    "fuzzy read": "one reads a row twice, and another has changed it in between",
+    "phantom read": "one asks twice, and another has added or removed rows in between",
+    "read skew": "one sees a part from before another's change, and a part from after it",
+    "double use": "two are given what only one may have",
+    "overselling": "more is given away than there is",
+    "false refusal": "one is told no, for a reason that would not be true one after another",
+    "deadlock": "each waits for what the other holds, so that the server ends one of them",
+    "swallowed error": "one is told that all is well, though nothing was done",
+    "unhandled 40001": "the server asks for another try, and nobody makes it",
+    "hang": "a session never comes to its end",
+    "not serializable": "no order of one after another comes to this",
+    "not split": "what runs could not be taken apart into steps",
+    "not exhausted": "time was up before every order was tried",
+    "did not overlap": "they never ran at the same time",
+    "undeclared busy": "an answer that looks like a no, of which the file does not say what it means",
+    "choice without order": "a statement takes any row that fits, so that what differs may be chance",
+}
+"""What each anomaly is, for somebody who has never read its name."""
+
+
+def anomaly(finding: Finding) -> str:
+    """The anomaly's name, and what it is."""
+    meaning = MEANINGS.get(finding.anomaly)
+    return f"{finding.anomaly} ({meaning})" if meaning else finding.anomaly
+
+
 def disagreements(runs: Sequence[RunRecord]) -> list[str]:
     """Where one of exploring and load breaks what the other holds: which, and what the holder did not try."""
     lines = [said for run in runs if (said := run.details.get("check", {}).get("disagreement"))]
@@ -434,7 +479,11 @@ def not_tried(record: Record) -> list[str]:
         each = row(run)
         for sentence in each.not_tried:
             said.setdefault(sentence, []).append(each.name)
-    lines = [f"{', '.join(dict.fromkeys(names))}: {sentence}" for sentence, names in said.items()]
+    every = f"all {len(record.runs)} runs" if len(record.runs) > 3 else ""
+    lines = [
+        f"{every if every and len(names) == len(record.runs) else ', '.join(dict.fromkeys(names))}: {sentence}"
+        for sentence, names in said.items()
+    ]
     kinds = {run.kind for run in record.runs}
     if kinds and kinds <= LOADS:
         lines.append("every order of the statements inside the function, which load meets by chance: harness explore")
@@ -460,7 +509,9 @@ def verdict(record: Record) -> str:
 
 def server(record: Record) -> str:
     """The server in a line."""
-    return f"{record.environment}, {counted(record.environment.cores, 'core')}"
+    # Of a server behind an API nothing is known: the cores would be those of who asks.
+    cores = f", {counted(record.environment.cores, 'core')}" if record.environment.version else ""
+    return f"{record.environment}{cores}"
 
 
 def applied(record: Record) -> str:

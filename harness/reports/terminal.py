@@ -154,7 +154,7 @@ def finding_body(each: Told, width: int | None, sources: Sequence[Source] = ()) 
     if each.schedule is not None:
         lines += schedule(each.schedule, rows.lanes(run, each.schedule), width)
     if found.anomaly:
-        lines += paragraph("  anomaly: ", found.anomaly, width, rest="    ")
+        lines += paragraph("  anomaly: ", rows.anomaly(found), width, rest="    ")
     if where := places.told(each, sources):
         lines += paragraph("  where: ", where, width, rest="    ")
     if found.remedy:

@@ -21,6 +21,7 @@ from harness.records import Record, Source
 from harness.reports import code_quality, github, markdown, outputs, places, rows, sarif, terminal
 from harness.reports import html as page
 from harness.reports.markup import Markup, tag
+from harness.scenarios.reader import ANOMALIES
 from harness.schedules.result import Schedule
 from harness.verdict.findings import Finding, Location, Truth
 from tests.browser import SARIF_SCHEMA, needed
@@ -94,7 +95,7 @@ def test_a_hundred_thousand_findings_make_a_page_under_its_limit_that_says_what_
     """The first ones are told; of each kind of thing that is left out, how many."""
     made = page.page(very_many())
     assert len(made.encode()) <= page.LARGEST
-    assert re.search(r"This page leaves out \d+ findings: the record has all of them", made)
+    assert re.search(r"This page leaves out \d+ findings that the record has", made)
 
 
 def test_a_page_of_huge_texts_is_cut() -> None:
@@ -125,12 +126,20 @@ def test_a_page_of_huge_texts_is_cut() -> None:
             ),
             None, "",
         ),
+        # One statement each: it began before the other's commit, and is answered after it.
+        (
+            (
+                move(1, 0, "X", 1), move(2, 1, "X", 1, "waits for A"), move(3, 0, "commit", 0, "B gets id=1"),
+                move(4, 1, "commit"),
+            ),
+            (3, 1), "call B goes on with a statement that it began at step 2, before call A has committed",
+        ),
         (
             (move(1, 0, "X", 1), move(2, 1, "X", 1, "fails with error 40P01 and is rolled back")),
             (2, 1), "call B fails with error 40P01 and is rolled back",
         ),
     ],
-    ids=["stale", "serial", "skew", "waited", "deadlock"],
+    ids=["stale", "serial", "skew", "waited", "one statement", "deadlock"],
 )  # fmt: skip
 def test_where_a_schedule_goes_wrong(moves: Any, wrong: tuple[int, int] | None, why: str) -> None:
     """At the step at which a call goes on with what another's commit has made untrue, if any."""
@@ -298,6 +307,55 @@ def test_a_step_is_on_its_line_of_the_file(text: str, line: int | None) -> None:
     step = dataclasses.replace(move(1, 0, "X", 3), function="f()")
     expected = (WHERE.file, WHERE.line) if line is None else ("a.sql", line)
     assert places.of_a_step(step, made.sources, broken_finding()) == expected
+
+
+BODY = "CREATE FUNCTION f() RETURNS int AS $$\nBEGIN\n  X;\nEND $$ LANGUAGE plpgsql"
+TWO_FILES = (
+    Source("f", "b.race.sql", 4, BODY), Source("f", "m.sql", 40, BODY), Source("", "b.race.sql", 1, "\n\n\n" + BODY),
+    Source("", "a.race.sql", 1, "SELECT f();"),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("function", "of", "place"),
+    [
+        ("f()", "b.race.sql", ("b.race.sql", 6)),
+        ("f()", "a.race.sql", ("m.sql", 42)),
+        ("", "a.race.sql", ("a.race.sql", 3)),
+        ("", "b.race.sql", ("b.race.sql", 3)),
+    ],
+    ids=["its own function", "the migrations' function", "its own statement", "a statement beside a function"],
+)
+def test_a_step_of_one_scenario_is_never_shown_in_another(function: str, of: str, place: tuple[str, int]) -> None:
+    """Where both are checked at once, and one defines what the other one calls by the same name."""
+    step = dataclasses.replace(move(1, 0, "X", 3), function=function)
+    assert places.of_a_step(step, TWO_FILES, broken_finding(location=Location(of, 1))) == place
+
+
+def test_every_anomaly_is_explained() -> None:
+    """To somebody who has never read its name."""
+    assert set(rows.MEANINGS) == set(ANOMALIES)
+
+
+def test_a_page_says_what_came_of_it_once() -> None:
+    """What a serial order would have told stands beside the picture, and not among what was observed again."""
+    made = checked_record()
+    (run,) = made.runs
+    differs = "after clerk-1, then clerk-2: clerk-2 would be told pay=no"
+    orders = {run.findings[0].id: [{"order": "clerk-1, clerk-2", "differs": differs}]}
+    piece = run.findings[0].evidence[0]
+    finding = dataclasses.replace(run.findings[0], evidence=(piece | {"lines": [*piece["lines"], differs]},))
+    run = dataclasses.replace(run, findings=(finding,), details=dict(run.details) | {"serial_orders": orders})
+    text = page.page(dataclasses.replace(made, runs=(run,)))
+    assert text.count("would be told pay=no") == 1
+    assert text.index("clerk-2: SELECT pay(7) -&gt; pay=paid") < text.index("<svg")
+
+
+@pytest.mark.parametrize("strength", ["UPDATE", "NO KEY UPDATE", "SHARE", "KEY SHARE"])
+def test_a_page_marks_row_locks_of_each_strength(strength: str) -> None:
+    """Words that lock are marked whole."""
+    source = Source("", "a.sql", 1, f"SELECT 1 FROM t FOR {strength};")
+    assert f'<mark class="lock">FOR {strength}</mark>' in page.page(record(sources=(source,)))
 
 
 @pytest.mark.parametrize(
