@@ -8,7 +8,7 @@ harness: .venv/ready
 	$(BIN)/pytest harness/ $(ARGS)
 
 test: .venv/ready-dev
-	$(BIN)/pytest tests/ $(ARGS)
+	$(BIN)/pytest $(ARGS)
 
 # What of the integration tests runs on the session's server, on PostgreSQL 15: in a container of docker/build-postgres-image.
 test-15: .venv/ready-dev
