@@ -11,6 +11,7 @@ from psycopg import sql
 
 from harness.checking.wording import message, short
 from harness.checking.world import World
+from harness.environment import own
 from harness.errors import UsageError
 from harness.scenarios.reader import Busy, Condition, columns_of, operators_of
 from harness.sqltext import queries
@@ -72,6 +73,8 @@ class Conditions:
         except (psycopg.errors.UndefinedColumn, psycopg.errors.DuplicateAlias, psycopg.errors.AmbiguousColumn):
             return False  # another statement's answer
         except psycopg.Error as error:
+            if own.is_loss(error):
+                raise
             raise UsageError(
                 f"{self.scenario.path}:{busy.line}: the condition of `busy:` cannot be evaluated: {message(error)}",
                 tried=busy.text,
@@ -102,6 +105,8 @@ class Conditions:
             if self.world.seen is not None:
                 self.world.control.execute("SET track_counts = off")
         except psycopg.Error as error:
+            if own.is_loss(error):
+                raise
             raise UsageError(
                 f"{self.scenario.path}:{condition.line}: the query of `{condition.kind}:` fails: {message(error)}",
                 tried=short(condition.sql),

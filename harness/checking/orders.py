@@ -11,7 +11,7 @@ from contextlib import suppress
 from harness.checking.conditions import Conditions
 from harness.checking.wording import short
 from harness.checking.world import World
-from harness.errors import UsageError
+from harness.errors import HarnessError, UsageError
 from harness.scenarios.acting import Actor
 from harness.verdict.serial import ALL_UP_TO, Answer, SerialRun, TooManyError, Unit
 
@@ -96,6 +96,12 @@ class SerialOrders:
                 start = sum(self.world.lengths[session][:place])
                 driver.drive([(actor, actor.play(start, start + self.world.lengths[session][place]))])
             answers[session, place] = tuple(actor.answers[known:])
+            if self.world.lost(actor):
+                raise HarnessError(
+                    f"The connection of the session {actor.session.name} was lost.",
+                    tried=f"{' then '.join(map(self.world.unit, order[: at + 1]))}: {actor.answers[-1].message}",
+                    next_step="see in the server's log what ended it; what the others were judged by is not whole",
+                )
             if driver.hung and place >= 0 and not all(driver.hung.values()):
                 raise TooManyError  # it waits for nobody: it is slow, and its answer was cancelled
             if driver.hung and place < 0:

@@ -15,10 +15,11 @@ from psycopg.pq import TransactionStatus
 from harness.checking.orders import SerialOrders
 from harness.checking.world import World
 from harness.environment.restore import Baseline
+from harness.errors import HarnessError
 from harness.scenarios.acting import Driver
 from harness.scenarios.telling import Result
 from harness.sqltext import queries
-from harness.verdict.findings import Truth
+from harness.verdict.findings import Truth, counted
 
 ROUNDS = 30
 """Rounds of a race in which the server shows that sessions met; then it has had its chance."""
@@ -26,6 +27,9 @@ ROUNDS = 30
 MOST_ROUNDS = 200
 SECONDS = 3.0
 """Of rounds that did not meet, so many, or for so long, are tried."""
+
+MOST_LOST = 5
+"""Rounds that the environment may spoil."""
 
 _GATES = ("", "SHARE", "", "EXCLUSIVE")
 """By turns, how a round's sessions are held up at once: SHARE stops whoever writes, EXCLUSIVE also who locks rows."""
@@ -78,15 +82,30 @@ class Race:
         driver = self.world.driver()
         until = time.monotonic() + SECONDS
         broken_since = 0
+        lost = 0
         while self.met < ROUNDS and self.rounds < MOST_ROUNDS and time.monotonic() < until:
             result = self._round(driver)
+            if result is None:
+                lost += 1
+                if lost > MOST_LOST:
+                    raise HarnessError(
+                        f"In {lost} rounds a session's connection was lost.",
+                        tried=f"{self.rounds} more, in which none was",
+                        next_step="see in the server's log what ended them",
+                    )
+                continue
             self.rounds += 1
             broken_since += result.judgement.truth is Truth.BROKEN
             if broken_since and self.rounds >= 10:
                 break
+        if lost:
+            self.world.note(f"not judged: {counted(lost, 'round')} in which a session's connection was lost")
 
-    def _round(self, driver: Driver) -> Result:
-        """One round; by turns all at once, a little apart, and held up by a lock on the tables till all wait for it."""
+    def _round(self, driver: Driver) -> Result | None:
+        """One round; by turns all at once, a little apart, and held up by a lock on the tables till all wait for it.
+
+        None where the environment took a session's connection: what that left is nobody's result.
+        """
         assert self.world.baseline is not None
         self.world.baseline.restore()
         for actor in self.world.actors:
@@ -104,6 +123,10 @@ class Race:
         else:
             apart = 0.0 if self.rounds % 4 == 0 else self.random.choice((5e-5, 2e-4, 1e-3))
             driver.drive(plays, [self.random.uniform(0, apart) for _ in order])
+        if any(map(self.world.lost, self.world.actors)):
+            for actor in self.world.actors:
+                actor.end()
+            return None
         self.met += (gate is not None and gate.waited > 1) or self._overlapped(driver, order)
         answers = {(place, -1): tuple(actor.answers) for place, actor in enumerate(self.world.actors)}
         hung = {(order[at], -1): whom for at, whom in driver.hung.items()}

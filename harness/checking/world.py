@@ -18,6 +18,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.pq import TransactionStatus
 
 from harness.checking.wording import message, short
+from harness.environment import own
 from harness.environment.database import Database, Template
 from harness.environment.description import Touched
 from harness.environment.restore import SMALL, Baseline, Changes, Cloned, NotInPlaceError
@@ -218,6 +219,8 @@ class World:
             try:
                 connection.execute(statement.text.encode(), prepare=False)
             except psycopg.Error as error:
+                if own.is_loss(error):
+                    raise
                 raise UsageError(
                     f"{statement.path}:{statement.line}: the setup fails: {message(error)}",
                     tried=short(statement.text),
@@ -322,6 +325,13 @@ class World:
         if not rows:
             return None
         return Table(tuple(changes.columns[at] for at in kept), tuple(changes.types[at] for at in kept), tuple(rows))
+
+    def lost(self, actor: Actor) -> bool:
+        """Whether the environment took a session's connection, and no statement of the scenario did."""
+        code = actor.answers[-1].code if actor.answers else None
+        if code is None or not own.LOST.fullmatch(code):
+            return False
+        return not any("pg_terminate_backend" in text for text in self.reach.texts)
 
     def driver(self) -> Driver:
         """Drives the sessions' actors; one that hangs is told whom it waits for."""

@@ -8,6 +8,7 @@ left anything open could write into whatever server those mean. So a booted serv
 from __future__ import annotations
 
 import os
+import re
 import socket
 import threading
 from collections.abc import Iterator, Mapping
@@ -23,6 +24,9 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 CONNECT_TIMEOUT = 10
 """Seconds to wait for one connection."""
+
+LOST = re.compile(r"57P0[1-4]|08...")
+"""SQLSTATEs of a connection that an administrator, a crash, a shutdown, a dropped database or a network has ended."""
 
 CANCEL_TIMEOUT = 2.0
 """Seconds that a request to cancel may take."""
@@ -139,6 +143,13 @@ def cut(dsn: str, reason: str) -> None:
     for connection in found:
         if connection._server == server:
             connection.shut()
+
+
+def is_loss(error: psycopg.Error) -> bool:
+    """Whether it says that the connection has ended, and so nothing of the statement."""
+    return isinstance(error, psycopg.OperationalError) and (
+        error.sqlstate is None or LOST.fullmatch(error.sqlstate) is not None
+    )
 
 
 def listens(dsn: str) -> bool:

@@ -23,7 +23,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any
 
@@ -343,10 +343,12 @@ class Controller:
             events.append(event)
         if any(call.mode is not _Mode.ENDED for call in self._calls):
             raise ScheduleTimeoutError(f"nothing can go on: {self._standing()}")
+        died = [call.died for call in self._calls]
         for call in self._calls:
             if call.died:
-                self._replace(call)
-        return Trace(tuple(events), tuple(self._answer(call) for call in self._calls), complete)
+                self._replace(call)  # by one that did nothing: what a dead one was told counts for nobody
+        answers = [replace(self._answer(call), died=d) for call, d in zip(self._calls, died, strict=True)]
+        return Trace(tuple(events), tuple(answers), complete)
 
     def _begin(self, programs: Sequence[Program], *, flushed: bool = True) -> None:
         """Make the sessions ready for a schedule; with their counters put away, where the first reading is not told."""
@@ -1264,6 +1266,8 @@ class Controller:
             result = pgconn.prepare(prepared.name, prepared.statement, prepared.parameter_oids)
             if result.status != ExecStatus.COMMAND_OK:
                 message = result.get_error_message()
+                if connection.closed:
+                    raise psycopg.OperationalError(message)
                 connection.close()
                 raise HarnessError(
                     "The call cannot be prepared.",

@@ -20,7 +20,7 @@ from harness.schedules.program import Program
 from harness.schedules.random_walk import RandomWalk
 from harness.schedules.replay import Replay
 from harness.schedules.scheduler import Scheduler
-from harness.schedules.trace import Choice, Event, replay_text, switches, trimmed
+from harness.schedules.trace import Choice, Event, Kind, replay_text, switches, trimmed
 from harness.signals import heed
 
 _TWICE = 25
@@ -31,6 +31,10 @@ _RACE_ATTEMPTS = 40
 
 _MOST_RESTARTS = 20
 """A search is begun again where a step is found to touch more than was known: at most so often."""
+
+
+class _LostError(Exception):
+    """A session's connection was lost, which no choice asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +102,8 @@ class Search:
     repeated: int = 0
     restarts: int = 0
     timeouts: list[str] = field(default_factory=list)
+    lost: list[str] = field(default_factory=list)
+    """Schedules that the environment ended: what they left is nobody's result."""
     unsteady: list[str] = field(default_factory=list)
     _seen: set[str] = field(default_factory=set)
     _scheduler: Scheduler | None = None
@@ -150,6 +156,10 @@ class Search:
                 self.controller.reset()
                 cut = True
                 break
+            except _LostError as lost:
+                self.lost.append(f"{self.label}{lost}")
+                cut = True
+                break
             counts = scheduler.ended(run.events, complete=complete)
             if self.controller.stale and isinstance(scheduler, Exhaustive) and self.restarts < _MOST_RESTARTS:
                 # What was left out because steps seemed to commute has to be looked at again.
@@ -186,8 +196,8 @@ class Search:
                 run = self._carry_out(replay)[0]
                 if len(run.events) == len(choices):
                     return run
-            except (UsageError, ScheduleTimeoutError):
-                self.controller.reset()  # it departed in the middle, or hangs
+            except (UsageError, ScheduleTimeoutError, _LostError):
+                self.controller.reset()  # it departed in the middle, or hangs, or was ended
         return None
 
     def _repeat(self, run: Run) -> None:
@@ -218,7 +228,15 @@ class Search:
             events = self.controller.relay(programs, order)
             complete = None if events is None else scheduler.adopt(events)
             if events is not None and complete is not None:
-                return Run(events, self.controller.answers(), self.label), complete
+                return self._whole(Run(events, self.controller.answers(), self.label)), complete
             programs = self.programs()
         trace: Trace = self.controller.run(programs, scheduler.choose)
-        return Run(trace.events, trace.answers, self.label), trace.complete
+        return self._whole(Run(trace.events, trace.answers, self.label)), trace.complete
+
+    def _whole(self, run: Run) -> Run:
+        """The run. Raises _LostError where a session died in it that no choice let die: judged, it would be blamed."""
+        let_die = {event.choice.call for event in run.events if event.choice.kind is Kind.DIE}
+        for number, answer in enumerate(run.answers):
+            if answer.died and number not in let_die:
+                raise _LostError(f"the connection of {Choice(number)} was lost in {run.replay}")
+        return run

@@ -193,6 +193,7 @@ def own_findings(
     findings = []
     timeouts = [timeout for search in searches for timeout in search.timeouts]
     unsteady = [text for search in searches for text in search.unsteady]
+    lost = [text for search in searches for text in search.lost]
     if not replay:
         schedules = sum(search.runs for search in searches)
         tried = bool(searches) and not untried and all(search.exhausted for search in searches)
@@ -200,6 +201,9 @@ def own_findings(
         remedy = "Give it more --seconds or --max-schedules, or fewer --calls."
         if timeouts:
             observed += f"; no end within {plan.schedule_seconds:g} s: {timeouts[0]}"
+        if lost:
+            observed += f"; {lost[0]}"
+            remedy = "See in the server's log what ended it, and run it again; what ends its own backend can be raced."
         if not tried:
             observed = f"not exhausted: {observed}{_left(searches, untried)}"
         elif unsplit:

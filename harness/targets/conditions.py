@@ -24,6 +24,7 @@ from harness.contracts.contract import (
     hashable,
 )
 from harness.contracts.declared import Load, Rule
+from harness.environment import own
 from harness.errors import HarnessError, UsageError
 from harness.history import Log
 from harness.sqltext import queries
@@ -74,6 +75,8 @@ def _check_rule(connection: psycopg.Connection[Any], load: Load, rule: Rule, typ
         with connection.transaction(force_rollback=True):
             connection.execute(_query([rule], [nothing], types).as_bytes(connection), prepare=False)
     except psycopg.Error as error:
+        if own.is_loss(error):
+            raise
         raise _wrong(load, rule, error) from error
 
 

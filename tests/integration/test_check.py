@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from harness.check import Checks
+from harness.checking.world import World
 from harness.environment.database import Template
 from harness.environment.embedded import EmbeddedServer
-from harness.errors import UsageError
+from harness.errors import HarnessError, UsageError
 from harness.options import Options
 from harness.records import RunRecord
 from harness.scenarios import reader
@@ -562,3 +564,46 @@ def test_two_files_of_one_name_are_told_apart(checks: Checks, tmp_path: Path) ->
         path.write_text("-- scenario: same\n-- session: a\nSELECT 1;\n-- session: b\nSELECT 1;\n")
         names.append(checks.check(reader.read(path), by=("race",)).findings[0].id)
     assert names == ["same.one_after_another", "two/same.one_after_another"]
+
+
+ENDS = "EXECUTE 'SELECT pg_termin' || 'ate_backend(pg_backend_pid())';"
+"""Not to be read from the text: as if an administrator had done it."""
+
+MET = (
+    "CREATE FUNCTION step() RETURNS void LANGUAGE plpgsql AS $$\nDECLARE a int; b int;\nBEGIN\n"
+    "  SELECT n INTO a FROM c WHERE id = 1;\n  SELECT n INTO b FROM c WHERE id = 1;\n"
+    f"  IF a <> b THEN {ENDS} END IF;\n  UPDATE c SET n = n + 1 WHERE id = 1;\nEND $$;\n"
+)
+"""Its connection ends where somebody came in between."""
+
+
+def test_a_schedule_whose_connection_was_lost_is_not_judged(check: Check) -> None:
+    """What it left is nobody's result: the search ends there, and says that it did not try every order."""
+    run = check(COUNTER + MET + "-- session: s x 2\nSELECT step();\n", by=("explore",))
+    assert {f.truth for f in run.findings} == {Truth.HELD, Truth.UNDECIDED}
+    assert "the connection of " in finding(run, "every_order_tried").observed
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"DO $$ BEGIN {ENDS} END $$;\n-- session: s x 2\nUPDATE c SET n = n + 1 WHERE id = 1;\n",
+        "-- session: s\nUPDATE c SET n = 1;\n-- never: n is low\nSELECT pg_terminate_backend(pg_backend_pid());\n",
+        f"-- session: s x 2\nDO $$ BEGIN {ENDS} END $$;\n",
+    ],
+    ids=["in the setup", "in a condition", "in a serial order"],
+)
+def test_a_connection_that_is_lost_is_no_mistake_of_the_scenario(text: str, check: Check) -> None:
+    """It is the environment's fault: neither wrong usage, nor a result that others are judged by."""
+    with pytest.raises((psycopg.OperationalError, HarnessError)) as raised:
+        check(COUNTER + text)
+    assert not isinstance(raised.value, UsageError)
+
+
+def test_rounds_that_lose_a_connection_are_made_again(check: Check, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are counted, and not judged."""
+    lost = iter([False] * 12 + [True])
+    monkeypatch.setattr(World, "lost", lambda *_: next(lost, False))
+    run = check(COUNTER + "-- session: s x 2\nUPDATE c SET n = n + 1 WHERE id = 1;\n", by=("race",))
+    assert finding(run).truth is Truth.HELD
+    assert "not judged: 1 round in which a session's connection was lost" in run.notes
