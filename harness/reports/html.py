@@ -419,12 +419,11 @@ def _serial_orders(found: Sequence[Mapping[str, Any]]) -> list[Child]:
 def _runs(record: Record, limits: Limits) -> Markup:
     most = limits.runs * 7
     made = [rows.row(run) for run in record.runs[:most]]
-    signs = {truth.value: sign for truth, sign in SIGNS.items()}
-    body = [(f"{signs[r.truth]} {r.truth}", r.name, r.tried, r.p95, r.claims, r.answers) for r in made]
+    head, *body = rows.columns(made)
     return tag(
         "section",
         tag("h2", "The runs", id="runs"),
-        _table("The runs", ("verdict", *rows.HEAD), body, truths=[r.truth for r in made]),
+        _table("The runs", head, body, truths=[r.truth for r in made]),
         [tag("p", f"{r.name}: {r.summary}") for r in made if r.summary],
         [_matrix(found) for run in record.runs[:most] if (found := rows.matrix(run)) is not None],
         [tag("p", f"{run.kind} ({run.target}): {note}") for run in record.runs[:most] for note in run.notes],

@@ -39,12 +39,9 @@ def _comment(record: Record, told: list[Told], findings: int) -> str:
         lines += _finding(each, record, whole=number == 0)
     if len(told) > findings:
         lines += [f"and {counted(len(told) - findings, 'more finding')}.", ""]
-    lines += ["| | run | tried | p95 (ms) | claims | answers |", "|---|---|---|---|---|---|"]
-    signs = {truth.value: sign for truth, sign in SIGNS.items()}
-    for run in record.runs[:50]:
-        row = rows.row(run)
-        cells = (f"{signs[row.truth]} {row.truth}", row.name, row.tried, row.p95, row.claims, row.answers)
-        lines.append("| " + " | ".join(map(escape, cells)) + " |")
+    head, *body = rows.columns([rows.row(run) for run in record.runs[:50]])
+    lines += [f"| {' | '.join(('', *head[1:]))} |", "|---" * len(head) + "|"]
+    lines += [f"| {' | '.join(map(escape, cells))} |" for cells in body]
     if len(record.runs) > 50:
         lines += ["", f"and {counted(len(record.runs) - 50, 'more run')}."]
     for run in record.runs[:50]:

@@ -1,5 +1,6 @@
 "use strict";
-// Without this script all of the page can be read. It adds two things: going through a schedule, and copying a command.
+// Without this script all of the page can be read. It adds three things: going through a schedule, printing
+// what is closed, and copying a command.
 for (const schedule of document.querySelectorAll(".schedule")) {
   const last = Number(schedule.dataset.steps);
   const controls = schedule.querySelector(".controls");
@@ -38,6 +39,15 @@ for (const schedule of document.querySelectorAll(".schedule")) {
     go[name]();
   });
 }
+// On paper nothing can be opened: what is closed is printed open.
+let closed = [];
+addEventListener("beforeprint", () => {
+  closed = [...document.querySelectorAll("details:not([open])")];
+  for (const each of closed) each.open = true;
+});
+addEventListener("afterprint", () => {
+  for (const each of closed) each.open = false;
+});
 for (const command of document.querySelectorAll(".command")) {
   const button = document.createElement("button");
   button.type = "button";

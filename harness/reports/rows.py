@@ -46,6 +46,15 @@ class Row:
 HEAD = ("run", "tried", "p95 (ms)", "claims", "answers")
 
 
+def columns(each: Sequence[Row]) -> list[tuple[str, ...]]:
+    """The head of a table of rows, and its lines; a column in which nothing stands is left out."""
+    signs = {truth.value: sign for truth, sign in SIGNS.items()}
+    head = ("verdict", *HEAD)
+    lines = [(f"{signs[r.truth]} {r.truth}", r.name, r.tried, r.p95, r.claims, r.answers) for r in each]
+    kept = [n for n in range(len(head)) if any(line[n] for line in lines) or not lines]
+    return [tuple(line[n] for n in kept) for line in (head, *lines)]
+
+
 def row(run: RunRecord) -> Row:
     """The run's row, by its kind."""
     found = {truth: sum(f.truth is truth for f in run.findings) for truth in Truth}

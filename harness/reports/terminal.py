@@ -101,12 +101,9 @@ def by_test(runs: Sequence[RunRecord], width: int | None) -> list[Line]:
 
 def _table(each: Sequence[Row], width: int | None) -> tuple[list[Line], list[list[Line]]]:
     """The lines of the head, and those of each row."""
-    signs = {truth.value: sign for truth, sign in SIGNS.items()}
-    cells = [
-        ("", *rows.HEAD),
-        *((f"{signs[r.truth]} {r.truth}", r.name, r.tried, r.p95, r.claims, r.answers) for r in each),
-    ]
-    head, *body = table(cells, width, wrapped=(2, 4, 5))
+    names, *cells = rows.columns(each)
+    wrapped = [n for n, name in enumerate(names) if name in ("tried", "claims", "answers")]
+    head, *body = table([("", *names[1:]), *cells], width, wrapped=wrapped)
     return [Line(text, "dim") for text in head], [
         [Line(text, r.truth if r.truth != "held" else "") for text in texts]
         for r, texts in zip(each, body, strict=True)
@@ -138,6 +135,8 @@ def finding(each: Told, width: int | None, sources: Sequence[Source] = ()) -> li
     found = each.finding
     truth = found.truth.value
     head = paragraph(f"{SIGNS[found.truth]} {truth}: ", found.claim, width, truth, rest="    ")
+    if (title := rows.title(each)) != found.claim:
+        head += paragraph("  scenario: ", title, width, rest="    ")
     return [*head, *finding_body(each, width, sources)]
 
 

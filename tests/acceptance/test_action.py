@@ -115,6 +115,19 @@ def test_arguments_are_words_as_in_a_shell_and_nothing_of_them_is_run(runner: Ru
     assert not (runner.work / "owned").exists()
 
 
+def test_no_arguments_are_no_word_and_half_a_quote_is_said(runner: Runner) -> None:
+    """`command: run` with nothing more has no empty word; words that cannot be cut are not half taken."""
+    (runner.work / "broken.race.sql").unlink()
+    (runner.work / "it's held.race.sql").unlink()
+    done = runner.step("check", **runner.inputs | {"command": "run", "arguments": " \n", "migrations": "none.sql"})
+    assert "none.sql" in done.stderr, done.stderr
+    assert "is no scenario" not in done.stderr
+    runner.output.write_text("")
+    done = runner.step("check", **runner.inputs | {"arguments": "tests 'half"})
+    assert "cannot be cut into words" in done.stdout
+    assert (done.returncode, runner.outputs()["status"]) == (0, "2")
+
+
 def test_every_input_is_used_and_no_input_stands_in_a_script() -> None:
     """An input in `run:` would be carried out; in an environment variable it is data."""
     inputs = re.findall(r"^  ([\w-]+):$", ACTION[: ACTION.index("outputs:")], re.MULTILINE)
