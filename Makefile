@@ -10,9 +10,11 @@ harness: .venv/ready
 test: .venv/ready-dev
 	$(BIN)/pytest $(ARGS)
 
-# What of the integration tests runs on the session's server, on PostgreSQL 15: in a container of docker/build-postgres-image.
+# What of the integration tests runs on the session's server, on PostgreSQL 15: in containers of docker/build-postgres-image
+# and, through HTTP, docker/build-postgrest-image.
 test-15: .venv/ready-dev
-	HARNESS_TEST_IMAGE=harness-postgres:15 $(BIN)/pytest tests/integration $(ARGS)
+	HARNESS_TEST_IMAGE=harness-postgres:15 HARNESS_POSTGREST_IMAGE=$${HARNESS_POSTGREST_IMAGE:-harness-postgrest:12} \
+		$(BIN)/pytest tests/integration $(ARGS)
 
 bench: .venv/ready-dev
 	$(BIN)/python -m bench $(ARGS)

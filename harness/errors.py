@@ -51,6 +51,20 @@ _LOST = "psycopg.OperationalError"
 """By its name: this is below everything that needs the driver."""
 
 
+_LIMITS = {
+    "25P03": "idle_in_transaction_session_timeout", "25P04": "transaction_timeout", "55P03": "lock_timeout",
+    "57P05": "idle_session_timeout",
+}  # fmt: skip
+"""Settings that end what a session does, by the SQLSTATE that says so."""
+
+
+def limit_of(sqlstate: str | None, message: str) -> str | None:
+    """The setting by which the server cut a session or a statement off, where it was one."""
+    if sqlstate == "57014" and "statement timeout" in message:
+        return "statement_timeout"
+    return _LIMITS.get(sqlstate or "")
+
+
 def explained(error: Exception) -> HarnessError:
     """An error that nobody foresaw, as one that says what to do; where it arose is written to a file."""
     said = " ".join(str(error).split()) or "no words"
@@ -58,6 +72,13 @@ def explained(error: Exception) -> HarnessError:
     if isinstance(error, MemoryError):
         return HarnessError(
             "There is not enough memory.", tried=said, next_step="ask for fewer clients, calls or rounds"
+        )
+    if limit := limit_of(getattr(error, "sqlstate", None), said):
+        return HarnessError(
+            f"The server cut off what the harness did: {limit}.",
+            tried=said,
+            next_step=f"raise {limit}: the migrations (ALTER DATABASE or ALTER ROLE ... SET), the role or the server "
+            "set it; a run that met this was not judged",
         )
     if any(
         each.__module__.startswith("psycopg") and each.__name__ == "OperationalError" for each in type(error).__mro__

@@ -23,7 +23,7 @@ from psycopg.pq import TransactionStatus
 
 from harness.environment import platforms
 from harness.environment.description import GONE_ON
-from harness.errors import HarnessError
+from harness.errors import HarnessError, limit_of
 from harness.sqltext import queries
 from harness.sqltext.scripts import Script, Statement
 
@@ -441,7 +441,10 @@ class Applier:
         if self.connection.closed:
             raise self._lost(statement, error) from error
         if guarded:
-            self.connection.execute("ROLLBACK TO SAVEPOINT harness")
+            try:
+                self.connection.execute("ROLLBACK TO SAVEPOINT harness")
+            except psycopg.Error:  # there may be none: a statement_timeout of 1 ms ends that too
+                raise self._failure(statement, error).error from error
         if not self._outlasted and (guarded or not self._in_a_block):
             for _ in range(8):  # a statement may lack several things, one after the other
                 try:
@@ -663,19 +666,25 @@ class Applier:
             next_step = f"CREATE EXTENSION {missing} in a file before this one (a dump of one schema leaves it out)"
         elif "ICU is not supported" in message:
             next_step = "use a server with ICU: --server container, or a DSN; the embedded one has none"
+        elif limit := limit_of(error.sqlstate, message):
+            next_step = f"raise {limit}, which this file or the server sets"
         elif error.sqlstate == "42501":
             next_step = "grant that to the role, or give the DSN of one that may"
             if self.ours:
                 next_step = "see whether the platform allows it: what only a superuser may, it does not"
         elif error.sqlstate in ("42P01", "42703", "3F000", "42883", "42704"):
             next_step = "see that what it names is created by a file before this one"
-        return Failure(statement.path, line, message, error.sqlstate, statement.text, next_step, self._follows(message))
+        return Failure(
+            statement.path, line, message, error.sqlstate, statement.text, next_step, self._follows(message, statement)
+        )
 
-    def _follows(self, message: str) -> str:
+    def _follows(self, message: str, statement: Statement) -> str:
         names = {(a or b).rpartition(".")[2] for a, b in _QUOTED.findall(message)}
         for earlier in self.failures:
             if names & _made_by(earlier.statement):
-                return f"{earlier.path.name}:{earlier.line}"
+                same = earlier.path.name == statement.path.name and earlier.path != statement.path
+                named = f"{earlier.path.parent.name}/" if same else ""  # every one of Prisma's is called migration.sql
+                return f"{named}{earlier.path.name}:{earlier.line}"
         return ""
 
 

@@ -86,7 +86,8 @@ def _ordered(folder: Path, what: str, option: str) -> tuple[list[Path], str]:
     files = [entry for entry in entries if entry.suffix.lower() == ".sql" and entry.is_file()]
     folders = [entry for entry in entries if entry.is_dir() and any(entry.glob("*.sql"))]
     if not files and folders:
-        return _one_folder_a_migration(folders, what, option)
+        kept, said = _one_folder_a_migration(folders, what, option)
+        return kept, said + _not_looked_into(entries, folders)
     if len(_of_migrations(folders)) > len(files):
         kept, said = _one_folder_a_migration(_of_migrations(folders), what, option)
         return kept, f"{said}; left out, beside the folders: {', '.join(file.name for file in files)}"
@@ -116,9 +117,22 @@ def _ordered(folder: Path, what: str, option: str) -> tuple[list[Path], str]:
         names = [file.name for file in left_out]
         shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
         said += f"; left out, {' or '.join(sorted(set(left_out.values())))}: {shown}"
-    if folders:
-        said += f"; not looked into: {', '.join(f.name for f in folders[:3])}"
-    return kept, said
+    return kept, said + _not_looked_into(entries, [])
+
+
+def _not_looked_into(entries: Sequence[Path], looked_into: Sequence[Path]) -> str:
+    """Folders with SQL somewhere in them whose files are not taken: said, or they would be missed by nobody."""
+    folders = [each for each in entries if each.is_dir() and each not in looked_into and any(each.rglob("*.sql"))]
+    folders += [
+        inner
+        for each in looked_into
+        for inner in sorted(each.iterdir())
+        if inner.is_dir() and any(inner.rglob("*.sql"))
+    ]
+    if not folders:
+        return ""
+    names = [each.name if each in entries else f"{each.parent.name}/{each.name}" for each in folders]
+    return f"; not looked into: {', '.join(names[:3])}" + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def _planned(plan: Path) -> tuple[list[Path], str]:

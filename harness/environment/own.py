@@ -112,6 +112,11 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
             options |= {name: value for name, value in _neutral().items() if name in _NEWER}
             with _undisturbed():
                 opened = super().connect(conninfo, **options)
+        if (styles := _unread_styles(opened)) and styles not in str(options.get("options")):
+            # A database's own style of dates: the driver reads but one. As an option it also outlasts a RESET ALL.
+            options["options"] = " ".join(filter(None, [str(conninfo_to_dict(conninfo).get("options") or ""), styles]))
+            opened.close()
+            return cls.connect(conninfo, watched=watched, **options)
         if watched:
             opened._server = _server(conninfo)
             with _lock:
@@ -127,6 +132,15 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
         """Have the server cancel what runs; a server that hangs takes no such request either, which is no error."""
         with suppress(psycopg.Error):
             self.cancel_safe(timeout=CANCEL_TIMEOUT)
+
+
+def _unread_styles(connection: Connection) -> str:
+    """Options that give dates and intervals in a style that the driver reads, where another one is set."""
+    date = connection.info.parameter_status("DateStyle") or "ISO"
+    interval = connection.info.parameter_status("IntervalStyle") or "postgres"
+    style, _, order = date.partition(", ")
+    found = [] if style == "ISO" else [f"-c datestyle=ISO,{order or 'MDY'}"]
+    return " ".join(found + ([] if interval == "postgres" else ["-c intervalstyle=postgres"]))
 
 
 _open: WeakSet[Connection] = WeakSet()

@@ -41,10 +41,10 @@ def run(command: str, dsn: str, limit: float) -> str:
                 next_step="see what it waits for, or give --apply-timeout more seconds",
             ) from error
         finally:
-            if process.poll() is None:
-                with suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
+            # Also what a command that is done has left in the background.
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
         if process.returncode:
             raise HarnessError(
                 f"The setup command failed with status {process.returncode}.",

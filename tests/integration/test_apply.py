@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import subprocess
 import sys
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +109,15 @@ def test_a_file_may_choose_the_isolation_of_its_transaction(keep_going: bool, ap
     )
 
 
+def test_a_failure_names_the_folder_of_the_one_it_follows_from_where_files_have_one_name(apply: Apply) -> None:
+    """Every file of Prisma's is called migration.sql."""
+    applied, _ = apply(
+        {"1_a/migration.sql": "CREATE TABLE a (id nonsense);", "2_b/migration.sql": "INSERT INTO a VALUES (1);"},
+        keep_going=True,
+    )
+    assert [failure.follows for failure in applied.failures] == ["", "1_a/migration.sql:1"]
+
+
 def test_without_going_on_the_first_failure_ends_it(apply: Apply) -> None:
     """With file, line, SQLSTATE, statement and what to do."""
     with pytest.raises(HarnessError, match=r"1\.sql:2: .*SQLSTATE 42P01") as raised:
@@ -152,6 +163,21 @@ def test_a_command_that_builds_nothing_is_refused_with_its_words(
         apply({"1.sql": "SELECT 1;"}, setup=command, limit=1.0)
     assert shown in raised.value.tried
     assert raised.value.next_step
+
+
+def test_what_a_command_leaves_running_is_ended(apply: Apply, tmp_path: Path) -> None:
+    """As soon as it is done: what it began would outlast the database."""
+    pid = tmp_path / "pid"
+    apply({"1.sql": "SELECT 1;"}, setup=f"(sleep 600 & echo $! > {pid}) && {BUILDS}'CREATE TABLE made ()')\"")
+    assert not alive(int(pid.read_text()))
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs: one that has ended may wait for somebody to ask how."""
+    return subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True).stdout.strip()[:1] not in (
+        b"",
+        b"Z",
+    )
 
 
 # -- whole projects, as they are
@@ -400,6 +426,13 @@ def test_a_file_that_cannot_end_well_is_refused_with_cause_and_next_step(
     assert next_step in raised.value.next_step
 
 
+def test_a_timeout_that_a_file_sets_itself_is_named_where_it_strikes(apply: Apply) -> None:
+    """It is a matter of the file's, not of --apply-timeout."""
+    with pytest.raises(HarnessError, match=r"1\.sql:2: .*statement timeout") as raised:
+        apply({"1.sql": "SET statement_timeout = '500ms';\nSELECT pg_sleep(600);"})
+    assert "raise statement_timeout" in raised.value.next_step
+
+
 def test_what_a_file_does_to_its_session_is_gone_with_it(apply: Apply) -> None:
     """A timeout, a search_path, a role, an empty file, a schema of the platform dropped: the next one starts anew."""
     applied, database = apply(
@@ -418,6 +451,23 @@ def test_what_a_file_does_to_its_session_is_gone_with_it(apply: Apply) -> None:
         == "t u"
     )
     assert any("DROP SCHEMA auth is left out" in note for note in applied.notes)
+
+
+def test_dates_are_read_in_whatever_style_a_database_gives_them(apply: Apply) -> None:
+    """The driver reads ISO 8601 alone; the order of day and month stays the database's, also after a RESET."""
+    _, database = apply(
+        {
+            "1.sql": "ALTER DATABASE app SET datestyle = 'SQL, DMY';"
+            "ALTER DATABASE app SET intervalstyle = 'sql_standard'; CREATE TABLE t (at timestamptz, took interval);",
+            "2.sql": "INSERT INTO t VALUES ('2024-05-06 07:08:09+00', '1 day 2 hours');",
+        }
+    )
+    with database.connect() as connection:
+        connection.execute("RESET ALL")
+        row = connection.execute("SELECT at, took, '03/02/2024'::date FROM t").fetchone()
+    assert row == (
+        datetime(2024, 5, 6, 7, 8, 9, tzinfo=UTC), timedelta(days=1, hours=2), date(2024, 2, 3)
+    )  # fmt: skip
 
 
 def test_statements_of_psql_run_as_there(apply: Apply) -> None:
