@@ -22,6 +22,7 @@ from tests.conftest import Sandbox
 MANY = {
     "signals": 100,
     "backends": 10,
+    "sessions": 10,
     "servers": 20,
     "sigkills": 20,
     "frozen": 5,
@@ -48,6 +49,7 @@ def main() -> int:
         attacks: dict[str, Callable[[], str]] = {
             "signals": chaos.signal,
             "backends": chaos.kill_backends,
+            "sessions": chaos.kill_sessions,
             "servers": chaos.kill_server,
             "sigkills": chaos.sigkill,
             "frozen": chaos.freeze_server,

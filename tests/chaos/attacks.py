@@ -35,6 +35,8 @@ COMMANDS: tuple[tuple[str, ...], ...] = (
     ("run", "--pattern", "rescan", "--pattern", "unknown", "--pattern", "race", "--rounds", "10000", "--clients", "3"),
     ("explore", "--calls", "3"),
     ("check", "harness/scenarios/examples"),
+    ("explore", "--calls", "3", "--jobs", "2"),
+    ("check", "--matrix", "harness/scenarios/examples"),
     ("apply",),
 )
 """Longer than any attack waits, but for the last."""
@@ -46,6 +48,9 @@ HTTP: tuple[tuple[str, ...], ...] = (
 """Those that need a PostgREST."""
 
 PYTEST = ("pytest",)
+
+MENDED = [ROOT / "harness/scenarios/examples" / f"{each}.race.sql" for each in ("transfer", "stock", "job_queue")]
+"""Scenarios that hold."""
 
 
 @dataclass
@@ -142,6 +147,30 @@ class Chaos:
             assert value["truth"] != "broken", out
             assert value["exit_status"] == process.returncode, (value["exit_status"], process.returncode)
         return f"{killed} killed"
+
+    def kill_sessions(self) -> str:
+        """Backends of a check or an exploration are terminated: what they left is nobody's result."""
+        record, before = self._record(), self.theirs()
+        words = self.chance.choice((("check", *map(str, MENDED)), ("explore", "--calls", "3", "--seconds", "5")))
+        process = self.sandbox.start("harness", *words, "--server", self.server.dsn, "--record", record)
+        killed = 0
+        query = "SELECT pid FROM pg_stat_activity WHERE datname ~ %s AND pid <> pg_backend_pid()"
+        with connect(self.server.dsn) as connection:
+            while process.poll() is None:
+                time.sleep(self.chance.uniform(0.2, 1.5))
+                if found := connection.execute(query, [f"^harness_{process.pid}_.*_([2-9]|..)$"]).fetchall():
+                    killed += 1
+                    connection.execute("SELECT pg_terminate_backend(%s)", [self.chance.choice(found)[0]])
+        out, err = process.communicate(timeout=90)
+        assert process.returncode in (0, 3, 4), f"{process.returncode} after {killed} of {words[0]}: {out}{err}"
+        assert "Traceback" not in err, err
+        if record.exists():
+            value = json.loads(record.read_text())
+            assert value["exit_status"] == process.returncode, (value["exit_status"], process.returncode)
+            findings = [finding for run in value["runs"] for finding in run["findings"]]
+            assert not [finding for finding in findings if finding["truth"] == "broken"], out
+        assert self.theirs() <= before, words
+        return f"{words[0]}, {process.returncode}"
 
     def kill_server(self) -> str:
         """The postmaster is killed: exit status 3, the record says undecided, no memory is left."""
