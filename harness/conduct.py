@@ -20,7 +20,7 @@ from harness.environment.servers import connect
 from harness.errors import HarnessError
 from harness.history import WARM_UP, History
 from harness.load.burst import CALIBRATION_CALLS, Burst
-from harness.load.crew import INTERRUPTED, Crew, Done, without_collections
+from harness.load.crew import INTERRUPTED, MOST_KEPT, Crew, Done, without_collections
 from harness.load.firing import clock
 from harness.load.pattern import LATE, Keys, Pattern
 from harness.load.race import PROOF, Race
@@ -282,6 +282,12 @@ def _fresh_keys(pattern: Pattern, crew: Crew, keys: KeySource) -> int:
 def _ended_early(pattern: Pattern, crew: Crew, wanted: int) -> Iterator[str]:
     """Why less was done than was planned, in sentences."""
     if crew.lost and not crew.out_of_time:
+        return
+    if crew.full:
+        yield (
+            f"it ended before its time, when the calls' answers had filled {MOST_KEPT // 2**20} MB: "
+            "let the contract name the columns that matter and no others, or its statement select them"
+        )
         return
     took = (clock() - crew.started) / 1e9
     if isinstance(pattern, Race) and pattern.limit is not None:

@@ -14,7 +14,7 @@ from itertools import accumulate, chain, pairwise, repeat
 from operator import itemgetter
 from typing import Any, NamedTuple
 
-from harness.contracts.contract import Effect, KeyHistory, Operation, Outcome, Unreadable, readable
+from harness.contracts.contract import Answered, Effect, KeyHistory, Operation, Outcome, Unreadable, readable
 
 WARM_UP = -1
 """Phase of calls made before the start; they are judged like any other and left out of the metrics."""
@@ -24,6 +24,12 @@ _NUMBER = itemgetter(0)
 
 _AT_ONCE = 1000
 """Operations decoded at once, in whole keys: enough for the columns to be read in C, few enough for the caches."""
+
+LONG = 8192
+"""Bytes of a value that is long: what is asked of each call must not be many times as much as what it did."""
+
+_LOOKED_AT = 200
+"""Calls that are looked at between two looks at how much was kept."""
 
 NEVER = 2**62
 """`returned` of a call whose answer never came."""
@@ -154,6 +160,36 @@ class Log:
     def amend(self, position: int, ended: int, *, rolled_back: bool) -> None:
         """Say of a call that its transaction was held open, and ended at `ended`."""
         self.amended[position] = (ended, rolled_back)
+
+
+class LongAnswers:
+    """How much a log keeps of answers that are long. Asked while calls are written, on another thread."""
+
+    __slots__ = ("_answers", "_bytes", "_log", "_seen")
+
+    def __init__(self, log: Log) -> None:
+        self._log = log
+        self._seen = 0
+        self._bytes = 0
+        self._answers = set[int]()
+        """Those that are read after the load, by identity: calls may share one."""
+
+    def bytes(self) -> int:
+        """Those of all values longer than LONG, of the answers written so far."""
+        log, end = self._log, len(self._log)
+        # Many calls between two looks have short answers, of which a few tell.
+        every = 1 + (end - self._seen) // _LOOKED_AT
+        for at in range(self._seen, end, every):
+            values = log.evidence[at * log.stride : at * log.stride + len(log.evidence_names)]
+            outcome = log.outcomes[at]
+            if type(outcome) is Answered and id(outcome) not in self._answers:
+                self._answers.add(id(outcome))
+                values += outcome.row.values()
+            self._bytes += every * sum(
+                len(value) for value in values if isinstance(value, (bytes, str)) and len(value) > LONG
+            )
+        self._seen = end
+        return self._bytes
 
 
 class CallTimes(NamedTuple):

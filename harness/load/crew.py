@@ -13,7 +13,7 @@ from contextlib import ExitStack, closing, contextmanager
 from typing import Any, Protocol
 
 from harness.contracts.contract import FAILED, IN_DOUBT, NOT_REACHED, OUT_OF_TIME, TIMEOUT, Contract, Effect, Outcome
-from harness.history import History, Log
+from harness.history import History, Log, LongAnswers
 from harness.load.firing import TICK, Jobs, Waits, clock, fire, fire_side_by_side
 from harness.signals import heed
 from harness.targets.target import Caller, Duplex, Span, Target
@@ -23,6 +23,10 @@ _READY_TIMEOUT = 60.0
 
 _GRACE = 2.0
 """Seconds a cancelled call gets to come back before its connection is cut."""
+
+MOST_KEPT = 128 * 2**20
+"""Bytes of long answers that one firing keeps: no more calls are made then. All of them are decoded and judged, and a
+megabyte each for as long as the calls are fast would take the machine's memory."""
 
 _CANCELLED = "57014"
 
@@ -146,6 +150,8 @@ class Crew:
         """Calls that outlasted the timeout and were cancelled."""
         self.out_of_time = False
         """Whether the last firing's time was over while calls were in flight, which were given up."""
+        self.full = False
+        """Whether the last firing was ended because its answers had filled MOST_KEPT."""
         self._progress = progress
         self.clients: list[Client] = []
         for number in range(clients):
@@ -156,6 +162,7 @@ class Crew:
         self._error: BaseException | None = None
         self._cancelled: set[tuple[int, int]] = set()
         """Client and start of each call that was cancelled."""
+        self._kept: dict[Log, LongAnswers] = {}
 
     def open(self, warm_up_keys: Sequence[Hashable]) -> None:
         """Connect and warm every client, side by side. Raises the first error."""
@@ -183,6 +190,10 @@ class Crew:
         crews = self._shared_out(plan)
         logs = [log for crew in crews for log in self._new_logs(crew)]
         self.logs += logs
+        self._kept = {log: LongAnswers(log) for log in logs}
+        if self.full:
+            self.full = self.stopping = False
+            self.stopped.clear()
         ready = {crew[0].number: Done() for crew in crews}
         start = threading.Event()
 
@@ -349,6 +360,9 @@ class Crew:
                 client.opened.cancel()
             elif over > _GRACE * 1e9:
                 client.opened.abort()
+        if not self.stopping and sum(kept.bytes() for kept in self._kept.values()) > MOST_KEPT:
+            self.full = True
+            self._stop()
         if self._progress is not None:
             self._progress(self.calls)
 

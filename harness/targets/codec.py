@@ -22,9 +22,10 @@ from psycopg.pq import ConnStatus, DiagnosticField, ExecStatus, Format
 
 from harness.contracts.contract import BROKEN_ANSWER, FAILED, IN_DOUBT, Contract, Effect, Outcome, hashable
 from harness.errors import UsageError
+from harness.history import LONG
 from harness.targets.description import CallDescription, Typed, readable_binary
 from harness.targets.target import Answer
-from harness.targets.values import Type, json_text, text_form
+from harness.targets.values import JsonText, Type, json_text, text_form
 
 TIMING = ("harness_ended", "harness_transaction", "harness_started", "harness_seen")
 """The columns that overlap.sql adds after those of the function, in its order."""
@@ -77,6 +78,10 @@ class Codec:
         self._load_key = self._transformer.get_loader(self.key_type.base, Format.BINARY).load
         self.result_format = Format.BINARY if description.binary else Format.TEXT
         self._label_loaders = [(each.name, self._loader(connection, each)) for each in description.labels]
+        self._text_loaders = [
+            (name, self._json_as_text if each.kind.is_json else load)
+            for (name, load), each in zip(self._label_loaders, description.labels, strict=True)
+        ]
         self.evidence_loaders = {each.name: self._loader(connection, each) for each in description.evidence}
 
     def encode(self, arguments: Mapping[str, Any], *, call: int = 1) -> tuple[list[Any], list[int]]:
@@ -126,12 +131,10 @@ class Codec:
             return loaded
         return raw.decode()
 
-    def decode_labels(self, raw: _Raw) -> dict[str, Any]:
-        """The columns that decide a call's label, by name."""
-        return {
-            name: None if value is None else load(value)
-            for (name, load), value in zip(self._label_loaders, raw, strict=True)
-        }
+    def decode_labels(self, raw: _Raw, *, json_as_text: bool = False) -> dict[str, Any]:
+        """The columns that decide a call's label, by name; JSON as text where it goes back to the server."""
+        loaders = self._text_loaders if json_as_text else self._label_loaders
+        return {name: None if value is None else load(value) for (name, load), value in zip(loaders, raw, strict=True)}
 
     def check(self, connection: psycopg.Connection[Any], variant: str, arguments: Mapping[str, Any]) -> None:
         """Have the server read the arguments of a variant once. Raises UsageError for one that it cannot read."""
@@ -169,6 +172,10 @@ class Codec:
     def _adapted(self, value: Any) -> str:
         dumped = self._transformer.get_dumper(value, PyFormat.TEXT).dump(value)
         return "" if dumped is None else bytes(dumped).decode()
+
+    @staticmethod
+    def _json_as_text(raw: bytes) -> JsonText:
+        return JsonText(raw.removeprefix(b"\1").decode())  # jsonb's binary form begins with its version
 
     def _loader(self, connection: psycopg.Connection[Any], column: Typed) -> Callable[[Any], Any]:
         kind = column.kind
@@ -270,7 +277,9 @@ class Reader:
             if key[0] is None:
                 return self._contract.no_row_outcome()
             key = key[1:]
-        return self._contract.outcome(self._codec.decode_labels(key))
+        load = self._contract.declared
+        later = load is not None and load.ask is None
+        return self._contract.outcome(self._codec.decode_labels(key, json_as_text=later))
 
     def _placed(self, evidence: Sequence[Any]) -> Sequence[Any]:
         assert self._places is not None
@@ -279,7 +288,7 @@ class Reader:
         return (*kept, *evidence[own:])
 
     def _remember(self, key: Any, outcome: Outcome) -> None:
-        if len(self._known) < _MOST_KNOWN:
+        if len(self._known) < _MOST_KNOWN and sum(len(value) for value in key if value is not None) < LONG:
             self._known[key] = outcome
 
     def _unusual(self, result: pq.abc.PGresult, pgconn: pq.abc.PGconn) -> Answer:

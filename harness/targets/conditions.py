@@ -30,13 +30,19 @@ from harness.history import Log
 from harness.sqltext import queries
 from harness.targets.description import describe
 from harness.targets.state import TIME_LIMIT, Connect
-from harness.targets.values import JSON_TYPES, json_text
+from harness.targets.values import JSON_TYPES, JsonText, json_text
 
 _AT_ONCE = 500
 """Answers in one query."""
 
+_LONGEST = 2**20
+"""Characters in one query, about: its text is put together, quoted and parsed several times over."""
+
 _UNREAD = "unread"
 """Code of a call whose answer came, and could not be put to the server any more."""
+
+_SHOWN = 200
+"""Characters shown of a value that no condition can read."""
 
 _SQL = queries.own("harness.targets")
 
@@ -140,13 +146,26 @@ def _reader(connection: psycopg.Connection[Any], contract: Contract) -> Callable
             by_columns.setdefault(tuple(row), []).append((key, row))
         known: dict[Hashable, Outcome] = {}
         for alike in by_columns.values():
-            for at in range(0, len(alike), _AT_ONCE):
-                some = alike[at : at + _AT_ONCE]
+            for some in _together(alike):
                 found = _outcomes(connection, load, types, [row for _, row in some])
                 known |= zip((key for key, _ in some), found, strict=True)
         return (known[_key(row)] for row in rows)
 
     return read
+
+
+def _together(alike: Sequence[tuple[Hashable, Row]]) -> Iterator[Sequence[tuple[Hashable, Row]]]:
+    """As many answers as one query takes: some hundred, of long ones fewer."""
+    some: list[tuple[Hashable, Row]] = []
+    size = 0
+    for key, row in alike:
+        if some and (len(some) == _AT_ONCE or size > _LONGEST):
+            yield some
+            some, size = [], 0
+        some.append((key, row))
+        size += sum(len(value) for value in row.values() if isinstance(value, str))
+    if some:
+        yield some
 
 
 def _key(row: Row) -> Hashable:
@@ -186,8 +205,12 @@ def _outcome(rules: Sequence[Rule], matching: Sequence[Any], row: Row) -> Outcom
 
 
 def _failed(why: str, row: Row) -> Outcome:
-    shown = ", ".join(f"{name}={'NULL' if value is None else value}" for name, value in row.items()) or "no column"
+    shown = ", ".join(f"{n}={'NULL' if value is None else _cut(str(value))}" for n, value in row.items()) or "no column"
     return Outcome(FAILED, Effect.FAILED, BROKEN_ANSWER, f"{why}: {shown}")
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}... ({len(text)} characters)"
 
 
 def _query(rules: Sequence[Rule], rows: Sequence[Row], types: Mapping[str, str]) -> sql.Composed:
@@ -205,7 +228,7 @@ def _query(rules: Sequence[Rule], rows: Sequence[Row], types: Mapping[str, str])
 
 
 def _value(value: Any, kind: str) -> sql.Composable:
-    if kind in JSON_TYPES and value is not None:
+    if kind in JSON_TYPES and value is not None and not isinstance(value, JsonText):
         value = json_text(value)
     literal = sql.Literal(value)
     return literal + sql.SQL("::text" if kind in ("record", "void") else f"::{kind}")

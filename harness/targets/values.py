@@ -10,6 +10,12 @@ from typing import Any
 JSON_TYPES = frozenset({"json", "jsonb"})
 
 
+class JsonText(str):
+    """The text of a JSON value, as the server wrote it."""
+
+    __slots__ = ()
+
+
 @dataclass(frozen=True, slots=True)
 class Type:
     """A type as the server knows it."""

@@ -11,10 +11,12 @@ import pytest
 from harness import Contract, Effect, Function, UpTo, Variant
 from harness.environment.database import Template
 from harness.environment.embedded import EmbeddedServer
+from harness.load import crew
 from harness.load.patterns import Burst, Race
 from harness.load.race import PROOF
 from harness.options import Options
 from harness.run import Harness, Result
+from harness.scenarios import loads
 from harness.verdict.findings import Truth
 
 _BODIES = {
@@ -42,6 +44,27 @@ BEGIN
     UPDATE stalls SET rented = true WHERE id = p_stall AND NOT rented;
     RETURN FOUND;
 END $$;
+"""
+_LETTERS = """
+-- scenario: a letter is sent once
+
+-- setup
+CREATE TABLE letters (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, sent boolean NOT NULL DEFAULT false);
+CREATE FUNCTION send(p int) RETURNS jsonb LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM pg_sleep(0.01);
+    UPDATE letters SET sent = true WHERE id = p AND NOT sent;
+    RETURN jsonb_build_object('sent', FOUND, 'text', repeat('é', 50000), 'at', clock_timestamp());
+END $$;
+
+-- load:
+SELECT send(:'key'), repeat('x', 20000) AS copy;
+
+-- keys:
+INSERT INTO letters SELECT FROM generate_series(1, :count) RETURNING id;
+
+-- applied: sent when (send ->> 'sent')::boolean
+-- refused: gone when NOT (send ->> 'sent')::boolean
 """
 
 
@@ -117,3 +140,23 @@ def test_a_function_that_ends_its_own_backend_is_undecided(stalls: Callable[[str
         r"lost to the environment \((terminating connection|.*server closed the connection)", finding.observed
     )
     assert "a function that ends its own backend looks the same" in finding.remedy
+
+
+def test_answers_that_would_take_the_memory_end_a_pattern(
+    server: EmbeddedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No more are made than may be kept; what was made is judged, and JSON that decides is read by the server."""
+    monkeypatch.setattr(crew, "MOST_KEPT", 2**20)
+    file = tmp_path / "letter.race.sql"
+    file.write_text(_LETTERS)
+    contract = loads.asked_for(Options(contract=str(file)))
+    assert contract.declared is not None
+    assert contract.declared.setup is not None
+    template = Template(server, [], [])
+    template.seeds = (contract.declared.setup,)
+    with template:
+        for pattern in (Burst(3, duration=20.0), Race(3, 60, limit=20.0)):
+            result = Harness(Options(), contract, server, template).run(pattern)
+            assert not result.verdict.broken, result.verdict
+            assert "it ended before its time, when the calls' answers had filled" in notes(result)
+            assert {o.outcome.label for o in result.history.operations()} <= {"sent", "gone"}
