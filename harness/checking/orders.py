@@ -12,7 +12,6 @@ from harness.checking.conditions import Conditions
 from harness.checking.wording import short
 from harness.checking.world import World
 from harness.errors import HarnessError, UsageError
-from harness.scenarios.acting import Actor
 from harness.verdict.serial import ALL_UP_TO, Answer, SerialRun, TooManyError, Unit
 
 SECONDS = 20.0
@@ -83,8 +82,13 @@ class SerialOrders:
                 actor.close()
         answers: dict[Unit, tuple[Answer, ...]] = {}
         begun: set[int] = set()
-        before = self.world.counters() if number == 0 else {}
+        # What the first units of an order touch was measured when they were all of one.
+        known_to = max(n for n in range(len(order)) if n == 0 or self.runs_of.get(order[:n]))
+        before: Mapping[str, tuple[int, int]] = {}
         for at, (session, place) in enumerate(order):
+            if number == 0 and at == known_to:
+                self._flush(order[:at])
+                before = self.world.counters()
             actor = self.world.actors[session]
             if session not in begun:
                 begun.add(session)
@@ -113,8 +117,8 @@ class SerialOrders:
                 )
             if all(later != session for later, _ in order[at + 1 :]):
                 actor.end()
-            if number == 0:
-                before = self._measure(actor, session, before)
+            if number == 0 and at >= known_to:
+                before = self._measure(session, before)
         state = self.world.state()
         everybody = len({session for session, _ in order}) == len(self.world.sessions)
         if number == 0 and everybody and (self.scenario.judge == "transactions" or all(at < 0 for _, at in order)):
@@ -123,12 +127,17 @@ class SerialOrders:
                 self.violations.setdefault(place, order)
         return SerialRun(answers, state, shifts, began)
 
-    def _measure(self, actor: Actor, session: int, before: Mapping[str, tuple[int, int]]) -> dict[str, tuple[int, int]]:
-        """Note which tables a session touched, by the server's own counters, and give what these are now."""
+    def _flush(self, units: Sequence[Unit]) -> None:
+        """Have the server count what these sessions did by now; before PostgreSQL 15 it counts whenever it does."""
         if self.world.control.info.server_version < 150000:
-            return {}
-        if not actor.lost:
-            actor.pgconn.exec_(b"SELECT pg_stat_force_next_flush()")
+            return
+        for session in {session for session, _ in units}:
+            if not (actor := self.world.actors[session]).lost:
+                actor.pgconn.exec_(b"SELECT pg_stat_force_next_flush()")
+
+    def _measure(self, session: int, before: Mapping[str, tuple[int, int]]) -> dict[str, tuple[int, int]]:
+        """Note which tables a session touched, by the server's own counters, and give what these are now."""
+        self._flush([(session, -1)])
         after = self.world.counters()
         scanned = {name for name, (scans, _) in after.items() if scans > before.get(name, (0, 0))[0]}
         changed = {name for name, (_, changes) in after.items() if changes > before.get(name, (0, 0))[1]}

@@ -56,8 +56,8 @@ class Project:
 
 
 @pytest.fixture
-def project(sandbox: Sandbox, example: Path, server: EmbeddedServer) -> Project:
-    return Project(sandbox, example, server.dsn)
+def project(sandbox: Sandbox, example: Path, durable: EmbeddedServer) -> Project:
+    return Project(sandbox, example, durable.dsn)
 
 
 def test_one_test_of_three_lines_is_all_it_takes(project: Project) -> None:
@@ -146,7 +146,7 @@ def test_options_come_from_ini_and_environment(project: Project) -> None:
     (project.folder / "pyproject.toml").write_text(
         ini + 'harness_migrations = ["supabase/migrations"]\nharness_seed = ["tests/seed"]\nharness_clients = "3"\n'
     )
-    project.test("def test_it(harness): print('clients', harness.rescan().record.plan['clients'])\n")
+    project.test("def test_it(harness): print('clients', harness.rescan(calls=1).record.plan['clients'])\n")
     words = ("tests/test_more.py", "-s")
     assert "clients 3\n" in project.pytest(*words).stdout
     assert "clients 4\n" in project.pytest(*words, HARNESS_CLIENTS="4").stdout
@@ -235,9 +235,10 @@ def test_paths_in_the_ini_file_are_relative_to_it(project: Project) -> None:
     assert (project.folder / "record.json").exists()
 
 
-def test_junit_xml_has_a_property_for_each_figure(project: Project) -> None:
-    """What a CI server can plot: verdict, calls, how many of each answer, and response times of each run."""
-    done = project.pytest(*GIVEN, "--junitxml", "report.xml", "-o", "junit_family=xunit1")
+def test_junit_xml_has_a_property_for_each_figure_and_the_record_names_the_test(project: Project) -> None:
+    """What a CI server can plot: verdict, calls, answers, response times; in the record a finding leads to its test."""
+    words = ("--junitxml", "report.xml", "-o", "junit_family=xunit1", "--harness-record", "record.json")
+    done = project.pytest(*GIVEN, *words)
     assert done.returncode == 0, done.stdout
     found = {p.get("name"): p.get("value") for p in ET.parse(project.folder / "report.xml").iter("property")}
     assert found["harness.race.verdict"] == "held"
@@ -245,6 +246,9 @@ def test_junit_xml_has_a_property_for_each_figure(project: Project) -> None:
     assert int(found["harness.race.accepted"] or 0) > 10
     assert int(found["harness.race.race_conditions_caught"] or 0) > 10
     assert float(found["harness.race.p95_ms"] or 0) > 0
+    value = json.loads((project.folder / "record.json").read_text())
+    assert [run["test"] for run in value["runs"]] == ["tests/test_gate.py::test_one_ticket_lets_one_person_in"]
+    assert value["command"].startswith("pytest ")
 
 
 def test_two_runs_of_one_test_have_properties_of_their_own(project: Project) -> None:
@@ -273,15 +277,6 @@ def test_it_works_under_xdist(project: Project) -> None:
     assert all(run["test"] for record in records for run in record["runs"])
 
 
-def test_the_record_names_the_test_that_made_each_run(project: Project) -> None:
-    """So that a finding leads to the test, and back."""
-    done = project.pytest(*GIVEN, "--harness-record", "record.json")
-    assert done.returncode == 0, done.stdout
-    value = json.loads((project.folder / "record.json").read_text())
-    assert [run["test"] for run in value["runs"]] == ["tests/test_gate.py::test_one_ticket_lets_one_person_in"]
-    assert value["command"].startswith("pytest ")
-
-
 def test_a_suite_that_does_not_use_it_is_left_alone(project: Project) -> None:
     """Installed beside other tests it boots nothing, prints nothing, and imports nothing heavy."""
     project.test(
@@ -302,10 +297,10 @@ def test_a_run_that_was_not_asserted_still_shows_in_the_summary(project: Project
     assert "verdict: broken (1 run)" in done.stdout
 
 
-def test_the_scenarios_hold_on_the_shipped_migrations(server: EmbeddedServer, sandbox: Sandbox) -> None:
+def test_the_scenarios_hold_on_the_shipped_migrations(durable: EmbeddedServer, sandbox: Sandbox) -> None:
     """`pytest harness/`, the main job, on this repository's own SQL."""
     done = sandbox.run(
-        "pytest", "-p", "no:cacheprovider", "harness/", "--harness-server", server.dsn, "--harness-duration", "0.5",
+        "pytest", "-p", "no:cacheprovider", "harness/", "--harness-server", durable.dsn, "--harness-duration", "0.5",
         cwd=ROOT,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr

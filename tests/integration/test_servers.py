@@ -77,10 +77,11 @@ def assert_durable(server: Server) -> None:
     }
 
 
-def test_the_embedded_server_is_durable_and_describes_itself(server: EmbeddedServer) -> None:
+def test_the_embedded_server_is_durable_and_describes_itself() -> None:
     """A latency without fsync and synchronous_commit is no evidence; kind, version and cores go with every figure."""
-    assert_durable(server)
-    description = server.describe()
+    with EmbeddedServer() as server:
+        assert_durable(server)
+        description = server.describe()
     assert description.kind == "embedded"
     assert int(description.version.split(".")[0]) >= 18
     assert description.cores == os.cpu_count()
