@@ -43,7 +43,7 @@ from harness.verdict.judge import judge_history
 
 __all__ = ["MOST_CALLS", "SEARCHES", "Plan", "explore"]
 
-_KEYS_AT_ONCE = 256
+_KEYS_AT_ONCE, _MOST_KEYS_AT_ONCE = 256, 1024
 _POSITION = 1_000_000
 """One position of a schedule in the operations' times, which are in nanoseconds."""
 
@@ -154,6 +154,7 @@ class _Explorer:
         self._choices = choices
         self._target = SqlTarget(dsn, contract)
         self._fresh: list[Hashable] = []
+        self._next_keys = _KEYS_AT_ONCE
         self._keys: list[Hashable] = []
         """Of the schedule that was carried out last."""
         self._before: tuple[Operation, ...] = ()
@@ -450,7 +451,9 @@ class _Explorer:
     def _key(self) -> Hashable:
         if not self._fresh:
             with self._opened.connect() as connection:  # of its own: what a session prepared is given up for each call
-                self._fresh = new_keys(connection, self._contract.new_keys, _KEYS_AT_ONCE)
+                self._fresh = new_keys(connection, self._contract.new_keys, self._next_keys)
+            # A long search connects less often; a short one, or one of slow keys, does not make many that it leaves.
+            self._next_keys = min(2 * self._next_keys, _MOST_KEYS_AT_ONCE)
         return self._fresh.pop()
 
     def _not_covered(self) -> tuple[str, ...]:

@@ -453,7 +453,9 @@ def _columns(
     for column in function.columns:
         mine = by_name.get(column.name)
         wanted = _named_type(connection, function, column.name, column.type)
-        if mine is None or (wanted is not None and load_types(connection, [wanted])[wanted].base != mine.kind.base):
+        if mine is None or (
+            wanted not in (None, mine.kind.oid) and load_types(connection, [wanted])[wanted].base != mine.kind.base
+        ):
             answer = ", ".join(f"{each.name} {each.kind.name}" for each in found)
             expected = ", ".join(f"{c.name} {c.type or ''}".rstrip() for c in function.columns)
             takes = ", ".join(f"{p.name} {p.type or ''}".rstrip() for p in function.parameters)
