@@ -82,6 +82,7 @@ OF_EMBEDDED = {
     "test_servers.py": ["the_embedded_server_is", "a_dsn_may_be_spelled"],
     "test_apply.py": ["stand_ins_keep_what_they_promise", "an_extension_that_the_dashboard"],
     "test_way_to_the_server.py": ["pgbouncer"],
+    "test_quick.py": ["two_locks_in_two_orders_meet_in"],
     "test_bad_input.py": ["a_server_that_cannot_create_a_database"],
     "test_http.py": [
         "answers_are", "warming", "a_race_is_timed", "an_sqlstate", "postgrest_runs", "an_answer", "a_token",
@@ -89,8 +90,9 @@ OF_EMBEDDED = {
     ],
     "test_http_overload.py": [""], "test_overhead.py": [""], "test_postgrest.py": [""], "test_staging.py": [""],
 }  # fmt: skip
-"""What is the embedded server's own: its processes and files, its DSN, the binary of PostgREST beside it; and what goes
-by the extensions that a server has. Through PostgREST's container every pattern is run on another version all the same.
+"""What is the embedded server's own: its processes and how they are scheduled, its files, its DSN, the binary of
+PostgREST beside it; and what goes by the extensions that a server has. Through PostgREST's container every pattern is
+run on another version all the same.
 """
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,8 @@ def customer(client: int) -> Identity:
 
 @pytest.fixture(scope="module")
 def lockers(server: EmbeddedServer) -> Iterator[Callable[[Contract], Harness]]:
-    options = Options(migrations=(LOCKERS,), seed=())
+    image = os.environ.get("HARNESS_POSTGREST_IMAGE", Options().postgrest_image)
+    options = Options(migrations=(LOCKERS,), seed=(), postgrest_image=image)
     with SupabaseRoles(server), Template(server, [LOCKERS], []) as template:
         yield lambda contract: Harness(options, contract, server, template)
 
