@@ -288,7 +288,7 @@ class Reader:
         return (*kept, *evidence[own:])
 
     def _remember(self, key: Any, outcome: Outcome) -> None:
-        if len(self._known) < _MOST_KNOWN and sum(len(value) for value in key if value is not None) < LONG:
+        if len(self._known) < _MOST_KNOWN and sum(len(value) for value in key if isinstance(value, bytes | str)) < LONG:
             self._known[key] = outcome
 
     def _unusual(self, result: pq.abc.PGresult, pgconn: pq.abc.PGconn) -> Answer:
