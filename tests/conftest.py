@@ -105,13 +105,10 @@ def _of_embedded(item: pytest.Item) -> bool:
 def server() -> Iterator[Server]:
     """A server, booted once: embedded, or a container of the image that HARNESS_TEST_IMAGE names, of another version.
 
-    Tests that stop a server boot their own. Its fsync is off: what must be durable has `durable`.
+    Tests that stop a server boot their own. It waits for the disk, as a user's does: without that calls hardly meet.
     """
     if not (image := os.environ.get("HARNESS_TEST_IMAGE")):
         with EmbeddedServer() as booted:
-            with connect(booted.dsn) as connection:  # else each drop of a clone waits for the disk
-                connection.execute("ALTER SYSTEM SET fsync = off")
-                connection.execute("SELECT pg_reload_conf()")
             yield booted
         return
     with ContainerServer(image) as container:
@@ -122,13 +119,6 @@ def server() -> Iterator[Server]:
             connection.execute("ALTER SYSTEM SET timezone = 'UTC'")  # Debian's is called Etc/UTC
             connection.execute("SELECT pg_reload_conf()")
         yield container
-
-
-@pytest.fixture(scope="session")
-def durable() -> Iterator[EmbeddedServer]:
-    """A second server, that waits for the disk as a user's does, for races by DSN: else their calls hardly meet."""
-    with EmbeddedServer() as booted:
-        yield booted
 
 
 @pytest.fixture(scope="session")

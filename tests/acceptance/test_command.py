@@ -204,10 +204,10 @@ def test_every_pattern_can_be_repeated(words: tuple[str, ...], server: EmbeddedS
         assert again["plan"] == run["plan"]
 
 
-def test_the_quick_profile_gives_the_whole_verdict(durable: EmbeddedServer, sandbox: Sandbox) -> None:
+def test_the_quick_profile_gives_the_whole_verdict(server: EmbeddedServer, sandbox: Sandbox) -> None:
     """Burst, race, rescan and unknown tickets, in one record, within seconds."""
     record = sandbox.tmp / "record.json"
-    done = sandbox.run("harness", "run", "--server", durable.dsn, "--duration", "0.5", "--record", record)
+    done = sandbox.run("harness", "run", "--server", server.dsn, "--duration", "0.5", "--record", record)
     assert done.returncode == ExitStatus.HELD, done.stdout + done.stderr
     runs = json.loads(record.read_text())["runs"]
     assert [run["kind"] for run in runs] == ["burst", "race", "rescan", "unknown"]
@@ -215,11 +215,11 @@ def test_the_quick_profile_gives_the_whole_verdict(durable: EmbeddedServer, sand
     assert runs[1]["plan"]["rounds"] == 100
 
 
-def test_the_seed_profile_is_the_original_load_test(durable: EmbeddedServer, sandbox: Sandbox) -> None:
+def test_the_seed_profile_is_the_original_load_test(server: EmbeddedServer, sandbox: Sandbox) -> None:
     """Ten clients with a 0.1 s pause on distinct tickets, then ten on one ticket, rounds enough to be evidence."""
     record = sandbox.tmp / "record.json"
     done = sandbox.run(
-        "harness", "run", "--server", durable.dsn, "--profile", "seed", "--duration", "1", "--record", record
+        "harness", "run", "--server", server.dsn, "--profile", "seed", "--duration", "1", "--record", record
     )
     assert done.returncode in (ExitStatus.HELD, ExitStatus.UNDECIDED), done.stdout + done.stderr
     burst, race = json.loads(record.read_text())["runs"]
@@ -245,11 +245,11 @@ def test_options_come_from_the_environment_too(server: EmbeddedServer, sandbox: 
     assert len(value["migrations"]) == 2
 
 
-def test_a_contract_of_ones_own_runs_from_the_command(durable: EmbeddedServer, sandbox: Sandbox) -> None:
+def test_a_contract_of_ones_own_runs_from_the_command(server: EmbeddedServer, sandbox: Sandbox) -> None:
     """module:attribute where one stands, with migrations, seed and invariants; one that oversells is found out."""
     folder = ROOT / "tests" / "inventory"
     words = (
-        "harness", "run", "--server", durable.dsn, "--contract", "tests.inventory:INVENTORY", "--seed", folder / "seed",
+        "harness", "run", "--server", server.dsn, "--contract", "tests.inventory:INVENTORY", "--seed", folder / "seed",
         "--clients", "8", "--pattern", "race", "--rounds", "96", "--migrations", folder / "migrations",
     )  # fmt: skip
     held = sandbox.run(*words)
@@ -287,9 +287,9 @@ def test_what_is_undecided_says_what_to_do(server: EmbeddedServer, sandbox: Sand
     assert "repeat: harness run --pattern race" in after
 
 
-def test_a_race_that_held_says_what_may_have_escaped(durable: EmbeddedServer, sandbox: Sandbox) -> None:
+def test_a_race_that_held_says_what_may_have_escaped(server: EmbeddedServer, sandbox: Sandbox) -> None:
     """The upper bound per round, at 95 % confidence."""
-    done = sandbox.run("harness", "run", "--server", durable.dsn, "--pattern", "race", "--clients", "3")
+    done = sandbox.run("harness", "run", "--server", server.dsn, "--pattern", "race", "--clients", "3")
     assert done.returncode == ExitStatus.HELD, done.stdout
     assert re.search(
         r"a fault that shows in \d+(\.\d+)? % or more of such rounds would have been seen \(95 %\)", done.stdout

@@ -29,13 +29,13 @@ def project(sandbox: Sandbox) -> Path:
     return sandbox.tmp / "project"
 
 
-def test_the_example_runs(project: Path, sandbox: Sandbox, durable: EmbeddedServer) -> None:
+def test_the_example_runs(project: Path, sandbox: Sandbox, server: EmbeddedServer) -> None:
     """With the page's own command: every claim holds, the page's own among them."""
     [command] = re.findall(r"^harness run .*$", PAGE, re.MULTILINE)
     record = sandbox.tmp / "record.json"
     done = sandbox.run(
         *command.split(), "--record", record, cwd=project,
-        HARNESS_SERVER=durable.dsn, HARNESS_DURATION="0.3", HARNESS_ROUNDS="24",
+        HARNESS_SERVER=server.dsn, HARNESS_DURATION="0.3", HARNESS_ROUNDS="24",
     )  # fmt: skip
     # A race this short may be undecided.
     assert done.returncode in (ExitStatus.HELD, ExitStatus.UNDECIDED), done.stdout + done.stderr
@@ -43,21 +43,21 @@ def test_the_example_runs(project: Path, sandbox: Sandbox, durable: EmbeddedServ
     assert findings["only_one"] == findings["invariant.the_winner_is_in_the_table"] == "held"
 
 
-def test_the_example_finds_the_bug_that_it_is_about(project: Path, sandbox: Sandbox, durable: EmbeddedServer) -> None:
+def test_the_example_finds_the_bug_that_it_is_about(project: Path, sandbox: Sandbox, server: EmbeddedServer) -> None:
     """Without the guard two customers redeem one coupon, and the page's claim says so."""
     migration = project / "migrations" / "0001_coupons.sql"
     migration.write_text(migration.read_text().replace(" AND c.used_by IS NULL", ""))
     words = ("--migrations", "migrations", "--seed", "seed", "--contract", "coupons:COUPONS", "--pattern", "race")
-    done = sandbox.run("harness", "run", *words, "--rounds", "24", cwd=project, HARNESS_SERVER=durable.dsn)
+    done = sandbox.run("harness", "run", *words, "--rounds", "24", cwd=project, HARNESS_SERVER=server.dsn)
     assert done.returncode == ExitStatus.BROKEN, done.stdout + done.stderr
     assert "customers redeemed one coupon" in done.stdout
 
 
-def test_the_test_that_is_shown_passes(project: Path, sandbox: Sandbox, durable: EmbeddedServer) -> None:
+def test_the_test_that_is_shown_passes(project: Path, sandbox: Sandbox, server: EmbeddedServer) -> None:
     """With the options that the page names."""
     words = ("--harness-migrations", "migrations", "--harness-seed", "seed", "--harness-contract", "coupons:COUPONS")
     python = ("-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "error")
-    done = sandbox.run("python", *python, *words, cwd=project, HARNESS_SERVER=durable.dsn)
+    done = sandbox.run("python", *python, *words, cwd=project, HARNESS_SERVER=server.dsn)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

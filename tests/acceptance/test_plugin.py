@@ -56,8 +56,8 @@ class Project:
 
 
 @pytest.fixture
-def project(sandbox: Sandbox, example: Path, durable: EmbeddedServer) -> Project:
-    return Project(sandbox, example, durable.dsn)
+def project(sandbox: Sandbox, example: Path, server: EmbeddedServer) -> Project:
+    return Project(sandbox, example, server.dsn)
 
 
 def test_one_test_of_three_lines_is_all_it_takes(project: Project) -> None:
@@ -297,10 +297,10 @@ def test_a_run_that_was_not_asserted_still_shows_in_the_summary(project: Project
     assert "verdict: broken (1 run)" in done.stdout
 
 
-def test_the_scenarios_hold_on_the_shipped_migrations(durable: EmbeddedServer, sandbox: Sandbox) -> None:
+def test_the_scenarios_hold_on_the_shipped_migrations(server: EmbeddedServer, sandbox: Sandbox) -> None:
     """`pytest harness/`, the main job, on this repository's own SQL."""
     done = sandbox.run(
-        "pytest", "-p", "no:cacheprovider", "harness/", "--harness-server", durable.dsn, "--harness-duration", "0.5",
+        "pytest", "-p", "no:cacheprovider", "harness/", "--harness-server", server.dsn, "--harness-duration", "0.5",
         cwd=ROOT,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr

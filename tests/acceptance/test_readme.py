@@ -86,7 +86,7 @@ def test_other_commands_know_their_options(words: list[str], sandbox: Sandbox) -
 
 @pytest.mark.parametrize("words", of("pytest"), ids=" ".join)
 def test_pytest_commands_run_in_a_users_project(
-    words: list[str], example: Path, durable: EmbeddedServer, sandbox: Sandbox
+    words: list[str], example: Path, server: EmbeddedServer, sandbox: Sandbox
 ) -> None:
     """With the test that the README shows, in place of the example's own."""
     if words[1].startswith("harness"):
@@ -94,9 +94,7 @@ def test_pytest_commands_run_in_a_users_project(
     else:
         (shown,) = [text for language, text in BLOCKS if language == "python" and "def test_" in text]
         (example / "tests" / "test_gate.py").write_text(shown)
-    done = sandbox.run(
-        *words, "-p", "no:cacheprovider", cwd=example, HARNESS_SERVER=durable.dsn, HARNESS_DURATION="0.5"
-    )
+    done = sandbox.run(*words, "-p", "no:cacheprovider", cwd=example, HARNESS_SERVER=server.dsn, HARNESS_DURATION="0.5")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "verdict: held" in done.stdout
 
