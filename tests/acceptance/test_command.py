@@ -69,7 +69,7 @@ def test_the_record_holds_what_the_verdict_rests_on(broken: Any) -> None:
     assert record["format"] == 2
     assert record["truth"] == "broken"
     assert record["environment"]["kind"] == "external"
-    assert record["environment"]["settings"]["fsync"] == "off"  # as it is there, for whoever reads a latency
+    assert record["environment"]["settings"]["fsync"] == "on"
     assert record["command"].startswith("harness run --server ")
     files = [*sorted(MIGRATIONS.glob("*.sql")), BROKEN]
     assert [f["sha256"] for f in record["migrations"]] == [hashlib.sha256(f.read_bytes()).hexdigest() for f in files]
@@ -95,7 +95,7 @@ def test_v_shows_the_sections_of_the_original_summary(broken: Any, sandbox: Sand
     report = done.stdout
     for section in ("configuration", "results", "response times (ms)", "race handling", "thresholds", "claims"):
         assert section in report
-    for figure in ("avg", "p95", "p99", "max", "scan_duration: p(95)<200", "4 of 5 refused", "fsync=off"):
+    for figure in ("avg", "p95", "p99", "max", "scan_duration: p(95)<200", "4 of 5 refused", "fsync=on"):
         assert figure in report
     assert report.strip().splitlines()[-1].startswith("verdict: broken")
 
