@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -27,6 +27,7 @@ from harness.errors import HarnessError
 from harness.load import patterns
 from harness.options import Options
 from harness.run import Harness
+from harness.scenarios import loads
 
 ROOT = Path(__file__).parent.parent
 MIGRATIONS = ROOT / "sql" / "migrations"
@@ -126,6 +127,18 @@ def template(server: Server) -> Iterator[Template]:
     """The shipped migrations and seed."""
     with Template(server, [MIGRATIONS], [SEED]) as built:
         yield built
+
+
+@contextmanager
+def loaded(server: Server, file: Path) -> Iterator[tuple[Contract, Template]]:
+    """The load that a file declares, and a template with the setup of that file and nothing else."""
+    contract = loads.asked_for(Options(contract=str(file)))
+    assert contract.declared is not None
+    assert contract.declared.setup is not None
+    template = Template(server, [], [])
+    template.seeds = (contract.declared.setup,)
+    with template:
+        yield contract, template
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import select
 import socket
 import threading
 from collections.abc import Iterator, Mapping
@@ -171,6 +172,20 @@ def listens(dsn: str) -> bool:
     asked = make_conninfo(dsn, connect_timeout=2).encode()  # no other thread runs while libpq waits for it
     with _undisturbed() if _NO_FILE in dsn else nullcontext():
         return pq.PGconn.ping(asked) != pq.Ping.NO_RESPONSE
+
+
+def next_result(pgconn: pq.abc.PGconn) -> pq.abc.PGresult | None:
+    """The next result of what was sent, None behind the last one. Raises psycopg.OperationalError where it is lost.
+
+    Not awaited in get_result, which keeps the interpreter to itself: nobody could cut the connection to a frozen
+    server, and no signal would be heeded.
+    """
+    while pgconn.is_busy():
+        ready = select.poll()
+        ready.register(pgconn.socket, select.POLLIN)
+        ready.poll()
+        pgconn.consume_input()
+    return pgconn.get_result()
 
 
 def is_silent(dsn: str) -> bool:

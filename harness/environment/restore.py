@@ -17,6 +17,7 @@ import psycopg
 from psycopg import sql
 from psycopg.pq import ExecStatus
 
+from harness.environment import own
 from harness.errors import HarnessError
 from harness.sqltext import queries
 
@@ -228,7 +229,7 @@ class Baseline:
         pgconn.send_query(sql.SQL("; ").join(texts).as_bytes(self._connection) if texts else b"")
         failed = None
         for table in small:
-            result = pgconn.get_result()
+            result = own.next_result(pgconn)
             if result is None or result.status != ExecStatus.TUPLES_OK:
                 failed = result
                 break
@@ -240,7 +241,7 @@ class Baseline:
                 for row in range(result.ntuples)
             ]
             yield table, rows
-        while pgconn.get_result() is not None:
+        while own.next_result(pgconn) is not None:
             pass
         if failed is not None:
             raise HarnessError("The final state cannot be read.", tried=failed.get_error_message())

@@ -31,6 +31,7 @@ import psycopg
 from psycopg import pq, sql
 from psycopg.pq import ConnStatus, DiagnosticField, ExecStatus, TransactionStatus
 
+from harness.environment import own
 from harness.errors import HarnessError, UsageError
 from harness.plain import to_plain
 from harness.schedules import measure, relay
@@ -90,9 +91,6 @@ _FLUSH_SINCE = 150000
 
 _DRAINED_WITHIN = 5.0
 """Seconds in which all calls of a relay must end that is given up."""
-
-_LOOK = 0.1
-"""Seconds after which a wait for the server looks up."""
 
 
 class ScheduleTimeoutError(Exception):
@@ -1190,21 +1188,13 @@ class Controller:
         if not self._releasing:
             return
         self._releasing = False
-        result = self._heard()
-        while self._heard() is not None:
+        result = own.next_result(self._control.pgconn)
+        while own.next_result(self._control.pgconn) is not None:
             pass
         if result is None or result.status != ExecStatus.TUPLES_OK:
             raise self._lost("release", result)
         if result.get_value(0, 0) != b"t":
             raise self._meddling()
-
-    def _heard(self) -> pq.abc.PGresult | None:
-        """The control connection's next result. Not awaited in get_result, which keeps the interpreter to itself."""
-        pgconn = self._control.pgconn
-        while pgconn.is_busy():
-            if select.select([pgconn.socket], [], [], _LOOK)[0]:
-                pgconn.consume_input()
-        return pgconn.get_result()
 
     def _gate(self, call: _Call, gate: int) -> bytes:
         return b"%d" % (2 * call.pid + gate)

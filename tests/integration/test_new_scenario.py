@@ -68,10 +68,8 @@ def test_what_is_written_runs_as_it_is(functions: list[str], server: EmbeddedSer
             text = scenario_for(connection, functions)
         path = tmp_path / "new.race.sql"
         path.write_text(text)
-        run = Checks(Options(timeout=5.0), server, template).check(reader.read(path), by=("race",))
-    # On a busy machine such short calls may pass each other by.
-    doubted = {finding.anomaly for finding in run.findings if finding.truth is Truth.UNDECIDED}
-    assert run.truth is not Truth.UNDECIDED or doubted == {"did not overlap"}
+        run = Checks(Options(timeout=5.0), server, template).check(reader.read(path), by=("explore",))
+    assert run.truth in (Truth.HELD, Truth.BROKEN)
     assert not [note for note in run.notes if "fails already" in note]
     if functions[0] == "buy":
         assert text.index("INTO shops") < text.index("INTO items")

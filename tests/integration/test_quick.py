@@ -16,8 +16,8 @@ from harness.load.patterns import Burst, Race
 from harness.load.race import PROOF
 from harness.options import Options
 from harness.run import Harness, Result
-from harness.scenarios import loads
 from harness.verdict.findings import Truth
+from tests.conftest import loaded
 
 _BODIES = {
     "two_locks": """
@@ -149,12 +149,7 @@ def test_answers_that_would_take_the_memory_end_a_pattern(
     monkeypatch.setattr(crew, "MOST_KEPT", 2**20)
     file = tmp_path / "letter.race.sql"
     file.write_text(_LETTERS)
-    contract = loads.asked_for(Options(contract=str(file)))
-    assert contract.declared is not None
-    assert contract.declared.setup is not None
-    template = Template(server, [], [])
-    template.seeds = (contract.declared.setup,)
-    with template:
+    with loaded(server, file) as (contract, template):
         for pattern in (Burst(3, duration=20.0), Race(3, 60, limit=20.0)):
             result = Harness(Options(), contract, server, template).run(pattern)
             assert not result.verdict.broken, result.verdict

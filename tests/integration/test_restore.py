@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +73,31 @@ def test_rows_and_sequences_are_put_back_in_place(case: str, database: Database)
             session.execute("DISCARD SEQUENCES")
             assert _everything(session) == before
             assert not baseline.changes()
+
+
+def test_the_rows_are_awaited_without_stopping_other_threads(database: Database) -> None:
+    """Else nobody could cut the connection to a server that is frozen, and no Ctrl-C would be heeded."""
+    with database.connect() as session, database.connect() as control, database.connect() as watch:
+        session.execute("CREATE TABLE t (n int)")
+        baseline = Baseline(control, None)
+        # A wait that keeps the other thread still is ended by the server.
+        session.execute("SET idle_in_transaction_session_timeout = '5s'")
+        session.execute("BEGIN")
+        session.execute("LOCK TABLE t")
+
+        over = threading.Event()
+
+        def let_go_when_it_waits() -> None:
+            waits = "SELECT 1 FROM pg_locks WHERE NOT granted AND pid = %s"
+            while not watch.execute(waits, [control.info.backend_pid]).fetchone():
+                assert not over.is_set(), "it waited, and nobody else could do anything meanwhile"
+            session.execute("COMMIT")
+
+        with ThreadPoolExecutor(1) as other:
+            let_go = other.submit(let_go_when_it_waits)
+            assert not baseline.changes()
+            over.set()
+            let_go.result()
 
 
 def test_a_sequence_is_set_forward(database: Database) -> None:

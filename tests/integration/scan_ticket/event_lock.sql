@@ -24,7 +24,7 @@ BEGIN
        JOIN tickets t ON t.event_id = e.id
       WHERE t.id = p_ticket_id
         FOR UPDATE OF e NOWAIT;
-    PERFORM pg_sleep(0.001);  -- so that scanners meet also where a commit does not wait for the disk
+    PERFORM pg_sleep(0.001);  -- so that scanners are sure to meet
 
     SELECT * INTO v_ticket FROM tickets t WHERE t.id = p_ticket_id;
 
