@@ -213,9 +213,9 @@ class Sandbox:
     tmp: Path
 
     def environment(self, **variables: str) -> dict[str, str]:
-        kept = {
-            k: v for k, v in os.environ.items() if not k.startswith(("HARNESS_", "PYTEST_", "COV_", "PG", "COLUMNS"))
-        }
+        # MAKE and MFLAGS too: under `make test ARGS=...` a make that a test runs would take over ARGS.
+        ours = ("HARNESS_", "PYTEST_", "COV_", "PG", "COLUMNS", "MAKE", "MFLAGS", "ARGS")
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(ours)}
         kept["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{kept['PATH']}"
         return kept | {"TMPDIR": str(self.tmp)} | variables
 
