@@ -61,7 +61,7 @@ BEYOND: tuple[tuple[str, str], ...] = (
     ("privileges", r"(GRANT|REVOKE|ALTER\s+DEFAULT\s+PRIVILEGES|SECURITY\s+LABEL)\b"),
     ("what the platform owns", _OBJECTS),
     ("DO blocks that do such a thing", r"DO\b"),
-    ("settings", r"SET\b"),
+    ("settings", r"(SET|RESET)\b"),
 )  # fmt: skip
 """What Supabase lets `postgres` do beyond its rights: what it is, and how a statement of the kind begins.
 
@@ -543,7 +543,7 @@ class Applier:
                 if begins.match(text):
                     with self._as_admin():
                         again()
-                        if begins.pattern.startswith("DO"):
+                        if begins.pattern.startswith("DO") or what == "foreign data":
                             self.connection.execute(_SQL["hand_over"].encode())
                     self.notes[f"beyond the rights of {self.role}, as the platform allows: {what}"] += 1
                     return True
@@ -579,8 +579,14 @@ class Applier:
             with self._as_admin():
                 self.connection.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(_unquoted(into[1]))))
                 return again(_VERSION.sub("", text))
-        if name not in platforms.stand_ins():
+        stand_in = platforms.stand_ins().get(name)
+        if stand_in is None:
             return False
+        if isinstance(error, psycopg.errors.InvalidSchemaName) and stand_in.schema:
+            # A dump empties the search_path, and the real one's own file says to which schema it goes.
+            with self._as_admin():
+                platforms.create_extension(self.connection, name, "public")
+            return True
         lacking = isinstance(error, (psycopg.errors.FeatureNotSupported, psycopg.errors.UndefinedFile))
         if lacking or isinstance(error, psycopg.errors.InsufficientPrivilege):  # which the platform would let him
             if name in self.stood_in:
@@ -591,7 +597,7 @@ class Applier:
             return True
         if "required extension" in str(error):
             with self._as_admin():
-                for required in platforms.stand_ins()[name].requires:
+                for required in stand_in.requires:
                     platforms.create_extension(self.connection, required, "extensions" if self.beyond else None)
                 return again()
         return False

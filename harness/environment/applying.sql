@@ -10,7 +10,7 @@ SELECT set_config('search_path', substr(entry, length('search_path=') + 1), fals
 SELECT FROM pg_extension WHERE extname = %s;
 
 -- name: hand_over
--- What a DO block made while the superuser ran it belongs to whom the migrations run as, as if he had made it.
+-- What a DO block, or an IMPORT FOREIGN SCHEMA, made while the superuser ran it belongs to whom the migrations run as, as if he had made it.
 DO $$
 DECLARE
     v_object record;

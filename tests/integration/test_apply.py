@@ -11,9 +11,11 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
@@ -348,6 +350,52 @@ def test_stand_ins_keep_what_they_promise(apply: Apply) -> None:
         "SELECT 'stand-in' = convert_from(substring(encrypt('x', 'k', 'aes') FROM 1 FOR 8), 'UTF8')": True,
     }.items():  # fmt: skip
         assert ask(database, query) == answer, query
+
+
+def test_the_stand_in_for_vector_computes_what_pgvector_computes(apply: Apply) -> None:
+    """Where a server has no pgvector: columns, dimensions, casts, distances; an index by hnsw is left out."""
+    _, database = apply({"1.sql": ""})
+    with database.connect() as connection:
+        platforms.run_stand_in(connection, "vector", "public")
+        connection.execute("CREATE TABLE t (v vector(3), h halfvec(2))")
+        connection.execute("INSERT INTO t VALUES (ARRAY[1, 2, 3], '[3,4]')")
+        with pytest.raises(psycopg.errors.DataException, match="expected 3 dimensions, not 2"):
+            connection.execute("INSERT INTO t (v) VALUES ('[1,2]')")
+    for query, answer in {
+        "SELECT round((v <-> '[4,5,7]')::numeric, 6) FROM t": Decimal("5.830952"),
+        "SELECT round((v <=> '[4,5,7]')::numeric, 6) FROM t": Decimal("0.013987"),
+        "SELECT v <#> '[4,5,7]' FROM t": -35.0,
+        "SELECT v <+> '[4,5,7]' FROM t": 10.0,
+        "SELECT cosine_distance(h, '[0,0]')::text FROM t": "NaN",
+        "SELECT l2_normalize(h)::text FROM t": "[0.6,0.8]",
+        "SELECT (v + v)::real[] FROM t": [2.0, 4.0, 6.0],
+        "SELECT avg(v)::text FROM (SELECT v FROM t UNION ALL SELECT '[3,2,1]') AS two": "[2,2,2]",
+        "SELECT vector_dims(v) FROM t": 3,
+        "SELECT format_type(atttypid, atttypmod) FROM pg_attribute WHERE attrelid = 't'::regclass AND attname = 'h'":
+            "halfvec(2)",
+    }.items():  # fmt: skip
+        assert ask(database, query) == answer, query
+
+
+def test_what_a_dump_of_a_project_sets_and_makes_gets_in(apply: Apply) -> None:
+    """An extension with a schema of its own where there is no search_path; a setting and its RESET; foreign data."""
+    applied, database = apply(
+        {
+            "1.sql": "SELECT set_config('search_path', '', false);\n"
+            "CREATE EXTENSION pg_tle;\n"
+            "SET session_replication_role = replica;\nRESET session_replication_role;\n"
+            "CREATE EXTENSION wrappers WITH SCHEMA extensions;\nSET search_path = extensions;\n"
+            "CREATE FOREIGN DATA WRAPPER w HANDLER stripe_fdw_handler VALIDATOR stripe_fdw_validator;\n"
+            "CREATE SERVER shop FOREIGN DATA WRAPPER w OPTIONS (api_key_name 'key');\n"
+            "CREATE FOREIGN TABLE public.customers (id text) SERVER shop OPTIONS (object 'customers');\n",
+        },
+        platform="supabase",
+    )
+    assert applied.whole
+    assert {"pg_tle", "wrappers"} <= {each.name for each in applied.stand_ins}
+    assert ask(database, "SELECT relowner::regrole::text FROM pg_class WHERE relname = 'customers'") == "postgres"
+    with pytest.raises(psycopg.errors.FeatureNotSupported, match="fdw_handler"):
+        ask(database, "SELECT count(*) FROM customers")
 
 
 def test_an_extension_that_nobody_has_is_refused_by_name(apply: Apply) -> None:
