@@ -502,7 +502,7 @@ class Applier:
             return True
         if created := _EXTENSION.match(text):
             return self._stand_in(error, text, _unquoted(created[1]), again)
-        if (touched := _TOUCHES_EXTENSION.match(text)) and _unquoted(touched[1]) in platforms.stand_ins():
+        if (touched := _TOUCHES_EXTENSION.match(text)) and self._only_stands_in(_unquoted(touched[1])):
             self.notes[f"ALTER, DROP and COMMENT on the stand-in for {_unquoted(touched[1])} are left out"] += 1
             return True
         if (missing := _MISSING_ROLE.search(message)) and not re.match(r"(DROP|ALTER)\s+(ROLE|USER|GROUP)", text, re.I):
@@ -601,6 +601,10 @@ class Applier:
                     platforms.create_extension(self.connection, required, "extensions" if self.beyond else None)
                 return again()
         return False
+
+    def _only_stands_in(self, extension: str) -> bool:
+        found = self.connection.execute(_SQL["extension"], [extension]).fetchone()
+        return extension in platforms.stand_ins() and (found is None or found[0] == platforms.STAND_IN)
 
     def _turn_on(self, extension: str, again: Callable[[], bool], schema: str = "") -> bool:
         """An extension that no file creates: projects turn it on in the dashboard."""

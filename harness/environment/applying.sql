@@ -7,7 +7,7 @@ SELECT set_config('search_path', substr(entry, length('search_path=') + 1), fals
    AND (SELECT source FROM pg_settings WHERE name = 'search_path') <> 'client';
 
 -- name: extension
-SELECT FROM pg_extension WHERE extname = %s;
+SELECT extversion FROM pg_extension WHERE extname = %s;
 
 -- name: hand_over
 -- What a DO block, or an IMPORT FOREIGN SCHEMA, made while the superuser ran it belongs to whom the migrations run as, as if he had made it.
