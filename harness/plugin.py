@@ -35,6 +35,7 @@ from harness.signals import ended_by, ending
 
 if TYPE_CHECKING:
     from harness.check import Checks
+    from harness.contracts.contract import Contract
     from harness.contracts.declared import Load
     from harness.environment.database import Database
     from harness.records import Record, RunRecord
@@ -138,19 +139,24 @@ class _Session:
         return self._harness
 
     def marked(self, marker: pytest.Mark | None) -> Harness:
-        """The harness for a test: with a marker, for another contract on the same server and template."""
-        first = self.harness()
+        """The harness for a test: with a marker, for another contract on the same server and template.
+
+        One in a file of SQL needs what such a file needs where it is collected: no migrations, if its setup makes all.
+        """
         if marker is None:
-            return first
+            return self.harness()
         options, said = _of_marker(marker, self.options), repr(marker.kwargs)
         if said not in self._marked:
-            from harness import contracts
             from harness.run import Harness
+            from harness.scenarios import loads
             from harness.verdict import thresholds
 
-            contract = contracts.asked_for(options)
-            thresholds.check(contract)
-            self._marked[said] = Harness(options, contract, first.server, first.template)
+            if options.contract.endswith(loads.SUFFIX):
+                self._marked[said] = self._declared(loads.asked_for(options), options)
+            else:
+                first, contract = self.harness(), loads.asked_for(options)
+                thresholds.check(contract)
+                self._marked[said] = Harness(options, contract, first.server, first.template)
         return self._marked[said]
 
     def checks(self) -> Checks:
@@ -172,19 +178,23 @@ class _Session:
 
     def load(self, load: Load) -> Harness:
         """A file's load is run where scenarios are checked; with a setup of its own, on a template of its own."""
-        checks = self.checks()
-        from harness.environment.choice import open_template
-        from harness.run import Harness
         from harness.scenarios import loads
 
         options = replace(self.options, contract=str(load.path))
-        contract, template = loads.declared(load, options), checks.template
-        if load.setup is not None:
-            template = open_template(options, checks.server, bare=True)
-            template.seeds = (*template.seeds, load.setup)
-            self._stack.enter_context(template)
-        self._loads.append(Harness(options, contract, checks.server, template))
+        self._loads.append(self._declared(loads.declared(load, options), options))
         return self._loads[-1]
+
+    def _declared(self, contract: Contract, options: Options) -> Harness:
+        checks = self.checks()
+        from harness.environment.choice import open_template
+        from harness.run import Harness
+
+        template = checks.template
+        if contract.declared is not None and contract.declared.setup is not None:
+            template = open_template(options, checks.server, bare=True)
+            template.seeds = (*template.seeds, contract.declared.setup)
+            self._stack.enter_context(template)
+        return Harness(options, contract, checks.server, template)
 
     def close(self) -> None:
         with self._stack:

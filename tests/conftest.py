@@ -58,6 +58,7 @@ EVERY_VERSION = {
     "test_check.py": [
         f"what_happens_together_is_called_what_it_is[{case}" for case in ("check then act", "row lock", "write skew")
     ],
+    "test_now.py": ["every_way_to_ask_for_the_time", "what_reads_the_real_clock"],
     "test_http.py": ["every_pattern_holds_through_postgrest[race"],
 }  # fmt: skip
 """What CI runs on PostgreSQL 15 as well, by how its name begins: of each floor what speaks to the server in a way that

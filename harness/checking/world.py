@@ -217,7 +217,11 @@ class World:
     def _run_setup(self, connection: psycopg.Connection[Any]) -> None:
         for statement in self.scenario.setup:
             try:
-                connection.execute(statement.text.encode(), prepare=False)
+                if statement.data is None:
+                    connection.execute(statement.text.encode(), prepare=False)
+                else:
+                    with connection.cursor().copy(statement.text.encode()) as copy:
+                        copy.write(statement.data)
             except psycopg.Error as error:
                 if own.is_loss(error):
                     raise

@@ -43,6 +43,7 @@ _TOKEN = re.compile(
 )
 _HEADING = re.compile(r"--[ \t]*([a-z]+(?: [a-z]+)?)[ \t]*:(?!:)[ \t]*(.*?)[ \t]*$")
 _LONE_WORDS = re.compile(r"--[ \t]*([a-z][a-z ]*?)[ \t]*$")
+_TO_CLIENT = re.compile(r"COPY\b.*\bTO\s+STDOUT\b", re.IGNORECASE | re.DOTALL)
 _SQLSTATE = re.compile(r"[0-9A-Z]{5}")
 _VARIABLE = re.compile(r"(?<![:\w]):('|\"|)(\w+)\1")
 
@@ -443,7 +444,10 @@ class _Reader(LoadHeadings):
 
     def _setup(self, section: _Section) -> None:
         self._end_session()
-        self.setup += self._statements(section.body, section.body_line)
+        made = list(self._statements(section.body, section.body_line))
+        if to_client := next((each for each in made if _TO_CLIENT.match(each.text)), None):
+            raise self._error(to_client.line, "COPY to the client has no client in a setup.", "leave the statement out")
+        self.setup += made
         self.setup_bodies.append((section.start, section.body))
 
     def _session(self, section: _Section) -> None:

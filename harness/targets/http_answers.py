@@ -208,7 +208,7 @@ class JsonCodec:
                 raise UsageError(
                     f"{function.name} is {'a procedure' if description.procedure else 'a statement'}: PostgREST calls "
                     "functions only.",
-                    next_step="leave --http out, or let a function hold it",
+                    next_step="let a function hold it, or measure it by SQL alone: harness run without --http",
                 )
             self._types = {p.name: p.kind.name for p in description.parameters}
             labels = [(c.name, c.kind.name) for c in description.labels]

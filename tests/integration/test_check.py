@@ -323,6 +323,10 @@ def test_what_happens_together_is_called_what_it_is(case: str, check: Check) -> 
 
 
 ODD = {
+    "COPY data in the setup": (
+        "COPY c FROM stdin;\n3\t0\n\\.\n-- session: a x 2\nUPDATE c SET n = n + 1 WHERE id = 3 RETURNING n;\n"
+        "-- always: the row is there\nSELECT count(*) = 3 FROM c;\n"
+    ),
     "temporary tables": "-- session: s x 2\nCREATE TEMP TABLE x AS SELECT 1;\nUPDATE c SET n = n + 1 WHERE id = 1;\n",
     "a cursor that is held": (
         "-- session: s\nBEGIN;\nDECLARE k CURSOR WITH HOLD FOR SELECT id FROM c;\nCOMMIT;\nFETCH 1 FROM k;\n"

@@ -194,10 +194,20 @@ def test_what_the_server_knows_to_be_wrong_is_said_before_any_call(
 
 
 SMALL = COUPON + "-- pattern: rescan clients 2 calls 1\n"
+MARKED = """\
+import pytest
+
+@pytest.mark.harness(contract="coupon.race.sql")
+def test_marked(harness):
+    assert harness.rescan(clients=3, calls=1).verdict.held
+"""
 
 
 def test_the_command_and_pytest_run_a_file(sandbox: Sandbox, server: EmbeddedServer) -> None:
-    """Each ends with the verdict, repeats itself by the file's name, and `check` says what the file is."""
+    """Each ends with the verdict, repeats itself by the file's name, and `check` says what the file is.
+
+    A marker takes it for a test of one's own, without migrations; somebody else's API does not.
+    """
     folder = sandbox.tmp / "project"
     folder.mkdir()
     (folder / "coupon.race.sql").write_text(SMALL.replace(" AND used_by IS NULL", ""))
@@ -207,8 +217,13 @@ def test_the_command_and_pytest_run_a_file(sandbox: Sandbox, server: EmbeddedSer
     assert "--contract coupon.race.sql" in done.stdout
     done = sandbox.run("harness", "check", ".", cwd=folder, HARNESS_SERVER=server.dsn)
     assert (done.returncode, "run it: harness run coupon.race.sql" in done.stderr) == (ExitStatus.USAGE, True)
+    words = ("--http-url", "http://127.0.0.1:1", "--tickets", "none.json", "--yes")
+    done = sandbox.run("harness", "run", "coupon.race.sql", *words, cwd=folder)
+    assert (done.returncode, "a file's conditions need a server" in done.stderr) == (ExitStatus.USAGE, True)
     (folder / "coupon.race.sql").write_text(SMALL)
+    (folder / "test_it.py").write_text(MARKED)
     words = ("-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "error", "--harness-server", server.dsn)
     done = sandbox.run("python", *words, cwd=folder)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "accepted 2, refused 2" in done.stdout
+    assert "accepted 3, refused 3" in done.stdout

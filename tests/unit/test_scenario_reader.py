@@ -95,6 +95,7 @@ WRONG = {
     "an unknown level": (SHORT + "-- isolation: snapshot\n", "'snapshot' is no isolation level", "serializable"),
     "retry without a number": ("-- scenario: x\n-- retry: 40001\n", ":2: '40001' does not say", "up to 5"),
     "as below a statement": (SHORT + "-- as: anon\n", ":4: `as:` stands below a statement", "right below"),
+    "a copy to nobody": ("-- scenario: x\n-- setup\nCOPY c TO STDOUT;\n", ":3: COPY to the client", "leave"),
     "a statement nowhere": ("SELECT 1;\n" + SHORT, ":1: A statement comes before the first heading", "setup"),
     "a statement below busy": (SHORT + "-- busy: when no row\nSELECT 1;\n", ":5: A statement stands below", "setup"),
     "an unclosed quote": ("-- scenario: x\n-- session: a\nSELECT 'a;\n", ":2: what follows this heading", "quote"),
