@@ -13,7 +13,7 @@ from harness.checking.wording import message, short
 from harness.checking.world import World
 from harness.environment import own
 from harness.errors import UsageError
-from harness.scenarios.reader import Busy, Condition, columns_of, operators_of
+from harness.scenarios.reader import Busy, Condition, columns_of, operators_of, substituted
 from harness.sqltext import queries
 from harness.verdict.serial import Answer, Table
 
@@ -101,7 +101,8 @@ class Conditions:
         try:
             if self.world.seen is not None:
                 self.world.control.execute("SET track_counts = on")
-            rows = self.world.control.execute(condition.sql.encode(), prepare=False).fetchall()
+            text = substituted(condition.sql, self.world.variables)
+            rows = self.world.control.execute(text.encode(), prepare=False).fetchall()
             if self.world.seen is not None:
                 self.world.control.execute("SET track_counts = off")
         except psycopg.Error as error:

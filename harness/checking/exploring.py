@@ -120,15 +120,15 @@ class Exploring:
 
     def _text(self, session: reader.Session, at: int) -> Text:
         """A statement's text; where it depends on what was answered before, a function of that."""
-        text = reader.substituted(session.statements[at].text, session.variables)
-        if not reader.has_variables(text):
-            return text
+        text = session.statements[at].text
+        if not reader.has_variables(text) or not any(s.then.startswith("gset") for s in session.statements[:at]):
+            return reader.substituted(text, session.variables)
 
         def of(answers: Sequence[StatementAnswer]) -> str:
             variables = session.variables
             for statement, answer in zip(session.statements, answers, strict=False):
                 keep(variables, statement.then, answer.columns, answer.rows)
-            return reader.substituted(session.statements[at].text, variables)
+            return reader.substituted(text, variables)
 
         return of
 

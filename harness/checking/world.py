@@ -6,7 +6,7 @@ import hashlib
 import re
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -27,12 +27,12 @@ from harness.environment.touched import Seen, seen, touched
 from harness.errors import UsageError
 from harness.options import Options
 from harness.scenarios import clock, reader
-from harness.scenarios.acting import Actor, Driver, transactions
+from harness.scenarios.acting import Actor, Driver, keep, read_answer, transactions
 from harness.scenarios.reach import Reach, reach
 from harness.scenarios.reader import Scenario
 from harness.sqltext import queries
 from harness.sqltext.scripts import Statement
-from harness.verdict.serial import Table, Unit
+from harness.verdict.serial import Answer, Table, Unit
 from harness.verdict.values import LIKE_UUID
 
 
@@ -46,8 +46,10 @@ class World:
         self.scenario = scenario
         self.options = options
         self.template = template
+        self.variables: dict[str, str] = {}
+        """psql variables that the setup leaves: the sessions and the conditions know them."""
         self.sessions = tuple(
-            replace(session, isolation=isolation) if isolation and not session.isolation else session
+            replace(session, isolation=session.isolation or isolation, given=self.variables)
             for session in scenario.sessions
         )
         self.notes: dict[str, None] = {}
@@ -215,26 +217,47 @@ class World:
                 self.note(sentence)
 
     def _run_setup(self, connection: psycopg.Connection[Any]) -> None:
+        self.variables.clear()
+        self.variables.update(self.scenario.variables)
         for statement in self.scenario.setup:
-            try:
-                if statement.data is None:
-                    connection.execute(statement.text.encode(), prepare=False)
-                else:
-                    with connection.cursor().copy(statement.text.encode()) as copy:
-                        copy.write(statement.data)
-            except psycopg.Error as error:
-                if own.is_loss(error):
-                    raise
-                raise UsageError(
-                    f"{statement.path}:{statement.line}: the setup fails: {message(error)}",
-                    tried=short(statement.text),
-                    next_step="mend the setup, or the migrations and the seed that it builds on",
-                ) from error
+            self._check_variables(statement, self.variables)
+            text = reader.substituted(statement.text, self.variables)
+            answer = self._set_up_by(connection, statement, text)
+            if statement.then == "gexec":
+                for inner in (value for row in answer.rows for value in row if value is not None):
+                    self._set_up_by(connection, statement, inner)
+            keep(self.variables, statement.then, answer.columns, answer.rows)
         if connection.info.transaction_status != TransactionStatus.IDLE:
             last = self.scenario.setup[-1]
             raise UsageError(
                 f"{last.path}:{last.line}: the setup begins a transaction and does not commit it.",
                 next_step="end it with COMMIT, or leave BEGIN out: each statement of a setup commits by itself",
+            )
+
+    def _set_up_by(self, connection: psycopg.Connection[Any], statement: Statement, text: str) -> Answer:
+        try:
+            if statement.data is not None:
+                with connection.cursor().copy(text.encode()) as copy:
+                    copy.write(statement.data)
+                return Answer()
+            cursor = connection.execute(text.encode(), prepare=False)
+        except psycopg.Error as error:
+            if own.is_loss(error):
+                raise
+            raise UsageError(
+                f"{statement.path}:{statement.line}: the setup fails: {message(error)}",
+                tried=short(text),
+                next_step="mend the setup, or the migrations and the seed that it builds on",
+            ) from error
+        return read_answer([] if cursor.pgresult is None else [cursor.pgresult], ordered=False)
+
+    def _check_variables(self, statement: Statement, known: Collection[str]) -> None:
+        """A variable that nothing sets would be a syntax error, of which nobody could tell whence it comes."""
+        if name := reader.unset_variable(statement.text, known):
+            raise UsageError(
+                f"{statement.path}:{statement.line}: the variable :{name} is not set here.",
+                tried=short(statement.text),
+                next_step="set it before: by \\gset behind a query, or by \\set; in a session, or in the setup for all",
             )
 
     def _check_ignored(self, connection: psycopg.Connection[Any]) -> None:
@@ -271,7 +294,11 @@ class World:
                     next_step="write `retry:`, which runs one transaction again, or make it one transaction",
                 )
         for session in self.sessions:
+            known: set[str] | None = set(session.variables)
             for statement in session.statements:
+                if known is not None:
+                    self._check_variables(statement, known)
+                    known = reader.known_after(statement, known)
                 text = reader.substituted(statement.text, session.variables)
                 if refusal := _cannot_be_in_a_session(text):
                     raise UsageError(

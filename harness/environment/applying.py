@@ -379,12 +379,12 @@ class Applier:
                         inner = Statement(statement.path, statement.line, str(value), "")
                         self._statement(inner, variables, whole=True)
             return
-        rows = cursor.fetchmany(2)
+        result = cursor.pgresult
         prefix = statement.then.partition(" ")[2]
-        if len(rows) == 1 and cursor.description:
-            for column, value in zip(cursor.description, rows[0], strict=True):
-                if value is not None:
-                    variables[prefix + column.name] = str(value)
+        if result is not None and result.ntuples == 1 and cursor.description:
+            for at, column in enumerate(cursor.description):  # as the server spells it, and not as Python does
+                if (value := result.get_value(0, at)) is not None:
+                    variables[prefix + column.name] = value.decode(errors="replace")
 
     def _remember(self, text: str) -> None:
         if _CREATE_ROLE.match(text) and (name := re.search(rf"(?:ROLE|USER|GROUP)\s+{_NAME}", text, re.IGNORECASE)):

@@ -108,6 +108,7 @@ class LoadHeadings(ABC):
                 "write a query that makes :count of them below `-- keys:`",
             )
         self._check_names()
+        self._check_conditions()
         rules = [*self.rules, *(self._rule("busy", each) for each in self.busy)]
         if not any(rule.kind == "applied" for rule in rules):
             raise self._error(
@@ -133,6 +134,17 @@ class LoadHeadings(ABC):
             identity=None if identity == Identity() else identity,
             retry=None if retry is None else Retry(tuple(sorted(retry.codes)), retry.times),
         )
+
+    def _check_conditions(self) -> None:
+        from harness.scenarios.reader import unset_variable
+
+        for each in self.conditions:
+            if name := unset_variable(each.sql, ()):
+                raise self._error(
+                    each.line,
+                    f"`{each.kind}:` of a load knows no variables, and names :{name}.",
+                    "write the value, or look for it in a table",
+                )
 
     def _check_names(self) -> None:
         names = [call.name for call in self.calls]

@@ -8,7 +8,7 @@ is judged, and nobody would see it.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -69,7 +69,8 @@ HEADINGS: tuple[Heading, ...] = (
         "session: NAME [x N]",
         "What one person does, on a connection of its own. `x 10` makes ten of them; `:'session'` is the name of each, "
         "`:number` its number. A statement outside BEGIN commits by itself. `SELECT ... \\gset` puts a row's columns "
-        "into variables. After an error the session goes on as psql does; `\\set ON_ERROR_STOP on` ends it there.",
+        "into variables; those that the setup sets are known to all. After an error the session goes on as psql does; "
+        "`\\set ON_ERROR_STOP on` ends it there.",
     ),
     Heading(
         "as",
@@ -169,11 +170,13 @@ class Session:
     isolation: str = ""
     retry: Retry | None = None
     stop_on_error: bool = False
+    given: Mapping[str, str] = field(default_factory=dict, compare=False)
+    """Variables of the setup, which are known when it has been run."""
 
     @property
     def variables(self) -> dict[str, str]:
-        """psql variables that every session has: `:'session'`, `:number`."""
-        return {"session": self.name, "number": str(self.number)}
+        """psql variables with which a session begins: those of the setup, `:'session'`, `:number`."""
+        return {**self.given, "session": self.name, "number": str(self.number)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,6 +238,8 @@ class Scenario:
     """In place of sessions: a call that is put under load."""
     now: datetime | None = None
     """The moment at which it happens; None: as it comes."""
+    variables: Mapping[str, str] = field(default_factory=dict, compare=False)
+    """psql variables that `\\set` gives in the setup."""
     title: str = ""
     """What reports call it: its name, unless another file has that too."""
 
@@ -306,6 +311,8 @@ class _Reader(LoadHeadings):
         self.allowed: list[Allowed] = []
         self.judge = ""
         self.now: datetime | None = None
+        self.variables: dict[str, str] = {}
+        """Of the setup, by `\\set`."""
         self.of_file = Session("", 0, 0, ())
         """What holds for every session that says nothing else."""
         self.count: int | None = None
@@ -346,6 +353,7 @@ class _Reader(LoadHeadings):
             self.judge,
             load,
             self.now,
+            self.variables,
         )
 
     def _with_defaults(self, session: Session) -> Session:
@@ -421,10 +429,13 @@ class _Reader(LoadHeadings):
             f"use one of {', '.join(sorted(words))}; a comment that is none begins with a capital or is indented",
         )
 
-    def _statements(self, body: str, line: int) -> Iterator[Statement]:
+    def _statements(self, body: str, line: int, variables: dict[str, str] | None = None) -> Iterator[Statement]:
+        variables = {} if variables is None else variables
         try:
-            for statement in Script(self.path, body).statements():
+            for statement in Script(self.path, body).statements(variables):
                 yield replace(statement, line=statement.line + line - 1)
+                for name in gset_names(statement.text, statement.then):
+                    variables.pop(name, None)  # from here on it is what was answered
         except UsageError:
             raise
         except HarnessError as error:
@@ -444,7 +455,7 @@ class _Reader(LoadHeadings):
 
     def _setup(self, section: _Section) -> None:
         self._end_session()
-        made = list(self._statements(section.body, section.body_line))
+        made = list(self._statements(section.body, section.body_line, self.variables))
         if to_client := next((each for each in made if _TO_CLIENT.match(each.text)), None):
             raise self._error(to_client.line, "COPY to the client has no client in a setup.", "leave the statement out")
         self.setup += made
@@ -573,7 +584,7 @@ class _Reader(LoadHeadings):
                 "put one query there; give each query a heading of its own",
             )
         [statement] = statements
-        [parsed] = self._parsed(statement.text, statement.line, statement.text)
+        [parsed] = self._parsed(_with_any(statement.text), statement.line, statement.text)
         if not isinstance(parsed.stmt, ast.SelectStmt) or parsed.stmt.intoClause is not None:
             raise self._error(statement.line, f"`{section.word}:` needs a query.", "write a SELECT")
         self.conditions.append(Condition(section.word, section.rest, statement.text, statement.line))
@@ -671,7 +682,27 @@ def substituted_by_any(text: str) -> str:
     """The text with a value for each variable, as an example to read; empty where one is a name, which says what is
     touched."""
     matches = [match for plain, piece in _pieces(text) if plain for match in _VARIABLE.finditer(piece)]
-    return "" if any(m[1] == '"' for m in matches) else substituted(text, {m[2]: "1" for m in matches})
+    return "" if any(m[1] == '"' for m in matches) else _with_any(text)
+
+
+def _with_any(text: str) -> str:
+    return substituted(text, dict.fromkeys(_names(text), "1"))
+
+
+def unset_variable(text: str, known: Collection[str]) -> str:
+    """A variable without which a statement is no SQL, and that is none of `known`; empty where there is none."""
+    names = _names(text) - set(known)
+    if not names or _is_sql(substituted(text, dict.fromkeys(known, "1"))) or not _is_sql(_with_any(text)):
+        return ""
+    return str(min(names))
+
+
+def _is_sql(text: str) -> bool:
+    try:
+        pglast.parse_sql(text)
+    except ParseError:
+        return False
+    return True
 
 
 def has_variables(text: str) -> bool:
@@ -684,18 +715,34 @@ def is_used(name: str, text: str) -> bool:
     return name in _names(text)
 
 
+def known_after(statement: Statement, known: Collection[str]) -> set[str] | None:
+    """The variables that are set behind a statement; None where only its answer tells (`SELECT * ... \\gset`)."""
+    names = _gset_targets(statement.text, statement.then)
+    return None if None in names else {*known, *(name for name in names if name)}
+
+
 def gset_names(text: str, then: str) -> tuple[str, ...]:
     """The variables that `\\gset` after a query sets, as far as its text says."""
+    return tuple(name for name in _gset_targets(text, then) if name)
+
+
+def _gset_targets(text: str, then: str) -> tuple[str | None, ...]:
     if not then.startswith("gset"):
         return ()
     try:
-        [raw] = pglast.parse_sql(substituted_by_any(text))
+        [raw] = pglast.parse_sql(_with_any(text))
     except (ParseError, ValueError):
-        return ()
-    targets: Any = getattr(raw.stmt, "returningList", None) or getattr(raw.stmt, "targetList", None) or ()
-    names = (t.name or getattr(getattr(t.val, "fields", (None,))[-1], "sval", None) for t in targets)
+        return (None,)
+    targets: Any = getattr(raw.stmt, "returningList", None) or getattr(raw.stmt, "targetList", None) or (None,)
     prefix = then.removeprefix("gset").strip()
-    return tuple(prefix + name for name in names if name)
+    names = (target and (target.name or _column_name(target.val)) for target in targets)
+    return tuple(prefix + name if name else None for name in names)
+
+
+def _column_name(value: Any) -> str | None:
+    """What the server calls a column that has no name of its own; None where it takes more to tell."""
+    parts: Any = value.fields if isinstance(value, ast.ColumnRef) else getattr(value, "funcname", None)
+    return getattr(parts[-1], "sval", None) if parts else None
 
 
 def _names(text: str) -> set[str]:

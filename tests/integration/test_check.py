@@ -267,6 +267,25 @@ CASES: dict[str, tuple[str, Truth, str]] = {
         Truth.BROKEN,
         "double use",
     ),
+    "what the setup keeps is known to sessions and conditions": (
+        COUNTER
+        + "\\set most 2\nINSERT INTO c VALUES (7, 0) RETURNING id AS it \\gset\n"
+        + "SELECT format('INSERT INTO c VALUES (%s, 0)', i) FROM generate_series(8, 9) AS i \\gexec\n"
+        + "UPDATE c SET n = n + 1 WHERE id = :it;\n"
+        + "-- session: one x 2\nUPDATE c SET n = n + 1 WHERE id = :it AND n < :most;\n"
+        + "-- never: one is not counted\nSELECT FROM c WHERE id = :it AND n <> :'most'::int\n"
+        + "-- always:\nSELECT count(*) = 5 FROM c;\n",
+        Truth.HELD,
+        "",
+    ),
+    "what a session keeps beats what the setup set": (
+        COUNTER
+        + "\\set had 5\n-- session: one x 2\nBEGIN;\nSELECT n AS had FROM c WHERE id = 1 FOR UPDATE \\gset\n"
+        + "UPDATE c SET n = :had + 1 WHERE id = 1;\nCOMMIT;\n"
+        + "-- always:\nSELECT n = 2 FROM c WHERE id = 1;\n",
+        Truth.HELD,
+        "",
+    ),
     "a process id": (
         COUNTER + "-- session: one x 2\nUPDATE c SET n = n * 0 + pg_backend_pid() WHERE id = :number RETURNING n;\n",
         Truth.HELD,
@@ -447,6 +466,16 @@ def test_what_is_odd_is_supported(case: str, check: Check) -> None:
 
 
 REFUSED = {
+    "a variable that nothing sets": (
+        "-- session: a\nSELECT 1 AS one \\gset\nUPDATE c SET n = :one + :two;\n",
+        ":7: the variable :two is not set here.",
+        "\\gset",
+    ),
+    "a variable of the setup that nothing sets": (
+        "UPDATE c SET n = :n;\n-- session: a\nSELECT 1;\n",
+        ":5: the variable :n is not set here.",
+        "",
+    ),
     "wrong SQL": ("-- session: a\nSELECT nope FROM c;\n", ":6: the session a fails already when it is alone", "42703"),
     "COPY": ("-- session: a\nCOPY c FROM STDIN;\n\\.\n", ":6: COPY from or to the client", ""),
     "a prepared transaction": ("-- session: a\nBEGIN;\nPREPARE TRANSACTION 'x';\n", ":7: A prepared transaction", ""),

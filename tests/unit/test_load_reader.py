@@ -146,6 +146,7 @@ WRONG = [
     (("-- never:", "-- judge: sessions\n-- never:"), "`judge:` does not belong beside `load:`."),
     (("-- never:", "-- session: ann\nSELECT 1;\n-- never:"), "`session:` does not belong beside `load:`."),
     (("SELECT redeem(:'key'", "SELEC redeem(:'key'"), "does not parse"),
+    (("WHERE code < ''", "WHERE code < :'least'"), "`never:` of a load knows no variables, and names :least."),
 ]  # fmt: skip
 
 
