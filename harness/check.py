@@ -26,6 +26,7 @@ from harness.environment.database import Template
 from harness.environment.postgrest import SupabaseRoles
 from harness.environment.restore import Cloned, NotInPlaceError
 from harness.environment.servers import ExternalServer, Server, command_line
+from harness.errors import UsageError
 from harness.options import OF_CALLS, OF_CONTRACTS, Options, as_words, check_outputs
 from harness.records import AppliedFile, Record, RunRecord, Source
 from harness.scenarios.acting import ends_open
@@ -46,6 +47,16 @@ from harness.verdict.serial import (
 )
 
 WAYS = ("explore", "race")
+
+NOTHING_RACED = "nothing happened that could race"
+"""How the note begins of a scenario that holds, and proves nothing."""
+
+SETS_LEVEL = re.compile(
+    r"\bset\s+(?:(?:local|session)\s+)?(?:transaction\s+isolation\s+level|(?:default_)?transaction_isolation\b)"
+    r"|\bset_config\s*\(\s*'(?:default_)?transaction_isolation'",
+    re.IGNORECASE,
+)
+"""A function that sets the isolation level, which only a procedure can do with success."""
 
 _DBLINK = re.compile(r"\bdblink\w*\s*\(", re.IGNORECASE)
 
@@ -129,12 +140,21 @@ class Checks:
         """Check a scenario once more, for the matrix; it does not become one of the runs.
 
         `settings` are options of the sessions' connections. Statistics are made once and pinned. Also gives, by
-        schedule or round, how often a session had to run something again.
+        schedule or round, how often a session had to run something again. Raises UsageError where a function that the
+        sessions call sets the isolation level.
         """
         world = World(scenario, self.options, self.template, "")
         world.settings, world.pinned = settings, True
         try:
-            return _Check(world, by, "", replay="", reduction=True, seconds=seconds).checked(), world.retried
+            run = _Check(world, by, "", replay="", reduction=True, seconds=seconds).checked()
+            if chosen := next(filter(None, map(SETS_LEVEL.search, world.reach.texts)), None):
+                raise UsageError(
+                    f"{scenario.path}: a function that the sessions call chooses its isolation level itself, so that "
+                    "no other can be tried.",
+                    tried=chosen[0],
+                    next_step="check the scenario without --matrix",
+                )
+            return run, world.retried
         finally:
             world.close()
 
@@ -337,7 +357,7 @@ class _Check:
         )
         if self._nothing_races():
             self.world.note(
-                "nothing happened that could race: nobody changed anything that is compared, and each was told the "
+                f"{NOTHING_RACED}: nobody changed anything that is compared, and each was told the "
                 "same in every order; are the rows there that the sessions need, and may they see them (as:)?"
             )
         masked_columns = self._masked()

@@ -370,7 +370,7 @@ def check(
     with _guarded():
         options = _resolved(given)
         from harness.check import WAYS, Checks, open_checks
-        from harness.matrix import check_at_each_level
+        from harness.matrix import check_at_each_level, refuse_own_level
         from harness.scenarios import reader
 
         found = reader.find(paths)
@@ -383,6 +383,8 @@ def check(
         if matrix and (replay is not None or options.isolation):
             other = "--isolation" if replay is None else "--replay"
             raise UsageError("--matrix tries every level and every order.", next_step=f"leave {other} out")
+        for scenario in scenarios if matrix else ():
+            refuse_own_level(scenario)
 
         bar = _Bar()
 
@@ -392,7 +394,7 @@ def check(
                 bar.show(scenario.name, done, number / len(scenarios))
                 checks.said = partial(bar.tries, scenario.name, done, number / len(scenarios))
                 if matrix:
-                    check_at_each_level(checks, scenario, by=by)
+                    check_at_each_level(checks, scenario, by=by, seconds=seconds)
                     continue
                 checks.check(
                     scenario,

@@ -11,8 +11,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from harness.check import WAYS, Checks
+from harness.check import NOTHING_RACED, WAYS, Checks
+from harness.checking import exploring
 from harness.checking.exploring import MOST_SESSIONS
+from harness.checking.orders import FAILS_ALONE
 from harness.errors import UsageError
 from harness.options import ISOLATION_LEVELS
 from harness.records import RunRecord
@@ -20,9 +22,6 @@ from harness.scenarios.acting import OWN_LEVEL
 from harness.scenarios.reader import Retry, Scenario
 from harness.signals import heed
 from harness.verdict.findings import Truth
-
-SECONDS = 10.0
-"""For exploring the orders of one scenario at one level."""
 
 RETRY = Retry(frozenset({"40001", "40P01"}), 10)
 """What is retried where the file says nothing."""
@@ -66,14 +65,15 @@ class Matrix:
 
 
 def check_at_each_level(
-    checks: Checks, scenario: Scenario, *, by: Sequence[str] = (), seconds: float = SECONDS
+    checks: Checks, scenario: Scenario, *, by: Sequence[str] = (), seconds: float = exploring.SECONDS
 ) -> RunRecord:
     """Check a scenario as it is, and beside it at each level, which is put into the record's `details`.
 
-    The verdict is that of the file as it stands. Raises UsageError where a session chooses its level itself.
+    The verdict is that of the file as it stands. Exploring ends after `seconds`, at each level after half of them.
+    Raises UsageError where a session chooses its level itself.
     """
-    _refuse_own_level(scenario)
-    run = checks.check(scenario, by=by or WAYS)
+    refuse_own_level(scenario)
+    run = checks.check(scenario, by=by or WAYS, seconds=seconds)
     ways = tuple(by) or (("explore",) if len(scenario.sessions) <= MOST_SESSIONS else ("race",))
     retry = next((s.retry for s in scenario.sessions if s.retry is not None), RETRY)
 
@@ -82,11 +82,14 @@ def check_at_each_level(
         sessions = tuple(
             replace(s, isolation=level, retry=(s.retry or retry) if again else None) for s in scenario.sessions
         )
-        made, retried = checks.aside(replace(scenario, sessions=sessions), by=ways, seconds=seconds, settings=settings)
+        tried = replace(scenario, sessions=sessions)
+        made, retried = checks.aside(tried, by=ways, seconds=seconds / 2, settings=settings)
         open_ = [each for each in made.findings if each.truth is made.truth is not Truth.HELD]
-        anomaly = next((each.anomaly for each in open_ if each.anomaly), "")
+        truth, anomaly = made.truth, next((each.anomaly for each in open_ if each.anomaly), "")
+        if truth is Truth.HELD and (nothing := _nothing_tried(made, run)):
+            truth, anomaly = Truth.UNDECIDED, nothing
         times = sum(n > 0 for n in retried.values())
-        return Cell(made.truth.value, anomaly, len(retried), times, sum(retried.values()))
+        return Cell(truth.value, anomaly, len(retried), times, sum(retried.values()))
 
     levels = tuple(
         Level(level, cell(level), cell(level, again=True), cell(level, again=True, settings="-c enable_seqscan=off"))
@@ -97,7 +100,15 @@ def check_at_each_level(
     return checks.runs[-1]
 
 
-def _refuse_own_level(scenario: Scenario) -> None:
+def _nothing_tried(made: RunRecord, as_it_is: RunRecord) -> str:
+    """Why what holds at a level says nothing of it: there a session does not work, or nothing happens."""
+    if any(FAILS_ALONE in note and note not in as_it_is.notes for note in made.notes):
+        return "a session fails there already when it is alone"
+    return "nothing raced" if any(note.startswith(NOTHING_RACED) for note in made.notes) else ""
+
+
+def refuse_own_level(scenario: Scenario) -> None:
+    """Raises UsageError where a session chooses its level itself."""
     for session in scenario.sessions:
         for statement in session.statements:
             if OWN_LEVEL.search(statement.text):

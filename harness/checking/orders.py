@@ -26,6 +26,8 @@ _CLOCK = re.compile(
     re.IGNORECASE,
 )
 
+FAILS_ALONE = "fails already when it is alone"
+
 _WRONG_SQL = re.compile(r"42(?!501)...|26000|0A000")
 """SQLSTATEs of a statement that is wrong by itself: a syntax error, an unknown name, a feature that is not there."""
 
@@ -153,7 +155,7 @@ class SerialOrders:
                 if answer.code is None:
                     continue
                 statement = session.statements[at]
-                where = f"{statement.path}:{statement.line}: the session {session.name} fails already when it is alone"
+                where = f"{statement.path}:{statement.line}: the session {session.name} {FAILS_ALONE}"
                 if _WRONG_SQL.fullmatch(answer.code):
                     raise UsageError(
                         f"{where}: {answer.message} (SQLSTATE {answer.code})",

@@ -164,7 +164,7 @@ def matrix(run: RunRecord) -> MatrixTable | None:
     for each in found["levels"]:
         again, by_index = each["with_retry"], each["by_index"]
         retried = f"{again['retried']} of {again['tries']}"
-        if again["retried"] and not by_index["retried"]:
+        if again["retried"] and by_index["tries"] and not by_index["retried"]:
             retried += "; table too small: none with enable_seqscan = off"
         elif again["retried"] or by_index["retried"]:
             retried += f"; {by_index['retried']} of {by_index['tries']} with enable_seqscan = off"
@@ -182,21 +182,31 @@ def _mends(levels: Sequence[Mapping[str, Any]]) -> str:
     held = {each["level"]: [each[column]["truth"] == "held" for column in ("without", "with_retry")] for each in levels}
     if held[levels[0]["level"]][0]:
         return f"It holds at {levels[0]['level']}: no other level is needed."
+    undecided = [
+        each["level"] for each in levels if not any(held[each["level"]]) and each["with_retry"]["truth"] == "undecided"
+    ]
     if not any(any(each) for each in held.values()):
-        return "No level mends it: the SQL has to change."
+        if not undecided:
+            return "No level mends it: the SQL has to change."
+        return f"No level is shown to mend it: at {_listed(undecided)} it is undecided."
     kinds = {
         "mend it": [level for level, (without, _) in held.items() if without],
         "mend it where the application retries": [level for level, each in held.items() if each == [False, True]],
-        "do not": [level for level, each in held.items() if not any(each)],
+        "do not": [level for level, each in held.items() if not any(each) and level not in undecided],
+        "are undecided": undecided,
     }
-    singular = {"mend it": "mends it", "do not": "does not"}
+    singular = {"mend it": "mends it", "do not": "does not", "are undecided": "is undecided"}
     said = []
     for what, names in kinds.items():
         if len(names) == 1:
             what = next((what.replace(many, one) for many, one in singular.items() if what.startswith(many)), what)
         if names:
-            said.append(f"{' and '.join([*filter(None, [', '.join(names[:-1])]), names[-1]])} {what}")
+            said.append(f"{_listed(names)} {what}")
     return "; ".join(said) + "."
+
+
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join([*filter(None, [", ".join(names[:-1])]), names[-1]])
 
 
 ROWS: Mapping[str, Callable[[RunRecord, Row], Row]] = {

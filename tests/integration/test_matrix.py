@@ -86,6 +86,15 @@ def test_a_small_table_is_not_taken_for_a_costly_level(checks: Checks, tmp_path:
         ),
         ("-h -h -h", "read committed, repeatable read and serializable mend it where the application retries."),
         ("hh -h -h", "It holds at read committed: no other level is needed."),
+        (
+            "?? ?? ??",
+            "No level is shown to mend it: at read committed, repeatable read and serializable it is undecided.",
+        ),
+        ("-- -- -?", "No level is shown to mend it: at serializable it is undecided."),
+        (
+            "-? -? ?h",
+            "serializable mends it where the application retries; read committed and repeatable read are undecided.",
+        ),
     ],
 )
 def test_the_table_is_said_in_a_sentence(held: str, said: str) -> None:
@@ -94,7 +103,7 @@ def test_the_table_is_said_in_a_sentence(held: str, said: str) -> None:
     made = [
         {"level": level, "by_index": cell}
         | {
-            column: cell | {"truth": "held" if sign == "h" else "broken"}
+            column: cell | {"truth": {"h": "held", "?": "undecided"}.get(sign, "broken")}
             for column, sign in zip(("without", "with_retry"), signs, strict=True)
         }
         for level, signs in zip(ISOLATION_LEVELS, held.split(), strict=True)
@@ -103,6 +112,56 @@ def test_the_table_is_said_in_a_sentence(held: str, said: str) -> None:
     table = rows.matrix(RunRecord("check", "sql", {}, None, None, (), details=details))
     assert table is not None
     assert table.sentence == said
+
+
+NEEDS = """\
+-- scenario: a function that works at one level only
+-- isolation: serializable
+-- retry: 40001 up to 9
+-- setup
+CREATE TABLE c (id int PRIMARY KEY, n int);
+INSERT INTO c VALUES (1, 0);
+CREATE FUNCTION more() RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    IF current_setting('transaction_isolation') <> 'serializable' THEN RAISE 'serializable, please'; END IF;
+    UPDATE c SET n = (SELECT n FROM c) + 1;
+END $$;
+-- session: one x 2
+SELECT more();
+"""
+
+
+def test_a_level_at_which_a_session_does_not_work_mends_nothing(checks: Checks, tmp_path: Path) -> None:
+    """Who is refused at a level changes nothing there, and holds: it is not said that this level is enough."""
+    run = tried(checks, tmp_path, NEEDS)
+    found = levels(run)
+    assert run.truth is Truth.HELD
+    for level in ("read committed", "repeatable read"):
+        assert found[level]["with_retry"]["truth"] == "undecided"
+        assert found[level]["with_retry"]["anomaly"] == "a session fails there already when it is alone"
+    assert found["serializable"]["with_retry"]["truth"] == "held"
+    table = rows.matrix(run)
+    assert table is not None
+    assert table.sentence.startswith("serializable mends it where the application retries; read committed and")
+
+
+ITSELF = """\
+CREATE PROCEDURE more() LANGUAGE plpgsql AS $$
+BEGIN
+    COMMIT;
+    SET TRANSACTION ISOLATION LEVEL SERIALIZABLE;
+    UPDATE c SET n = n + 1;
+END $$;
+-- session: one x 2
+CALL more();
+"""
+
+
+def test_a_level_that_a_procedure_chooses_itself_is_kept(checks: Checks, tmp_path: Path) -> None:
+    """What a session's text does not show is found where it is called."""
+    text = APART.partition("-- session")[0] + ITSELF
+    with pytest.raises(UsageError, match="a function that the sessions call chooses its isolation level itself"):
+        tried(checks, tmp_path, text)
 
 
 def test_a_level_that_a_session_chooses_itself_is_kept(checks: Checks, tmp_path: Path) -> None:
