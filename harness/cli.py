@@ -314,6 +314,12 @@ def overload(pool_timeout: float, **given: Any) -> None:
 @click.option("--seconds", type=_SECONDS, default=60.0, show_default=True, help="for all cases")
 @click.option("--random-seed", type=int, default=0, show_default=True, help="of a random or pct search")
 @click.option("--crash", is_flag=True, help="let one call die at each step")
+@click.option(
+    "--edges/--no-edges",
+    default=True,
+    show_default=True,
+    help="also keys that do not exist, NULL, one owner's keys, a call made again, three calls",
+)
 @click.option("--replay", metavar="TEXT", help="carry out this schedule, such as AABBA, and no other")
 @click.option("--times", type=_NUMBER, default=1, show_default=True, help="carry a replay out so often")
 @click.option("--variant", "variants", multiple=True, metavar="NAME", help="only this argument variant; repeatable")
@@ -325,8 +331,8 @@ def overload(pool_timeout: float, **given: Any) -> None:
 @partial(_options, without=_OF_A_LOAD)
 def explore(random_seed: int, changed_since: str | None, last_record: Path | None, **given: Any) -> None:
     """Try every interleaving of the statements inside concurrent calls."""
-    names = ("calls", "search", "max_schedules", "max_preemptions", "seconds", "crash", "replay", "times", "variants")
-    plan = {name: given.pop(name) for name in (*names, "jobs", "resume")}
+    names = ("calls", "search", "max_schedules", "max_preemptions", "seconds", "crash", "edges", "replay", "times")
+    plan = {name: given.pop(name) for name in (*names, "variants", "jobs", "resume")}
     with _guarded():
         options = _resolved(given)
         _only_if_changed(changed_since, last_record, options)

@@ -198,6 +198,7 @@ class Harness:
         seconds: float = 60.0,
         seed: int = 0,
         crash: bool = False,
+        edges: bool = True,
         replay: str | None = None,
         times: int = 1,
         variants: Sequence[str] = (),
@@ -208,7 +209,9 @@ class Harness:
         """Every interleaving of the statements inside `calls` concurrent calls, in every argument variant.
 
         `search` is exhaustive, random or pct (with `seed`); `seconds` bounds the whole; `crash` lets one call die at
-        each step; `replay` carries out one schedule and no other, so many `times`; `variants` names the argument
+        each step; `edges` adds to an exhaustive search what lies at the edges: keys that do not exist, arguments that
+        are NULL, two keys of one owner, a call that dies or is cancelled and is made again, and three calls where two
+        hold; `replay` carries out one schedule and no other, so many `times`; `variants` names the argument
         variants to take, of which none means each. With `jobs`, cases are tried side by side, each job in a process
         and a database of its own. `resume` is the record of an exploration that did not come to its end: it is gone on
         with, with its calls, search and variants. `said` is told how far it has come. Raises UsageError for what cannot
@@ -228,6 +231,7 @@ class Harness:
             replay,
             times,
             tuple(variants) or None,
+            edges=edges,
             command=self.command(*words, timeout=Options().timeout),  # it has none
         )
         earlier = None
@@ -291,7 +295,8 @@ class Harness:
         run = found[-1]
         try:
             earlier = from_plain(Exploration, run.details["exploration"])
-            kept = {name: run.plan[name] for name in ("calls", "search", "max_preemptions", "crash", "variants")}
+            names = ("calls", "search", "max_preemptions", "crash", "edges", "variants")
+            kept = {name: run.plan[name] for name in names}
         except (KeyError, ValueError) as error:
             raise UsageError(
                 f"The exploration of {path} cannot be gone on with.",

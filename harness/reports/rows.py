@@ -94,7 +94,7 @@ def _explore(run: RunRecord, plain: Row) -> Row:
     if found is None:
         return plain
     ended: dict[str, int] = {}
-    for case in found.cases:
+    for case in (each for each in found.cases if each.calls <= found.calls):
         for labels, count in case.outcomes.items():
             ended[labels] = ended.get(labels, 0) + count
     answers = "; ".join(f"{labels} x{count}" for labels, count in ended.items())

@@ -2,33 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from harness.contracts.contract import Operation
 from harness.history import History
+from harness.schedules.cases import Setting
 from harness.schedules.trace import Choice, Event, Kind, replay_text, switches, trimmed
-
-
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """A case to be explored: a variant of the contract by its place, and how many keys the calls share."""
-
-    variant: int
-    keys: int
-    used: int = 0
-    """How many calls each key has had beforehand, one after the other."""
-
-    def prefix(self) -> str:
-        """What a replay text says of it before a colon; nothing for the first variant on one fresh key."""
-        text = (f"v{self.variant + 1}" if self.variant else "") + (f"k{self.keys}" if self.keys > 1 else "")
-        text += f"u{self.used}" if self.used else ""
-        return text and f"{text}:"
-
-    def named(self, variant: str) -> str:
-        """The case in words, of which `variant` is the variant's name."""
-        return f"{variant}, {self.used} uses before" if self.used else variant
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +26,10 @@ class Carried:
     operations: tuple[Operation, ...]
     before: tuple[Operation, ...] = ()
     """The calls that the keys have had beforehand."""
+    cancelled: frozenset[int] = frozenset()
+    """The calls that ended in an error because they were cancelled."""
+    rolled_back: bool = True
+    """Of a call that died or ended in an error nothing is left: it cannot have committed anything before."""
 
     @property
     def replay(self) -> str:
@@ -65,6 +50,18 @@ class Carried:
     def died(self) -> frozenset[int]:
         """The calls that were made to die."""
         return frozenset(event.choice.call for event in self.events if event.choice.kind is Kind.DIE)
+
+    @property
+    def nothing_left(self) -> bool:
+        """Whether there was one call, of which nothing is left: the key must be as fresh to the one after it."""
+        return self.setting.retried and self.rolled_back and bool(self.died | self.cancelled)
+
+    @property
+    def judged(self) -> tuple[Operation, ...]:
+        """The operations that the contract is asked about, in order."""
+        gone = self.died | self.cancelled if self.nothing_left else ()
+        found = [operation for operation in self.operations if operation.client not in gone]
+        return tuple(sorted((*self.before, *found), key=lambda o: o.called))
 
     @property
     def probes(self) -> tuple[Operation, ...]:
@@ -94,12 +91,12 @@ class Carried:
 class CarriedHistory(History):
     """The operations of some schedules, as every judge reads a history."""
 
-    def __init__(self, carried: Iterable[Carried]) -> None:
-        super().__init__(())
-        found = (
-            o for schedule in carried for o in sorted((*schedule.before, *schedule.operations), key=lambda o: o.called)
-        )
-        self._operations = tuple(operation._replace(number=number) for number, operation in enumerate(found))
+    def __init__(self, carried: Sequence[Carried], first: int = 0) -> None:
+        """`first`: the number of the first operation."""
+        missing = [o.key for schedule in carried if schedule.setting.missing for o in schedule.operations]
+        super().__init__((), unknown_keys=missing)
+        found = (operation for schedule in carried for operation in schedule.judged)
+        self._operations = tuple(operation._replace(number=number) for number, operation in enumerate(found, first))
 
     def __len__(self) -> int:
         return len(self.operations())

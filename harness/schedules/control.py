@@ -12,7 +12,7 @@ settled, and its own check is over, the session that closes it is always the vic
 in the schedule in which the other closes the circle, which the search tries too.
 
 What a step touched is told by its text and measured by the server (measure.py). What is measured is remembered for each
-step: where that is more than a step was known to touch when an earlier choice was made, the search is `stale`, and has
+step: where that is more than a step was known to touch when an earlier choice was made, a search is `outdated`, and has
 to be begun again.
 """
 
@@ -49,7 +49,7 @@ from harness.schedules.program import (
 )
 from harness.schedules.relay import Gates, Message, Told
 from harness.schedules.rewrite import Rewritten
-from harness.schedules.trace import Choice, Event, Happening, Kind, top
+from harness.schedules.trace import FATAL, Choice, Event, Happening, Kind, top
 from harness.schedules.ways import Done, Foresight, Order, Ways
 from harness.sqltext import queries
 from harness.sqltext.access import ADVISORY_LOCKS, SNAPSHOTS, WAITS, Access
@@ -251,12 +251,12 @@ class Controller:
         space: int,
         *,
         seconds: float,
-        crash: bool = False,
+        fatal: Sequence[Kind] = (),
         prepared: Sequence[Prepared] = (),
     ) -> None:
         """`connect` opens an autocommit connection; `seconds` is the most that one schedule may take.
 
-        With `crash`, a session may die at each of its steps, one in each schedule at most.
+        What is `fatal` may come to a session at each of its steps, to one in each schedule at most.
         """
         self._connect = connect
         self._prepared = prepared
@@ -265,7 +265,7 @@ class Controller:
         self._gates = b",%d," % space
         """What is in the server's name of a gate, such as [16384,77,2098,2]; nobody is told to wait by a gate."""
         self._seconds = seconds
-        self._crash = crash
+        self._fatal = tuple(fatal)
         self._deadline = 0.0
         self._poll = select.poll()
         self._calls: list[_Call] = []
@@ -286,8 +286,8 @@ class Controller:
         """Steps that executed a DO block."""
         self.unmeasured: set[Hashable] = set()
         """Steps whose text was not read in full, and which could not be measured, once at least."""
-        self.stale = False
-        """A step touched something that was not known when an earlier choice was made."""
+        self.outdated = 0
+        """How often a step was found to touch something that was not known when an earlier choice was made."""
         self._version = 0
         """Of what is known of steps: it grows with it."""
         self.ways = Ways()
@@ -307,7 +307,7 @@ class Controller:
             self._settings = self._accepted_settings()
             self._told = self._settings.keys() >= {"client_min_messages", "deadlock_timeout", "log_lock_waits"}
             self._ask_after = ASK_ANYWAY_AFTER if self._told else ASK_AFTER
-            self._relays = self._told and not crash and "track_functions" in self._settings
+            self._relays = self._told and "track_functions" in self._settings
             # Who looks at locks should meet those of the turnstiles only, told from others when they are met.
             self._relays &= self.isolation == "read committed" and not rewritten.sees_locks
             for number in range(sessions):
@@ -381,7 +381,7 @@ class Controller:
 
     def foresight(self, programs: Sequence[Program]) -> Foresight | None:
         """What may be foreseen of a schedule of these programs; None where nobody may be sent all that it does."""
-        if not self._relays or not all(map(relay.suits, programs)):
+        if not self._relays or self._fatal or not all(map(relay.suits, programs)):
             return None
         return Foresight(self.ways, self._start(programs))
 
@@ -722,6 +722,17 @@ class Controller:
                 self._transaction_ended(call)
         yield True
 
+    def suit(self, sessions: int, fatal: Sequence[Kind]) -> None:
+        """Drive so many sessions from now on, to one of which in each schedule what is fatal may come."""
+        self._fatal = tuple(fatal)
+        while len(self._calls) > sessions:
+            call = self._calls.pop()
+            self._poll.unregister(call.socket)
+            call.connection.close()
+            self._ask(b"open", self._space, self._gate(call, call.gate))
+        while len(self._calls) < sessions:
+            self._calls.append(self._opened(len(self._calls)))
+
     def reset(self) -> None:
         """Give up what runs and take fresh connections in its place."""
         for call in self._calls:
@@ -740,8 +751,10 @@ class Controller:
     def _enabled(self, events: Sequence[Event]) -> tuple[Choice, ...]:
         found = [Choice(c.number) for c in self._calls if c.mode in (_Mode.READY, _Mode.PARKED)]
         found += [Choice(c.number, Kind.LAPSE) for c in self._calls if c.mode is _Mode.WAITING and c.impatient]
-        if self._crash and not any(event.choice.kind is Kind.DIE for event in events):
-            found += [Choice(c.number, Kind.DIE) for c in self._calls if c.mode is _Mode.PARKED]
+        if self._fatal and not any(event.choice.kind in FATAL for event in events):
+            parked = [call for call in self._calls if call.mode is _Mode.PARKED]
+            # Between two statements there is nothing to cancel.
+            found += [Choice(c.number, k) for c in parked for k in self._fatal if k is Kind.DIE or c.at >= 0]
         return tuple(found)
 
     def _carry_out(self, choice: Choice, enabled: tuple[Choice, ...], position: int) -> Event:
@@ -761,6 +774,10 @@ class Controller:
             access = chosen.written.ending()
             chosen.leaving = True
             self._ask(b"terminate", b"%d" % chosen.pid)
+        elif choice.kind is Kind.CANCEL:
+            access = chosen.written.ending()
+            chosen.leaving = True
+            self._ask(b"cancel", b"%d" % chosen.pid)
         elif choice.kind is Kind.LAPSE:
             access = chosen.written.ending()
             chosen.leaving = True
@@ -784,7 +801,7 @@ class Controller:
                 continue
             happenings += self._happened(call)
             access |= call.touched
-            if call.open and choice.kind is not Kind.DIE:
+            if call.open and choice.kind not in FATAL:
                 access |= self._unmeasured(call)
             if call.caught:
                 access |= call.written.ending()  # a part of its work was rolled back, and its locks are gone
@@ -860,7 +877,7 @@ class Controller:
         told = self._told_of.get(key)
         access = self._known(key, text)
         if told is None or not told.covers(access):
-            self.stale |= told is not None
+            self.outdated += told is not None
             self._told_of[key] = access
         return access
 

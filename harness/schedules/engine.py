@@ -7,30 +7,32 @@ schedule is seen by another.
 
 from __future__ import annotations
 
-import re
+import math
 import time
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass, field, replace
 from functools import cache, partial
-from string import ascii_uppercase
 from typing import Any
+
+from psycopg.pq import DiagnosticField, ExecStatus
 
 from harness.contracts.contract import Contract, Effect, Operation, readable
 from harness.contracts.invariants import Invariant
 from harness.environment.servers import connect
 from harness.errors import UsageError
 from harness.history import NEVER
-from harness.schedules import judging
-from harness.schedules.carried import Carried, CarriedHistory, Setting
+from harness.schedules import cases, judging
+from harness.schedules.carried import Carried
+from harness.schedules.cases import Setting
 from harness.schedules.control import Answer, Prepared
 from harness.schedules.narrate import narrate
 from harness.schedules.plan import MOST_CALLS, SEARCHES, Plan
 from harness.schedules.program import Program, Query, call, call_alone
-from harness.schedules.result import Case, Exploration, Schedule
-from harness.schedules.search import Run, Search, scheduler_for
+from harness.schedules.result import Case, Exploration, Schedule, more_than
+from harness.schedules.search import Run, Search, in_turn, scheduler_for
 from harness.schedules.sessions import LEVELS, NOT_COVERED, Opened, exceeding, own_findings, strongest, unsplit
-from harness.schedules.trace import Choice, Kind, read_replay
+from harness.schedules.trace import FATAL, Choice, Kind
 from harness.schedules.watch import Rows, read, renamed, watched, with_rows, written
 from harness.targets import conditions
 from harness.targets.codec import Reader
@@ -38,14 +40,29 @@ from harness.targets.description import split_name
 from harness.targets.keys import new_keys
 from harness.targets.sql import SqlTarget
 from harness.targets.sql_caller import Route
-from harness.verdict.findings import Truth
-from harness.verdict.judge import judge_history
 
 __all__ = ["MOST_CALLS", "SEARCHES", "Plan", "explore"]
 
 _KEYS_AT_ONCE, _MOST_KEYS_AT_ONCE = 256, 1024
+_PATIENCE = 2000
+"""Milliseconds that a call beside a schedule waits for a lock."""
+
+_BEYOND = 1.0
+"""Seconds for one call more than was asked for: so many, or as many as it took to try what was."""
+
 _POSITION = 1_000_000
 """One position of a schedule in the operations' times, which are in nanoseconds."""
+
+
+@dataclass
+class _Case:
+    """A case, and how far it has come."""
+
+    setting: Setting
+    search: Search
+    outcomes: Counter[str] = field(default_factory=Counter)
+    ahead: dict[str, str] = field(default_factory=dict)
+    """How those ended that were carried out ahead of the search."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,156 +94,127 @@ def explore(
     cannot be explored, HarnessError when the database cannot be used.
     """
     if plan.replay is not None:
-        plan, settings, choices = _of_replay(plan, contract)
+        plan, settings, choices = cases.of_replay(plan, contract)
     else:
-        settings, choices = _settings(plan, contract), ()
+        settings, choices = cases.every(plan, contract), ()
     plan.check()
     contract = conditions.at_once(contract, partial(connect, dsn))
-    explorer = _Explorer(dsn, contract, plan, choices)
+    explorer = _Explorer(dsn, contract, plan, choices, invariants, max(s.at_once(plan) for s in settings))
     explorer.said = said
     try:
         if earlier is not None:
             explorer.go_on_after(earlier)
-        return explorer.explored(settings, invariants)
+        return explorer.explored(settings)
     finally:
         explorer.close()
 
 
-def _settings(plan: Plan, contract: Contract) -> tuple[Setting, ...]:
-    names = [variant.name for variant in contract.variants]
-    unknown = [name for name in plan.variants or () if name not in names]
-    if unknown:
-        raise UsageError(
-            f"The contract {contract.name} has no variant named {unknown[0]!r}.",
-            next_step=f"give one of: {'; '.join(names)}",
-        )
-    wanted = [at for at, name in enumerate(names) if plan.variants is None or name in plan.variants]
-    every = _each(wanted, plan, contract)
-    return every if plan.cases is None else tuple(setting for setting in every if setting.prefix() in plan.cases)
-
-
 def cases_of(plan: Plan, contract: Contract) -> tuple[tuple[str, int], ...]:
     """The cases of an exploration: what goes before a colon in their replay texts, and how much there is in each."""
-    return tuple((setting.prefix(), 4 if setting.keys > 1 else 1) for setting in _settings(plan, contract))
-
-
-def _each(wanted: Sequence[int], plan: Plan, contract: Contract) -> tuple[Setting, ...]:
-    # On a fresh key, and on one that has been used up to its last use.
-    uses = (0, contract.capacity - 1) if contract.capacity > 1 else (0,)
-    return tuple(Setting(at, keys, used) for at in wanted for keys in plan.keys if keys <= plan.calls for used in uses)
-
-
-def _of_replay(plan: Plan, contract: Contract) -> tuple[Plan, tuple[Setting, ...], tuple[Choice, ...]]:
-    """The one case and the choices that a replay text names."""
-    assert plan.replay is not None
-    prefix, colon, text = plan.replay.rpartition(":")
-    match = re.fullmatch(r"(?:v(\d+))?(?:k([12]))?(?:u(\d+))?", prefix)
-    choices = read_replay(text)
-    variant = int(match[1] or 1) - 1 if match and (prefix or not colon) else -1
-    if match is None or not 0 <= variant < len(contract.variants):
-        raise UsageError(
-            f"{plan.replay!r} names no case of the contract {contract.name}.",
-            tried="reading v and a variant's number, k and the number of keys, u and their uses before, then a colon",
-            next_step=f"copy the text after --replay from a report; there are {len(contract.variants)} variants",
-        )
-    crash = any(choice.kind is Kind.DIE for choice in choices)
-    calls = max(choice.call for choice in choices) + 1
-    if calls > MOST_CALLS:
-        raise UsageError(
-            f"The replay text {plan.replay!r} names a call {max(map(str, choices))[0]}.",
-            tried=f"reading a letter for each of at most {MOST_CALLS} calls",
-            next_step=f"use the letters A to {ascii_uppercase[MOST_CALLS - 1]}",
-        )
-    return (
-        replace(plan, calls=calls, crash=crash, search="exhaustive"),
-        (Setting(variant, int(match[2] or 1), int(match[3] or 0)),),
-        choices,
-    )
+    return tuple((each.prefix(), 4 if each.keys > 1 else 1) for each in cases.every(plan, contract) if not each.beyond)
 
 
 class _Explorer:
     """One exploration, over its own connections."""
 
-    def __init__(self, dsn: str, contract: Contract, plan: Plan, choices: tuple[Choice, ...]) -> None:
+    def __init__(
+        self,
+        dsn: str,
+        contract: Contract,
+        plan: Plan,
+        choices: tuple[Choice, ...],
+        invariants: Sequence[Invariant],
+        most: int,
+    ) -> None:
+        """`most`: the calls that may be under way at once."""
         self._started = time.monotonic()
         self._contract = contract
         self._plan = plan
         self._choices = choices
         self._target = SqlTarget(dsn, contract)
         self._fresh: list[Hashable] = []
+        self._missing: list[Hashable] = []
         self._next_keys = _KEYS_AT_ONCE
         self._keys: list[Hashable] = []
         """Of the schedule that was carried out last."""
         self._before: tuple[Operation, ...] = ()
         """The calls that they had before it."""
-        self._carried: list[Carried] = []
-        self._found: list[tuple[Setting, Search, Counter[str]]] = []
-        """The cases that were begun."""
-        self._cases = 0
+        self._first: Carried | None = None
+        """The schedule that was carried out first."""
+        self._found: list[_Case] = []
         self._interrupted = False
-        self._broken: dict[str, None] = {}
+        self._remarks: list[str] = []
+        """Cases that were left out, or not judged in full, and why."""
         self._earlier: dict[str, dict[str, Any]] = {}
         """By prefix, where the cases of an earlier exploration stood."""
         self.said: Callable[[Progress], object] = lambda _: None
-        called = [self._target.calls(variant, plan.calls) for variant in range(len(contract.variants))]
+        called = [self._target.calls(variant, most) for variant in range(len(contract.variants))]
         self._routes = list({route.plain: route for routes in called for route in routes}.values())
         self._readers = {
             r.plain: Reader(contract, r.codec, self._target.evidence_names, overlap=False) for r in self._routes
         }
         texts = [route.description.statement.decode() for route in self._routes]
         prepared = [Prepared(r.plain, r.description.statement, r.codec.parameter_oids) for r in self._routes]
-        self._opened = Opened(dsn, texts, plan.calls, plan, prepared=prepared)
+        self._opened = Opened(dsn, texts, most, plan, prepared=prepared)
         self._connection = self._opened.connection
         self._opened.controller.level = strongest([self._isolation()])
-        self._begins = [self._begin(number) for number in range(plan.calls)]
+        self._begins = [self._begin(number) for number in range(most)]
+        # A call beside a schedule must end as well, and what is locked before it will stay so.
+        self._connection.execute(f"SET statement_timeout = {math.ceil(plan.schedule_seconds * 1000)}".encode())
+        self._connection.execute(f"SET lock_timeout = {_PATIENCE}".encode())
+        self._judge = judging.Judge(contract, invariants, self._opened.connect(), self._opened.connect)
         self._rewritten = self._opened.rewritten
         self._accesses = dict(zip((route.plain for route in self._routes), self._rewritten.texts, strict=True))
         self._calls_of = cache(self._target.calls)
 
     def close(self) -> None:
+        self._judge.connection.close()
         self._opened.close()
 
-    def explored(self, settings: Sequence[Setting], invariants: Sequence[Invariant]) -> Exploration:
+    def explored(self, settings: Sequence[Setting]) -> Exploration:
         deadline = time.monotonic() + self._plan.seconds
-        self._cases = len(settings)
+        asked = [setting for setting in settings if self._choices or not setting.beyond]
+        beyond = [setting for setting in settings if setting not in asked]
         try:
-            for at, setting in enumerate(settings):
-                # What one case leaves of its share of the time, those after it have.
-                share = (deadline - time.monotonic()) / (len(settings) - at)
-                self._case(setting, time.monotonic() + share)
+            asked = [setting for setting in asked if self._choices or self._can_be_tried(setting)]
+            begun = time.monotonic()
+            cases = self._begun(asked)
+            self._in_turn(cases, deadline)
+            if all(case.search.exhausted for case in cases) and not self._judge.broken:
+                took = time.monotonic() - begun
+                self._in_turn(self._begun(beyond), min(deadline, time.monotonic() + max(took, _BEYOND)))
+                self._in_turn(cases, deadline)  # a step may have been seen to touch more than it was taken to
         except KeyboardInterrupt:  # what was tried by now is judged; whoever asked ends the run then
             self._interrupted = True
             self._opened.controller.reset()
-        searches = [search for _, search, _ in self._found]
-        by_setting = {setting: search for setting, search, _ in self._found}
+        searches = [case.search for case in self._found if case.setting in asked]
+        by_setting = {case.setting: case for case in self._found}
 
-        def again(carried: Carried, choices: Sequence[Choice]) -> Carried | None:
-            races = any(event.races for event in carried.events)
-            run = by_setting[carried.setting].again(choices, races=races)
-            return None if run is None else self._as_carried(carried.setting, run, probing=True).trimmed()
+        def again(setting: Setting, choices: Sequence[Choice], races: bool) -> Carried | None:
+            run = by_setting[setting].search.again(choices, races=races)
+            return None if run is None else self._as_carried(setting, run, probing=True).trimmed()
 
-        cases = tuple(self._told(*found) for found in self._found)
-        findings, broken = judging.judge(self._carried, self._contract, invariants, self._opened.connect, again)
+        told = tuple(self._told(case) for case in self._found if case.search.begun)
+        findings, broken = self._judge.judged(again)
         what = f"{self._plan.calls} calls"
         replay = bool(self._choices)
         undecided = unsplit(self._rewritten, self._opened.controller)
-        own = own_findings(searches, self._plan, undecided, what, replay=replay, untried=len(settings) - len(searches))
-        findings += own
+        findings += own_findings(searches, self._plan, undecided, what, replay=replay)
         schedules = {name: self._narrated(carried) for name, carried in broken.items()}
         return Exploration(
             function=self._contract.function.name,
             calls=self._plan.calls,
             search="replay" if self._choices else self._plan.search,
             steps=tuple(f"{step.function}:{step.line}: {step.text}" for step in self._rewritten.steps),
-            cases=cases,
+            cases=told,
             findings=judging.explained(findings, {n: s.replay for n, s in schedules.items()}, self._plan.command),
             broken=schedules,
-            replayed=self._narrated(self._carried[0]) if self._choices and self._carried else None,
+            replayed=self._narrated(self._first) if self._choices and self._first is not None else None,
             not_covered=self._not_covered(),
             seconds=time.monotonic() - self._started,
             seed=self._plan.seed if self._plan.search != "exhaustive" else None,
             timeouts=tuple(timeout for search in searches for timeout in search.timeouts),
-            unfinished=self._unfinished(settings),
+            unfinished=self._unfinished(asked),
             interrupted=self._interrupted,
         )
 
@@ -246,35 +234,37 @@ class _Explorer:
                 next_step="explore anew: the function, the calls or the harness are not those of the record",
             ) from error
 
-    def _unfinished(self, settings: Sequence[Setting]) -> dict[str, Any]:
+    def _unfinished(self, asked: Sequence[Setting]) -> dict[str, Any]:
         """What it takes to go on; nothing where all was tried, or where that cannot be."""
-        saved = {setting.prefix(): search.saved() for setting, search, _ in self._found}
-        whole = len(saved) == len(settings) and all(search.exhausted for _, search, _ in self._found)
+        begun = [case for case in self._found if case.search.begun and not case.setting.beyond]
+        saved = {case.setting.prefix(): case.search.saved() for case in begun}
+        whole = len(saved) == len(asked) and all(case.search.exhausted for case in begun)
         if None in saved.values() or self._choices or (whole and self._plan.cases is None):
             return {}
         known = self._opened.controller.knowledge()
         return {
-            setting.prefix(): {
-                "runs": search.runs,
-                "outcomes": dict(outcomes),
-                "search": saved[setting.prefix()],
+            case.setting.prefix(): {
+                "runs": case.search.runs,
+                # What was carried out ahead of the search will be so again.
+                "outcomes": dict(case.outcomes - Counter(map(case.ahead.__getitem__, case.search.ahead))),
+                "search": saved[case.setting.prefix()],
                 "known": known,
             }
-            for setting, search, outcomes in self._found
+            for case in begun
         }
 
-    def _told(self, setting: Setting, search: Search, outcomes: Mapping[str, int]) -> Case:
-        name = setting.named(self._contract.variants[setting.variant].name)
-        share, left = search.gone_through()
+    def _told(self, case: _Case) -> Case:
+        share, left = case.search.gone_through()
         return Case(
-            name,
-            setting.keys,
-            search.runs,
-            search.before_reduction,
-            search.exhausted,
-            dict(outcomes),
+            case.setting.named(self._contract),
+            case.setting.keys,
+            case.search.carried_out,
+            case.search.before_reduction,
+            case.search.exhausted,
+            dict(case.outcomes),
             share,
             left,
+            case.setting.at_once(self._plan),
         )
 
     def _narrated(self, carried: Carried) -> Schedule:
@@ -285,67 +275,117 @@ class _Explorer:
 
     def _rows(self, carried: Carried) -> tuple[Rows, ...] | None:
         """The rows that everybody sees after each step, from a repetition on fresh keys that are called by the old."""
-        keys = [self._key() for _ in range(min(carried.setting.keys, self._plan.calls))]
-        names = {str(keys[n % len(keys)]): str(o.key) for n, o in enumerate(carried.operations[: self._plan.calls])}
+        programs = self._ready(carried.setting)
+        keys = self._keys
+        names = {str(keys[n % len(keys)]): str(o.key) for n, o in enumerate(carried.operations[: carried.calls])}
         tables = written(self._rewritten)
         return watched(
             self._opened.controller,
-            self._programs(carried.setting, keys),
+            programs,
             [event.choice for event in carried.events],
             lambda: renamed(read(self._connection, tables, list(names)), names),
         )
 
-    def _case(self, setting: Setting, deadline: float) -> None:
-        def programs() -> Sequence[Program]:
-            self._keys = [self._key() for _ in range(min(setting.keys, self._plan.calls))]
-            self._before = self._used(setting)
-            return self._programs(setting, self._keys)
+    def _can_be_tried(self, setting: Setting) -> bool:
+        """Whether a case at the edges makes sense for the function, as calls say that are made alone."""
+        if setting.null and not cases.nullable(setting, self._target, self._connection):
+            return False
+        if not (setting.null or setting.one_owner or setting.missing):
+            return True
+        key = self._missing_key if setting.missing else self._key
+        try:
+            found = self._alone(setting, [key() for _ in range(setting.keys)])
+        except UsageError as error:  # a key of another type
+            self._remarks.append(f"{setting.named(self._contract)}: {error.what}")
+            return False
+        # A key that does not exist may be turned down in any way but by an error that the contract does not know.
+        right = set(self._contract.labels) if setting.missing else {self._contract.accepted}
+        wrong = [each for each in found if each.outcome.label not in right]
+        if wrong:
+            alone = "a call alone" if setting.keys == 1 else "one call after the other, one"
+            self._remarks.append(f"{setting.named(self._contract)}: {alone} is answered {_answered(wrong[0])}")
+        return not wrong
 
+    def _alone(self, setting: Setting, keys: Sequence[Hashable]) -> list[Operation]:
+        """A call on each key, one after the other."""
+        routes = self._calls_of(setting.variant, len(keys))
+        arguments = [setting.arguments(self._contract, number) for number in range(len(keys))]
+        answers = [
+            self._probe(route, given, key, number, setting.caller(number))
+            for number, (route, given, key) in enumerate(zip(routes, arguments, keys, strict=True))
+        ]
+        return list(self._operations(answers, keys, arguments, routes))
+
+    def _ready(self, setting: Setting) -> list[Program]:
+        """What the calls of a case send, on keys that nobody has had."""
+        calls = setting.at_once(self._plan)
+        self._opened.controller.suit(calls, setting.fatal(self._plan))
+        key = self._missing_key if setting.missing else self._key
+        self._keys = [key() for _ in range(min(setting.keys, calls))]
+        self._before = self._used(setting)
+        return self._programs(setting, self._keys)
+
+    def _begun(self, settings: Sequence[Setting]) -> list[_Case]:
+        made = [self._case(setting) for setting in settings]
+        self._found += made
+        return made
+
+    def _in_turn(self, cases: Sequence[_Case], until: float) -> None:
+        """Go through the schedules of some cases."""
+        for search, run in in_turn([case.search for case in cases], until):
+            case = next(case for case in cases if case.search is search)
+            carried = self._as_carried(case.setting, run, probing=True)
+            self._first = self._first or carried.trimmed()
+            self._judge.take(carried)
+            ended = ", ".join(o.outcome.label for o in carried.operations[: carried.calls])
+            case.outcomes[ended] += 1
+            if run.replay in search.ahead:
+                case.ahead[run.replay] = ended
+            self._say()
+        self._judge.look()
+        self._say()
+
+    def _case(self, setting: Setting) -> _Case:
         def alike(one: Run, other: Run) -> bool:
             return self._as_carried(setting, one).ended_like(self._as_carried(setting, other))
 
-        scheduler = partial(scheduler_for, self._plan, self._choices, self._plan.calls)
-        controller = self._opened.controller
-        read_committed = controller.level == LEVELS[0]
-        search = Search(controller, programs, scheduler, alike, self._plan, deadline, read_committed, setting.prefix())
-        outcomes: Counter[str] = Counter()
+        search = Search(
+            self._opened.controller,
+            partial(self._ready, setting),
+            partial(scheduler_for, self._plan, self._choices, setting.at_once(self._plan)),
+            alike,
+            self._plan,
+            self._opened.controller.level == LEVELS[0],
+            setting.prefix(),
+        )
+        case = _Case(setting, search)
         earlier = self._earlier.get(setting.prefix())
         if earlier is not None and self._opened.controller.knew(earlier["known"]):
             search.runs, search.unfinished = earlier["runs"], earlier["search"]
-            outcomes.update(earlier["outcomes"])
-        self._found.append((setting, search, outcomes))
-        first = len(self._carried)
-        for run in search.schedules():
-            carried = self._as_carried(setting, run, probing=True)
-            self._carried.append(carried.trimmed())
-            outcomes[", ".join(o.outcome.label for o in carried.operations[: self._plan.calls])] += 1
-            self._say(len(self._found) - 1)
-        if self._carried[first:]:
-            findings = judge_history(CarriedHistory(self._carried[first:]), self._contract)
-            self._broken |= {finding.id: None for finding in findings if finding.truth is Truth.BROKEN}
-        self._say(len(self._found))
+            case.outcomes.update(earlier["outcomes"])
+        return case
 
-    def _say(self, done: int) -> None:
-        schedules = sum(search.runs for _, search, _ in self._found)
-        self.said(Progress(self._cases, done, schedules, tuple(self._broken)))
+    def _say(self) -> None:
+        schedules = sum(case.search.carried_out for case in self._found)
+        done = sum(case.search.ended for case in self._found)
+        self.said(Progress(len(self._found), done, schedules, self._judge.broken))
 
     def _programs(self, setting: Setting, keys: Sequence[Hashable]) -> list[Program]:
-        variant = self._contract.variants[setting.variant]
         programs = []
-        for number, route in enumerate(self._calls_of(setting.variant, self._plan.calls)):
-            codec, key = route.codec, keys[number % len(keys)]
-            encoded, formats = codec.encode(dict(variant.arguments(number)), call=setting.used + 1)
+        for number, route in enumerate(self._calls_of(setting.variant, setting.at_once(self._plan))):
+            codec, key, caller = route.codec, keys[number % len(keys)], setting.caller(number)
+            encoded, formats = codec.encode(setting.arguments(self._contract, number), call=setting.used + 1)
             encoded[codec.key_at] = None if key is None else codec.encode_key(key)
             query = Query("", route.plain, encoded, formats, int(codec.result_format))
             access = self._accesses[route.plain]
             if self._ends_transactions(route):
-                statements = self._target.identity(self._connection, self._contract.identity_of(number))
+                statements = self._target.identity(self._connection, self._contract.identity_of(caller))
                 before, after = ((), ()) if statements is None else (statements.for_session, statements.undone)
                 programs.append(call_alone(query, "start", access, before, after))
                 continue
             retry = self._contract.retry
             again = (frozenset(retry.sqlstates), retry.most) if retry is not None else (frozenset(), 0)
-            programs.append(call(query, "start", access, self._rewritten.check, self._begins[number], *again))
+            programs.append(call(query, "start", access, self._rewritten.check, self._begins[caller], *again))
         return programs
 
     def _ends_transactions(self, route: Route) -> bool:
@@ -368,47 +408,71 @@ class _Explorer:
 
     def _as_carried(self, setting: Setting, run: Run, *, probing: bool = False) -> Carried:
         """A run with what its calls were asked and returned; after a death, what one more call on each key returns."""
-        keys = self._keys
-        variant = self._contract.variants[setting.variant]
-        arguments = [dict(variant.arguments(number)) for number in range(self._plan.calls)]
+        keys, calls = self._keys, setting.at_once(self._plan)
+        arguments = [setting.arguments(self._contract, number) for number in range(calls)]
         answers = list(run.answers)
-        if probing and any(event.choice.kind is Kind.DIE for event in run.events):
-            for at in range(len(keys)):
-                arguments.append(dict(variant.arguments(len(arguments))))
-                probe = self._calls_of(setting.variant, len(arguments))[-1]
-                position = len(run.events) + 1 + at
-                answers.append(self._probe(probe, arguments[-1], keys[at], position, call=setting.used + 2))
+        fatal = [event.choice for event in run.events if event.choice.kind in FATAL]
+        if probing and fatal:
+            for at, key in enumerate(keys):
+                number, position = len(arguments), len(run.events) + 1 + at
+                arguments.append(setting.arguments(self._contract, number))
+                probe = self._calls_of(setting.variant, number + 1)[-1]
+                caller = setting.caller(number)
+                answers.append(self._probe(probe, arguments[-1], key, position, caller, call=setting.used + 2))
         # Probes come after the calls, and take the keys in turn like them.
-        owners = [keys[number % len(keys)] for number in range(self._plan.calls)] + list(keys)
+        owners = [keys[number % len(keys)] for number in range(calls)] + list(keys)
         routes = self._calls_of(setting.variant, len(arguments))
-        operations = self._operations(answers, owners, arguments, routes)
-        return Carried(setting, self._plan.calls, run.events, tuple(operations), self._before)
+        cancelled = frozenset(c.call for c in fatal if c.kind is Kind.CANCEL and _cancelled(answers[c.call]))
+        operations = self._operations(answers, owners, arguments, routes, cancelled)
+        rolled_back = not any(map(self._ends_transactions, routes))
+        return Carried(setting, calls, run.events, tuple(operations), self._before, cancelled, rolled_back)
 
     def _used(self, setting: Setting) -> tuple[Operation, ...]:
         """Call each key as often as the case wants it used beforehand, one call after the other."""
         if not setting.used:
             return ()
-        variant = self._contract.variants[setting.variant]
-        arguments = [dict(variant.arguments(number)) for number in range(setting.used * len(self._keys))]
-        owners = [self._keys[number % len(self._keys)] for number in range(len(arguments))]
+        calls = range(setting.used * len(self._keys))
+        arguments = [setting.arguments(self._contract, number) for number in calls]
+        owners = [self._keys[number % len(self._keys)] for number in calls]
         # All of them come before the first position, which is 1.
-        at = [number / (len(arguments) + 1) for number in range(len(arguments))]
-        routes = self._calls_of(setting.variant, len(arguments))
-        answers = [self._probe(*one) for one in zip(routes, arguments, owners, at, strict=True)]
-        clients = range(self._plan.calls + len(self._keys), self._plan.calls + len(self._keys) + len(arguments))
+        at = [number / (len(calls) + 1) for number in calls]
+        routes = self._calls_of(setting.variant, len(calls))
+        callers = map(setting.caller, calls)
+        answers = [self._probe(*one) for one in zip(routes, arguments, owners, at, callers, strict=True)]
+        first = setting.at_once(self._plan) + len(self._keys)
         found = self._operations(answers, owners, arguments, routes)
-        return tuple(o._replace(client=client) for o, client in zip(found, clients, strict=True))
+        return tuple(o._replace(client=first + number) for number, o in enumerate(found))
 
     def _probe(
-        self, route: Route, arguments: Mapping[str, Any], key: Hashable, position: float, *, call: int = 1
+        self,
+        route: Route,
+        arguments: Mapping[str, Any],
+        key: Hashable,
+        position: float,
+        caller: int,
+        *,
+        call: int = 1,
     ) -> Answer:
-        """One more call, on the controller's side, after all others have ended; `call`: which one of its client's."""
-        codec = route.codec
+        """One more call, on the controller's side, while no other is under way; `call`: which one of its client's."""
+        codec, pgconn = route.codec, self._connection.pgconn
         parameters, formats = codec.encode(arguments, call=call)
         parameters[codec.key_at] = codec.encode_key(key)
-        result = self._connection.pgconn.exec_params(
+        identity = self._target.identity(self._connection, self._contract.identity_of(caller))
+        before: Sequence[str] = ()
+        after: Sequence[str] = ()
+        if identity is not None and self._ends_transactions(route):
+            before, after = identity.for_session, identity.undone
+        elif identity is not None:
+            before, after = (identity.only_begin, *identity.for_transaction), ("COMMIT",)
+        for text in before:
+            self._connection.execute(text.encode())
+        result = pgconn.exec_params(
             route.description.statement, parameters, codec.parameter_oids, formats, int(codec.result_format)
         )
+        for text in after:
+            ended = pgconn.exec_(text.encode())
+            if ended.status == ExecStatus.FATAL_ERROR and result.status != ExecStatus.FATAL_ERROR:
+                result = ended  # what was deferred to the commit failed
         return Answer({0: result}, position, position)
 
     def _operations(
@@ -417,12 +481,15 @@ class _Explorer:
         keys: Sequence[Hashable],
         arguments: Sequence[dict[str, Any]],
         routes: Sequence[Route],
+        cancelled: Set[int] = frozenset(),
     ) -> Iterator[Operation]:
         for number, answer in enumerate(answers):
             result = answer.results.get(0)
             reader = self._readers[routes[number].plain]
             if answer.died or result is None:
                 outcome, raw = reader.lost("its connection was terminated before it committed")
+            elif number in cancelled:
+                outcome, raw = reader.lost("it was cancelled before it committed")
             else:
                 outcome, raw = reader.read(result, self._connection.pgconn)
             names = self._target.evidence_names
@@ -442,7 +509,7 @@ class _Explorer:
                 returned=ended,
                 outcome=outcome,
                 answer=evidence,
-                phase=len(self._carried),
+                phase=self._judge.taken,
                 held=False,
                 rolled_back=False,
                 target="schedule",
@@ -456,11 +523,32 @@ class _Explorer:
             self._next_keys = min(2 * self._next_keys, _MOST_KEYS_AT_ONCE)
         return self._fresh.pop()
 
+    def _missing_key(self) -> Hashable:
+        declared = self._contract.declared
+        if declared is None or declared.missing_keys is None:
+            return self._contract.unknown_key()
+        if not self._missing:
+            with self._opened.connect() as connection:
+                self._missing = new_keys(connection, declared.missing_keys, _KEYS_AT_ONCE)
+        return self._missing.pop()
+
     def _not_covered(self) -> tuple[str, ...]:
-        isolation = self._isolation()
         return (
-            f"more than {self._plan.calls} calls at once, and isolation levels other than {isolation}",
+            f"{more_than(self._plan.calls)}, and isolation levels other than {self._isolation()}",
+            *self._remarks,
             *NOT_COVERED,
             *self._rewritten.remarks,
             *exceeding(self._rewritten, self._opened.controller),
         )
+
+
+def _answered(operation: Operation) -> str:
+    """What a call came to, in words."""
+    outcome = operation.outcome
+    return f"{outcome.label} ({outcome.code})" if outcome.code else outcome.label
+
+
+def _cancelled(answer: Answer) -> bool:
+    """Whether a call ended because it was cancelled: it may have handled that, and answered."""
+    result = answer.results.get(0)
+    return result is not None and result.error_field(DiagnosticField.SQLSTATE) == b"57014"

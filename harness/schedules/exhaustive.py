@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from harness.plain import to_plain
-from harness.schedules.trace import Choice, Event, Happening, Kind, read_replay
+from harness.schedules.trace import FATAL, Choice, Event, Happening, Kind, read_replay
 from harness.schedules.ways import Foresight, Order
 from harness.sqltext.access import Access
 
@@ -256,7 +256,7 @@ class Exhaustive:
         parent = self._stack[-1]
         assert parent.event is not None
         event = parent.event
-        dies = event.choice.kind is Kind.DIE
+        dies = event.choice.kind in FATAL
         return _asleep(parent.sleep | parent.done, event.calls, event.access, dies=dies)
 
     def _take_up_races(self, events: Sequence[Event], before: Sequence[int]) -> None:
@@ -334,7 +334,7 @@ def _asleep(
     return {
         choice: each
         for choice, each in sleeping.items()
-        if choice.call not in calls and not each.conflicts(access) and not (choice.kind is Kind.DIE and dies)
+        if choice.call not in calls and not each.conflicts(access) and not (choice.kind in FATAL and dies)
     }
 
 
@@ -346,7 +346,7 @@ def _before(events: Sequence[Event]) -> list[int]:
     """For each event, which others must come before it, as a bit mask (happens-before, transitive)."""
     masks: list[int] = []
     calls = [event.calls for event in events]
-    dies = [event.choice.kind is Kind.DIE for event in events]
+    dies = [event.choice.kind in FATAL for event in events]
     for later, event in enumerate(events):
         mask = 0
         # The nearest first: what must come before one that must come before it needs no look.

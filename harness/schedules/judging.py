@@ -10,23 +10,32 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
 
 import psycopg
 
 from harness.contracts.contract import Contract
 from harness.contracts.invariants import Invariant
 from harness.schedules.carried import Carried, CarriedHistory
-from harness.schedules.trace import Choice, moved
+from harness.schedules.cases import Setting
+from harness.schedules.trace import Choice, moved, read_replay
+from harness.sqltext import queries
 from harness.targets import state
 from harness.verdict.findings import SHOWN, Finding, Truth
 from harness.verdict.invariants import judge as verdict_of
 from harness.verdict.judge import judge_history
 
 Connect = Callable[[], psycopg.Connection[Any]]
-Again = Callable[[Carried, Sequence[Choice]], Carried | None]
-"""Carries out, in the case of a schedule and on fresh keys, some choices; None where they cannot be made."""
+Again = Callable[[Setting, Sequence[Choice], bool], Carried | None]
+"""Carries out, in a case and on fresh keys, some choices; None where they cannot be made. The last: in it the server
+decides which of two calls comes first."""
+
+_AT_ONCE = 256
+"""Schedules that are judged together; then nothing is kept of them but the shortest red ones."""
+
+_KEPT = 20
+"""The shortest red schedules kept of each claim."""
 
 _CANDIDATES = 5
 """Schedules that are tried again for a claim, the shortest first."""
@@ -34,74 +43,189 @@ _CANDIDATES = 5
 _MOVES = 60
 """The most schedules tried to make one calmer."""
 
-_REPEATED = 300
-"""The most schedules repeated to find one that violates an invariant."""
+_REPEATED = 200
+"""The most schedules repeated to find one that violates an invariant, in the middle and at the edges."""
+
+_SQL = queries.own("harness.schedules", "judging.sql")
 
 _ALONE = "broken without any concurrency: also when the calls come one after the other"
 
 
-def judge(
-    carried: Sequence[Carried], contract: Contract, invariants: Sequence[Invariant], connect: Connect, again: Again
-) -> tuple[list[Finding], dict[str, Carried]]:
-    """Every claim as a finding, and the schedule that shows how each broken one is broken, by the finding's id.
+class _Tried(NamedTuple):
+    """What is kept of every schedule, where there are invariants."""
 
-    A broken finding's evidence is that of its schedule alone.
-    """
-    return _Judge(carried, contract, connect, again).judged(invariants)
+    setting: Setting
+    text: str
+    length: tuple[int, int, int]
+    serial: bool
+    phase: int
+    """Of its operations."""
 
 
 @dataclass
-class _Judge:
-    carried: Sequence[Carried]
-    contract: Contract
-    connect: Connect
-    again: Again
+class _Claim:
+    """What the schedules so far say of one claim."""
 
-    def judged(self, invariants: Sequence[Invariant]) -> tuple[list[Finding], dict[str, Carried]]:
-        shortest_first = sorted(self.carried, key=lambda schedule: schedule.length)
-        reds: dict[str, list[Carried]] = {}
-        findings = _judged(self.carried, self.contract)
+    finding: Finding
+    judged: int = 0
+    reds: list[Carried] = field(default_factory=list)
+    """The shortest ones."""
+    serial: Carried | None = None
+    """The shortest of those in which the calls came one after the other."""
+    broken: int = 0
+
+    def take(self, finding: Finding, schedules: int) -> None:
+        """What some more schedules say of it."""
+        self.judged += schedules
+        if _SEVERITY[finding.truth] > _SEVERITY[self.finding.truth]:
+            self.finding = finding
+
+    def add(self, schedule: Carried) -> None:
+        """One that breaks it."""
+        self.broken += 1
+        self.reds.append(schedule)
+        self.reds.sort(key=_first_shown)
+        del self.reds[_KEPT:]
+        if schedule.serial and (self.serial is None or _first_shown(schedule) < _first_shown(self.serial)):
+            self.serial = schedule
+
+
+def _first_shown(schedule: Carried) -> tuple[bool, tuple[int, int, int]]:
+    """What is at no edge, then what is short."""
+    return schedule.setting.edge, schedule.length
+
+
+_SEVERITY = {Truth.HELD: 0, Truth.UNDECIDED: 1, Truth.BROKEN: 2}
+
+
+@dataclass
+class Judge:
+    """Takes schedules as they are carried out, and gives every claim as a finding in the end."""
+
+    contract: Contract
+    invariants: Sequence[Invariant]
+    connection: psycopg.Connection[Any]
+    """To where the operations are kept, which the invariants look at."""
+    connect: Connect
+    taken: int = 0
+    """Schedules so far."""
+    _numbered: int = 0
+    """Their operations."""
+    _waiting: list[Carried] = field(default_factory=list)
+    """Those that are still to be judged."""
+    _claims: dict[str, _Claim] = field(default_factory=dict)
+    _usable: _Claim | None = None
+    _tried: list[_Tried] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        if self.invariants:
+            state.made(self.connection)
+
+    @property
+    def broken(self) -> tuple[str, ...]:
+        """The claims that were seen broken so far."""
+        return tuple(name for name, claim in self._claims.items() if claim.broken)
+
+    def take(self, schedule: Carried) -> None:
+        """One more."""
+        if self.invariants:
+            text = schedule.replay.rpartition(":")[2]
+            self._tried.append(_Tried(schedule.setting, text, schedule.length, schedule.serial, self.taken))
+        self.taken += 1
+        self._waiting.append(schedule.trimmed())
+        if len(self._waiting) == _AT_ONCE:
+            self.look()
+
+    def look(self) -> None:
+        """Judge what has come together."""
+        waiting, self._waiting = self._waiting, []
+        if not waiting:
+            return
+        findings = _judged(waiting, self.contract)
+        for finding in findings:
+            self._claims.setdefault(finding.id, _Claim(finding)).take(finding, len(waiting))
         if any(finding.truth is Truth.BROKEN for finding in findings):
-            for schedule in shortest_first:
+            for schedule in waiting:
                 for finding in _judged([schedule], self.contract):
                     if finding.truth is Truth.BROKEN:
-                        reds.setdefault(finding.id, []).append(schedule)
+                        self._claims[finding.id].add(schedule)
+        self._look_after(waiting)
+        if self.invariants:
+            operations = CarriedHistory(waiting, self._numbered).operations()
+            state.add(operations, self.connection)
+            self._numbered += len(operations)
+
+    def _look_after(self, schedules: Sequence[Carried]) -> None:
+        """A call made after one that was ended must be accepted, or told that the key is used up; never busy."""
+        ended = [schedule for schedule in schedules if schedule.died or schedule.cancelled]
+        if not ended:
+            return
+        if self._usable is None:
+            self._usable = _Claim(Finding(*_USABLE, Truth.HELD, ""))
+        self._usable.judged += len(ended)
+        for schedule in ended:
+            # Where the only call on a key was rolled back, it is as fresh as it was.
+            right = {self.contract.accepted} | (set() if schedule.nothing_left else {self.contract.repeated})
+            if any(probe.outcome.label not in right for probe in schedule.probes):
+                self._usable.add(schedule)
+
+    def judged(self, again: Again) -> tuple[list[Finding], dict[str, Carried]]:
+        """Every claim as a finding, and the schedule that shows how each broken one is broken, by the finding's id.
+
+        A broken finding's evidence is that of its schedule alone.
+        """
+        self.look()
         broken: dict[str, Carried] = {}
-        for at, finding in enumerate(findings):
-            if finding.id in reds:
-                broken[finding.id], findings[at] = self._shown(finding, reds[finding.id])
-            elif finding.truth is Truth.HELD:
-                findings[at] = replace(finding, observed=f"holds in {len(self.carried)} schedules")
-        if any(schedule.died for schedule in self.carried):
-            findings.append(_usable_after_crash(shortest_first, self.contract, broken))
-        for invariant, finding in zip(invariants, self._asked(invariants), strict=True):
+        findings: list[Finding] = []
+        if not self._claims:
+            findings = judge_history(CarriedHistory([]), self.contract)
+        for name, claim in self._claims.items():
+            if claim.broken:
+                broken[name], finding = self._shown(claim, again)
+            elif claim.finding.truth is Truth.HELD:
+                finding = replace(claim.finding, observed=f"holds in {claim.judged} schedules")
+            else:
+                finding = claim.finding
+            findings.append(finding)
+        if self._usable is not None:
+            findings.append(self._usable_after_crash(self._usable, broken))
+        for invariant, finding in zip(self.invariants, self._asked(), strict=True):
             if finding.truth is Truth.BROKEN:
-                finding = self._of_invariant(invariant, finding, shortest_first, broken)
+                finding = self._of_invariant(invariant, finding, broken, again)
             findings.append(finding)
         return findings, broken
 
-    def _shown(self, finding: Finding, reds: Sequence[Carried]) -> tuple[Carried, Finding]:
+    def _shown(self, claim: _Claim, again: Again) -> tuple[Carried, Finding]:
         """The schedule to show for a broken claim, and the claim with the evidence of that one."""
 
         def red(schedule: Carried) -> Finding | None:
-            found = next((f for f in _judged([schedule], self.contract) if f.id == finding.id), None)
+            found = next((f for f in _judged([schedule], self.contract) if f.id == claim.finding.id), None)
             return found if found is not None and found.truth is Truth.BROKEN else None
 
-        observed = f"broken in {len(reds)} of {len(self.carried)} schedules"
-        serial = [schedule for schedule in reds if schedule.serial]
-        for candidate in [*serial[:1], *reds[:_CANDIDATES]]:
-            repeated = self.again(candidate, candidate.choices)
-            if repeated is None or red(repeated) is None:
+        def repeated(schedule: Carried, choices: Sequence[Choice]) -> Carried | None:
+            return again(schedule.setting, choices, any(event.races for event in schedule.events))
+
+        observed = f"broken in {claim.broken} of {claim.judged} schedules"
+        serial = [] if claim.serial is None else [claim.serial]
+        candidates = sorted([*serial, *claim.reds[:_CANDIDATES]], key=lambda red: red.setting.edge)
+        for candidate in candidates:
+            other = repeated(candidate, candidate.choices)
+            if other is None or red(other) is None:
                 continue
-            shown = candidate if candidate.serial else self._calmer(candidate, red)
+            shown = candidate if candidate.serial else self._calmer(candidate, red, repeated)
             if shown.serial:
                 observed = f"{_ALONE}; {observed}"
             evidence = red(shown)
-            return shown, replace(finding, observed=observed, evidence=evidence.evidence if evidence else ())
+            return shown, replace(claim.finding, observed=observed, evidence=evidence.evidence if evidence else ())
         observed += "; not broken again when it was repeated"
-        return reds[0], replace(finding, observed=observed)
+        return claim.reds[0], replace(claim.finding, observed=observed)
 
-    def _calmer(self, schedule: Carried, red: Callable[[Carried], Finding | None]) -> Carried:
+    def _calmer(
+        self,
+        schedule: Carried,
+        red: Callable[[Carried], Finding | None],
+        repeated: Callable[[Carried, Sequence[Choice]], Carried | None],
+    ) -> Carried:
         """A schedule that is as red, and in which no step can be moved to make it easier to follow."""
         tried = {schedule.choices}
         improved = True
@@ -111,35 +235,42 @@ class _Judge:
                 if choices in tried or len(tried) > _MOVES:
                     continue
                 tried.add(choices)
-                other = self.again(schedule, choices)
+                other = repeated(schedule, choices)
                 if other is not None and other.length < schedule.length and red(other) is not None:
                     schedule, improved = other, True
                     break
         return schedule
 
-    def _asked(self, invariants: Sequence[Invariant]) -> list[Finding]:
-        if not invariants:
-            return []
-        with self.connect() as connection:
-            connection.execute("DROP TABLE IF EXISTS harness.operations")
-        found = state.ask(invariants, CarriedHistory(self.carried).operations(), self.connect)()
-        return [verdict_of(*one) for one in zip(invariants, found, strict=True)]
+    def _asked(self) -> list[Finding]:
+        found = state.ask(self.invariants, None, self.connect)()
+        return [verdict_of(*one) for one in zip(self.invariants, found, strict=True)]
 
     def _of_invariant(
-        self, invariant: Invariant, finding: Finding, shortest_first: Sequence[Carried], broken: dict[str, Carried]
+        self, invariant: Invariant, finding: Finding, broken: dict[str, Carried], again: Again
     ) -> Finding:
         """A violated invariant, with a schedule that violated it when it was repeated: rows that were not there before.
 
         An invariant may look at the whole database, so that its rows do not tell whose they are.
         """
-        serial = [schedule for schedule in shortest_first if schedule.serial]
+        with self.connect() as connection:
+            connection.execute(_SQL["keep_operations"].encode())
+        shortest_first = sorted(self._tried, key=lambda schedule: schedule.length)
         suspects = self._suspects(invariant, shortest_first)
-        for candidate in _each_once([*serial[: 2 * _CANDIDATES], *suspects, *shortest_first])[:_REPEATED]:
+        candidates: list[_Tried] = []
+        for edge in (False, True):
+            found = [schedule for schedule in shortest_first if schedule.setting.edge is edge]
+            serial = [schedule for schedule in found if schedule.serial]
+            suspect = [schedule for schedule in suspects if schedule.setting.edge is edge]
+            candidates += _each_once([*serial[: 2 * _CANDIDATES], *suspect, *found])[:_REPEATED]
+        for candidate in candidates:
             before = self._violating(invariant, ())
-            repeated = self.again(candidate, candidate.choices)
+            repeated = again(candidate.setting, read_replay(candidate.text), candidate.length[0] > 0)
             if repeated is None:
                 continue
-            rows = list((self._violating(invariant, [repeated]) - before).elements())
+            with self.connect() as connection:
+                state.made(connection)
+                state.add(CarriedHistory([repeated]).operations(), connection)
+            rows = list((state.violating(invariant, self.connect) - before).elements())
             if rows:
                 broken[finding.id] = repeated
                 said = f"{_ALONE}; {finding.observed}" if repeated.serial else finding.observed
@@ -147,57 +278,57 @@ class _Judge:
         said = f"{finding.observed}; no single schedule does it when it is repeated: it adds up over many calls"
         return replace(finding, observed=said)
 
-    def _suspects(self, invariant: Invariant, shortest_first: Sequence[Carried]) -> Sequence[Carried]:
+    def _suspects(self, invariant: Invariant, shortest_first: Sequence[_Tried]) -> Sequence[_Tried]:
         """The shortest schedule whose operations an invariant that reads `harness.operations` objects to."""
-        if not self._violating(invariant, shortest_first) - self._violating(invariant, ()):
+        nothing = self._violating(invariant, ())
+        if not self._violating(invariant, shortest_first) - nothing:
             return ()
         low, high = 0, len(shortest_first) - 1
         while low < high:
             middle = (low + high) // 2
-            found = self._violating(invariant, shortest_first[: middle + 1]) - self._violating(invariant, ())
+            found = self._violating(invariant, shortest_first[: middle + 1]) - nothing
             low, high = (low, middle) if found else (middle + 1, high)
         return shortest_first[low : low + 1]
 
-    def _violating(self, invariant: Invariant, carried: Sequence[Carried]) -> Counter[str]:
+    def _violating(self, invariant: Invariant, schedules: Sequence[_Tried]) -> Counter[str]:
         """The rows that violate an invariant, where only some schedules' operations are known."""
         with self.connect() as connection:
-            connection.execute("DROP TABLE IF EXISTS harness.operations")
-        return state.violating(invariant, CarriedHistory(carried).operations(), self.connect)
+            state.made(connection)
+            connection.execute(_SQL["known_operations"].encode(), [[schedule.phase for schedule in schedules]])
+        return state.violating(invariant, self.connect)
+
+    def _usable_after_crash(self, claim: _Claim, broken: dict[str, Carried]) -> Finding:
+        if not claim.broken:
+            return replace(claim.finding, observed=f"holds in {claim.judged} schedules in which one was")
+        broken[claim.finding.id] = claim.reds[0]
+        return replace(
+            claim.finding,
+            truth=Truth.BROKEN,
+            observed=f"broken in {claim.broken} of {claim.judged} schedules in which one was",
+            remedy="Keep every trace of a call inside its transaction: no session-level lock, no commit in the middle.",
+        )
 
 
-def _each_once(carried: Iterable[Carried]) -> list[Carried]:
-    return list({id(schedule): schedule for schedule in carried}.values())
+_USABLE = (
+    "usable_after_crash",
+    "After a call died or was cancelled, its key is still of use, or used up: never stuck in between.",
+)
 
 
-def _judged(carried: Sequence[Carried], contract: Contract) -> list[Finding]:
-    findings = judge_history(CarriedHistory(carried), contract)
+def _each_once(schedules: Iterable[_Tried]) -> list[_Tried]:
+    return list({schedule.phase: schedule for schedule in schedules}.values())
+
+
+def _judged(schedules: Sequence[Carried], contract: Contract) -> list[Finding]:
+    findings = judge_history(CarriedHistory(schedules), contract)
     if all(f.truth is not Truth.UNDECIDED for f in findings):
         return findings
     # A call that was made to die is in doubt to its client, which is no error of the function: judge errors without.
-    sure = [replace(c, operations=tuple(o for o in c.operations if o.client not in c.died)) for c in carried]
+    sure = [
+        replace(c, operations=tuple(o for o in c.operations if o.client not in c.died | c.cancelled)) for c in schedules
+    ]
     again = {finding.id: finding for finding in judge_history(CarriedHistory(sure), contract)}
     return [again[f.id] if f.id == "no_unhandled_error" else f for f in findings]
-
-
-def _usable_after_crash(carried: Sequence[Carried], contract: Contract, broken: dict[str, Carried]) -> Finding:
-    """A call made after all others have ended must be accepted, or told that the key is used up; never busy."""
-    name, claim = (
-        "usable_after_crash",
-        "After a call died, its key is still of use, or used up: never stuck in between.",
-    )
-    died = [schedule for schedule in carried if schedule.died]
-    right = {contract.accepted, contract.repeated}
-    stuck = [schedule for schedule in died if any(o.outcome.label not in right for o in schedule.probes)]
-    if not stuck:
-        return Finding(name, claim, Truth.HELD, f"holds in {len(died)} schedules in which a call died")
-    broken[name] = stuck[0]
-    return Finding(
-        name,
-        claim,
-        Truth.BROKEN,
-        f"broken in {len(stuck)} of {len(died)} schedules in which a call died",
-        remedy="Keep every trace of a call inside its transaction: no session-level lock, no commit in the middle.",
-    )
 
 
 def explained(findings: Sequence[Finding], replays: Mapping[str, str], command: str) -> tuple[Finding, ...]:

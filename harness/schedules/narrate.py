@@ -28,14 +28,13 @@ def narrate(
 
     `labels` are those of a call's units.
     """
-    variant = contract.variants[carried.setting.variant]
 
     def returned(call: int, at: int) -> str:
         return f"returns {carried.operations[call].outcome.label}" if at == top(1) else ""
 
     return Schedule(
         replay=carried.replay,
-        variant=carried.setting.named(variant.name),
+        variant=carried.setting.named(contract),
         keys=carried.setting.keys,
         moves=moves(carried.events, rewritten, [labels] * carried.calls, returned),
         calls=tuple(_called(operation) for operation in carried.operations),
@@ -115,6 +114,8 @@ def _move(
     text = step.text if step else labels[event.choice.call][-1 - event.at]
     if event.choice.kind is Kind.DIE:
         text = f"its connection dies before: {text}"
+    elif event.choice.kind is Kind.CANCEL:
+        text = f"its statement is cancelled before: {text}"
     elif event.choice.kind is Kind.LAPSE:
         text = "its time to wait for a lock runs out"
     return Move(

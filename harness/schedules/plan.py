@@ -40,6 +40,8 @@ class Plan:
     """Of the cases that come of all this, those with these prefixes of replay texts; None: each."""
     keys: tuple[int, ...] = (1, 2)
     """How many keys the calls of a case share: 1, or 2 in turns."""
+    edges: bool = False
+    """Of an exhaustive search: also what lies at the edges (cases.py)."""
     schedule_seconds: float = 10.0
     """The most that one schedule may take."""
     reduction: bool = True
@@ -48,6 +50,11 @@ class Plan:
     """Hand a schedule to the server whole where nobody is foreseen to wait; else it is carried out choice by choice."""
     command: str = "harness explore"
     """What a replay text is given to, after the word --replay."""
+
+    @property
+    def deepens(self) -> bool:
+        """Whether a case that takes long is first gone through with few interruptions."""
+        return self.search == "exhaustive" and self.max_preemptions is None and self.replay is None
 
     def check(self) -> None:
         """Raises UsageError for figures that make no sense."""

@@ -83,6 +83,8 @@ class Case:
     """Of the tree of all choices, how much was gone through, as far as can be told from what was seen of it."""
     left: int = 0
     """Choices that are known and were left untried; each has more behind it."""
+    calls: int = 0
+    """How many at once; 0: as many as the exploration has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,18 +120,19 @@ class Exploration:
 
     @property
     def schedules(self) -> int:
-        """How many were carried out, in all cases."""
-        return sum(case.schedules for case in self.cases)
+        """How many were carried out, in all cases of as many calls as were asked for."""
+        return sum(case.schedules for case in self.cases if case.calls in (0, self.calls))
 
     @property
     def before_reduction(self) -> int:
-        """How many those stand for, in all cases."""
-        return sum(case.before_reduction for case in self.cases)
+        """How many those stand for, in the same cases."""
+        return sum(case.before_reduction for case in self.cases if case.calls in (0, self.calls))
 
     @property
     def exhausted(self) -> bool:
-        """Whether no schedule of any case is left to try."""
-        return bool(self.cases) and all(case.exhausted for case in self.cases)
+        """Whether no schedule of any case is left to try, but for those with more calls than were asked for."""
+        asked = [case for case in self.cases if case.calls <= self.calls]
+        return bool(asked) and all(case.exhausted for case in asked)
 
     @property
     def shortest(self) -> Schedule | None:
@@ -185,7 +188,9 @@ def gone_on(earlier: Exploration, later: Exploration) -> Exploration:
 
 def settled(exploration: Exploration) -> Exploration:
     """With the counts of all its cases in what it says of itself, and nothing to go on with where all was tried."""
-    counts = f"{exploration.schedules} schedules, {exploration.before_reduction} before reduction"
+    asked = [case for case in exploration.cases if case.calls <= exploration.calls]
+    before = sum(case.before_reduction for case in asked)
+    counts = f"{sum(case.schedules for case in asked)} schedules, {before} before reduction"
     findings = [
         replace(f, observed=re.sub(r"\d+ schedules, \d+ before reduction", counts, f.observed, count=1))
         if f.id == _OWN[0]
@@ -193,7 +198,28 @@ def settled(exploration: Exploration) -> Exploration:
         for f in exploration.findings
     ]
     left = any(finding.id == _OWN[0] and finding.truth is not Truth.HELD for finding in findings)
-    return replace(exploration, findings=tuple(findings), unfinished=exploration.unfinished if left else {})
+    return replace(
+        exploration,
+        findings=tuple(findings),
+        unfinished=exploration.unfinished if left else {},
+        not_covered=tuple(_with_more_calls(each, exploration) for each in exploration.not_covered),
+    )
+
+
+def more_than(calls: int) -> str:
+    """What an exploration of so many calls leaves out, in words."""
+    return f"more than {calls} calls at once"
+
+
+def _with_more_calls(text: str, exploration: Exploration) -> str:
+    """Of what was left out, how much was tried all the same."""
+    more = [case for case in exploration.cases if case.calls > exploration.calls]
+    if not more or "interleavings" in text:
+        return text
+    tried = f"{sum(case.schedules for case in more)} interleavings of {max(case.calls for case in more)}"
+    whole = "all there are" if all(case.exhausted for case in more) else "not all there are"
+    left_out = more_than(exploration.calls)
+    return text.replace(left_out, f"{left_out} (but for {tried}, {whole})")
 
 
 _OWN = ("every_order_tried", "same_end_when_repeated")

@@ -280,8 +280,12 @@ class _Catalogue:
         return list(found.values())
 
     def locks_several(self, touched: Touched) -> bool:
-        """Whether a statement may lock several rows, as far as its conditions and the unique keys say."""
-        return any(
+        """Whether a statement may lock several rows, as far as its conditions and the unique keys say.
+
+        One that writes to two tables (WITH, a join that is locked) locks in both: others come in between.
+        """
+        locked = {frozenset(self._meant({w.table}) & (self.tables | {ADVISORY_LOCKS})) for w in touched.written}
+        return len(locked - {frozenset()}) > 1 or any(
             not any(key <= pinned for key in self.unique_keys.get(table, ()))
             for named, pinned in touched.locked
             for table in self._meant({named})

@@ -29,6 +29,10 @@ _TWICE = 25
 _RACE_ATTEMPTS = 40
 """How often a schedule is tried again in which the server decides which of two waiting calls goes on first."""
 
+_IDLE = 5
+"""A search at random ends when it has drawn so many times as many schedules as there are, and a few, and none was new:
+with one more that is as likely as each of them, that happens in one of 150 searches."""
+
 _MOST_RESTARTS = 20
 """A search is begun again where a step is found to touch more than was known: at most so often."""
 
@@ -92,34 +96,67 @@ class Search:
     alike: Callable[[Run, Run], bool]
     """Whether two runs of one schedule ended the same."""
     plan: Plan
-    deadline: float
     read_committed: bool = True
     """All transactions are at that level."""
     label: str = ""
     unfinished: Mapping[str, Any] | None = None
     """Where the search of an earlier exploration stood (`saved`), to go on there."""
     runs: int = 0
+    """Schedules, all different, that the search has come to."""
+    ahead: dict[str, None] = field(default_factory=dict)
+    """The replay texts of those that were carried out before it came to them."""
+    bounded: int | None = None
+    """Every schedule with so many interruptions of a call that could go on was carried out, or fewer."""
     repeated: int = 0
     restarts: int = 0
     timeouts: list[str] = field(default_factory=list)
     lost: list[str] = field(default_factory=list)
     """Schedules that the environment ended: what they left is nobody's result."""
-    unsteady: list[str] = field(default_factory=list)
+    unsteady: dict[str, None] = field(default_factory=dict)
+    idle: int = 0
+    """Schedules drawn at random since the last one that was new."""
+    ended: bool = False
+    """It is not gone on with: nothing is left, or as much was tried as was asked for, or there was no end to one."""
     _seen: set[str] = field(default_factory=set)
     _scheduler: Scheduler | None = None
+    _outdated: int = 0
+    """How often choices had turned out to be made in ignorance when this search was begun."""
     _over: bool = False
-    """Nothing was left to carry out, and nothing turned up that was left out wrongly."""
+    """Nothing was left to carry out."""
+    _first: Run | None = None
+
+    @property
+    def begun(self) -> bool:
+        """Whether anything of it was tried, here or before."""
+        return self._scheduler is not None
 
     @property
     def exhausted(self) -> bool:
         """Whether every distinct schedule was carried out."""
-        return self._over and self._scheduler is not None and self._scheduler.exhausted
+        through = self._over and self._scheduler is not None and self._scheduler.exhausted
+        return through and self._outdated == self.controller.outdated
+
+    @property
+    def overtaken(self) -> bool:
+        """Whether all was carried out, and then a step was seen to touch more than it was taken to."""
+        outdated = self._over and self._outdated != self.controller.outdated
+        return outdated and isinstance(self._scheduler, Exhaustive) and self.restarts < _MOST_RESTARTS
+
+    @property
+    def carried_out(self) -> int:
+        """Schedules, all different; where none is left, without those that it was not in need of."""
+        return self.runs if self.exhausted else self.runs + len(self.ahead)
+
+    @property
+    def dried_up(self) -> bool:
+        """Whether what was drawn at random last was all there before."""
+        return self.idle > _IDLE * (self.runs + _IDLE)
 
     @property
     def before_reduction(self) -> int:
         """Interleavings that the schedules stand for."""
         if isinstance(self._scheduler, Exhaustive):
-            return self._scheduler.before_reduction
+            return max(self._scheduler.before_reduction, self.carried_out)
         return len(self._seen)
 
     def gone_through(self) -> tuple[float, int]:
@@ -134,56 +171,91 @@ class Search:
             return None
         return self._scheduler.saved()
 
-    def schedules(self) -> Iterator[Run]:
-        """Carry out schedules, each different from the others but in a replay, until none is left or time is up."""
-        scheduler = self._scheduler = self.make_scheduler()
-        if self.unfinished is not None and isinstance(scheduler, Exhaustive):
-            scheduler.go_on(self.unfinished)
+    def schedules(self, until: float, bound: int | None = None) -> Iterator[Run]:
+        """Carry out schedules, each different from all before but in a replay, until none is left or time is up.
+
+        Asked again, it goes on where it was. With a `bound`, those that interrupt a call which could go on at most so
+        often: they are carried out ahead of the search, which comes to them all the same.
+        """
+        scheduler = self._gone_on() if bound is None else Exhaustive(reduction=False, max_preemptions=bound)
         replaying = isinstance(scheduler, Replay)
         most = self.plan.max_schedules or (None if self.plan.search == "exhaustive" else RANDOM_SCHEDULES)
-        cut = False
-        first: Run | None = None
-        self.controller.stale = False
-        while scheduler.another():
-            heed()
-            if (most is not None and self.runs >= most) or time.monotonic() > self.deadline:
-                cut = True
-                break
-            try:
-                run, complete = self._attempted(scheduler)
-            except ScheduleTimeoutError as timeout:
-                self.timeouts.append(f"{self.label}{timeout}")
-                self.controller.reset()
-                cut = True
-                break
-            except _LostError as lost:
-                self.lost.append(f"{self.label}{lost}")
-                cut = True
-                break
-            counts = scheduler.ended(run.events, complete=complete)
-            if self.controller.stale and isinstance(scheduler, Exhaustive) and self.restarts < _MOST_RESTARTS:
-                # What was left out because steps seemed to commute has to be looked at again.
-                self.controller.stale = False
-                self.restarts += 1
-                scheduler = self._scheduler = self.make_scheduler()
-            if not counts:
-                continue
-            if replaying:
+        try:
+            while scheduler.another():
+                heed()
+                if most is not None and self.carried_out >= most:
+                    self.ended = True
+                    return
+                if time.monotonic() > until:
+                    return
+                try:
+                    run, complete = self._attempted(scheduler)
+                except ScheduleTimeoutError as timeout:
+                    self.timeouts.append(f"{self.label}{timeout}")
+                    self.controller.reset()
+                    self.ended = True
+                    return
+                except _LostError as lost:
+                    self.lost.append(f"{self.label}{lost}")
+                    self.ended = True
+                    return
+                counts = scheduler.ended(run.events, complete=complete)
+                if bound is None:
+                    scheduler = self._gone_on()
+                if not counts:
+                    continue
+                if replaying:
+                    self.runs += 1
+                    self._first = self._first or run
+                    if not self.alike(run, self._first):
+                        self.unsteady[run.replay] = None
+                elif not self._new(run.replay, ahead=bound is not None):
+                    if self.dried_up and not isinstance(scheduler, Exhaustive):
+                        self.ended = True
+                        return
+                    continue
+                yield run
+                if self.carried_out % _TWICE == 1 and not replaying:
+                    self._repeat(run)
+        finally:
+            if isinstance(scheduler, Exhaustive) and scheduler.unsteady:
+                self.unsteady[f"{self.label}(a beginning that two schedules share)"] = None
+        if bound is None:
+            self.ended = True
+            self._over = True
+        else:
+            self.bounded = bound
+
+    def _gone_on(self) -> Scheduler:
+        """Who says what comes next. What was left out because steps seemed to commute may have to be looked at."""
+        outdated = self._outdated != self.controller.outdated
+        if self._scheduler is None:
+            self._scheduler = self.make_scheduler()
+            if self.unfinished is not None and isinstance(self._scheduler, Exhaustive):
+                self._scheduler.go_on(self.unfinished)
+            self._outdated = self.controller.outdated
+        elif outdated and isinstance(self._scheduler, Exhaustive) and self.restarts < _MOST_RESTARTS:
+            self.restarts += 1
+            self._scheduler = self.make_scheduler()
+            self._outdated = self.controller.outdated
+            self._over = self.ended = False
+        return self._scheduler
+
+    def _new(self, replay: str, *, ahead: bool) -> bool:
+        """Count a schedule that was carried out; whether it was for the first time."""
+        if replay in self._seen:
+            if replay in self.ahead and not ahead:
+                del self.ahead[replay]
                 self.runs += 1
-                first = first or run
-                if not self.alike(run, first):
-                    self.unsteady.append(run.replay)
-            elif run.replay in self._seen:
-                continue  # drawn before
-            else:
-                self._seen.add(run.replay)
-                self.runs += 1
-            yield run
-            if self.runs % _TWICE == 1 and not replaying:
-                self._repeat(run)
-        if isinstance(scheduler, Exhaustive) and scheduler.unsteady:
-            self.unsteady.append(f"{self.label}(a beginning that two schedules share)")
-        self._over = not cut and not self.controller.stale
+            self.idle += 1
+            return False
+        self._seen.add(replay)
+        self.idle = 0
+        if ahead:
+            self.ahead[replay] = None
+        else:
+            self.runs += 1
+        return True
 
     def again(self, choices: Sequence[Choice], *, races: bool = False) -> Run | None:
         """Carry out some choices, once more for each attempt; None where they cannot be made.
@@ -207,7 +279,7 @@ class Search:
             again = self.again([event.choice for event in run.events])
             if again is not None and self.alike(again, run):
                 return
-        self.unsteady.append(run.replay)
+        self.unsteady[run.replay] = None
 
     def _attempted(self, scheduler: Scheduler) -> tuple[Run, bool]:
         """One schedule. A replay that departs is tried again: two calls that are let go at once may change places."""
@@ -240,3 +312,27 @@ class Search:
             if answer.died and number not in let_die:
                 raise _LostError(f"the connection of {Choice(number)} was lost in {run.replay}")
         return run
+
+
+def in_turn(searches: Sequence[Search], until: float) -> Iterator[tuple[Search, Run]]:
+    """The schedules of some cases, which share the time: what one leaves of its part, those after it have.
+
+    Depth first, a search comes to what happens early last of all. So a case that is not exhausted in a quarter of the
+    time is gone through with one interruption of a call, then with two, which most faults need at most (Musuvathi and
+    Qadeer, "Iterative context bounding", 2007), before it is gone on with.
+    """
+    for bound, part in _ROUNDS:
+        left = [s for s in searches if not s.ended and (bound is None or s.plan.deepens)]
+        end = time.monotonic() + (until - time.monotonic()) * (part if any(s.plan.deepens for s in left) else 1)
+        for at, search in enumerate(left):
+            share = (end - time.monotonic()) / (len(left) - at)
+            for run in search.schedules(time.monotonic() + share, bound):
+                yield search, run
+    while (left := [search for search in searches if search.overtaken]) and time.monotonic() < until:
+        for search in left:
+            for run in search.schedules(until):
+                yield search, run
+
+
+_ROUNDS: Sequence[tuple[int | None, float]] = ((None, 0.25), (1, 0.4), (2, 0.6), (None, 1.0))
+"""The interruptions in each, and which part of the time that is left it has at most."""

@@ -26,8 +26,8 @@ from harness.schedules.plan import MOST_CALLS, Plan
 from harness.schedules.program import Program, Session, StatementAnswer, compiled, isolation_named
 from harness.schedules.result import Schedule
 from harness.schedules.rewrite import Rewritten, rewrite, undo
-from harness.schedules.search import Run, Search, scheduler_for
-from harness.schedules.trace import Choice, read_replay
+from harness.schedules.search import Run, Search, in_turn, scheduler_for
+from harness.schedules.trace import Choice, Kind, read_replay
 from harness.schedules.watch import read, watched, with_rows, written
 from harness.verdict.findings import Finding, Truth, truth_of
 
@@ -145,7 +145,7 @@ class Opened:
                 self.rewritten,
                 space,
                 seconds=plan.schedule_seconds,
-                crash=plan.crash,
+                fatal=(Kind.DIE,) if plan.crash else (),
                 **more,
             )
         except BaseException:
@@ -187,7 +187,6 @@ def own_findings(
     what: str,
     *,
     replay: bool,
-    untried: int = 0,
 ) -> list[Finding]:
     """What an exploration can say of itself."""
     findings = []
@@ -195,17 +194,19 @@ def own_findings(
     unsteady = [text for search in searches for text in search.unsteady]
     lost = [text for search in searches for text in search.lost]
     if not replay:
-        schedules = sum(search.runs for search in searches)
-        tried = bool(searches) and not untried and all(search.exhausted for search in searches)
+        schedules = sum(search.carried_out for search in searches)
+        tried = bool(searches) and all(search.exhausted for search in searches)
         observed = f"{schedules} schedules, {sum(search.before_reduction for search in searches)} before reduction"
         remedy = "Give it more --seconds or --max-schedules, or fewer --calls."
+        if any(search.dried_up for search in searches):
+            remedy = "Search exhaustively: drawn at random, schedules are never known to be all there are."
         if timeouts:
             observed += f"; no end within {plan.schedule_seconds:g} s: {timeouts[0]}"
         if lost:
             observed += f"; {lost[0]}"
             remedy = "See in the server's log what ended it, and run it again; what ends its own backend can be raced."
         if not tried:
-            observed = f"not exhausted: {observed}{_left(searches, untried)}"
+            observed = f"not exhausted: {observed}{_left(searches)}"
         elif unsplit:
             tried = False
             observed = f"not everything could be split into steps: {'; '.join(unsplit[:5])}; {observed}"
@@ -235,10 +236,11 @@ def own_findings(
     return findings
 
 
-def _left(searches: Sequence[Search], untried: int) -> str:
+def _left(searches: Sequence[Search]) -> str:
     """What was left untried, in figures."""
     said = []
-    begun = [search for search in searches if not search.exhausted]
+    begun = [search for search in searches if search.begun and not search.exhausted]
+    untried = sum(not search.begun for search in searches)
     for search in begun[:_SHOWN]:
         share, left = search.gone_through()
         if left:
@@ -248,6 +250,11 @@ def _left(searches: Sequence[Search], untried: int) -> str:
             )
     if len(begun) > _SHOWN:
         said.append(f"{len(begun) - _SHOWN} more cases not ended")
+    bounds = [search.bounded for search in begun if search.bounded is not None]
+    if begun and len(bounds) == len(begun):
+        said.append(f"every order that interrupts a call at most {min(bounds)} times was tried in each case begun")
+    if idle := [search for search in begun if search.dried_up]:
+        said.append(f"what was drawn last had all been there before: nothing new came in {idle[0].idle} draws")
     if untried:
         said.append(f"{untried} cases not begun")
     return "".join(f"; {each}" for each in said)
@@ -315,12 +322,11 @@ class _Explorer:
             partial(scheduler_for, plan, self._choices, len(self._sessions)),
             self._alike,
             plan,
-            self._started + plan.seconds,
             controller.level == LEVELS[0],
         )
         red: dict[str, list[Run]] = {}
         last: Run | None = None
-        for run in search.schedules():
+        for _, run in in_turn([search], self._started + plan.seconds):
             last = run
             for name in self._judge(told(run)):
                 known = red.setdefault(name, [])
@@ -332,7 +338,7 @@ class _Explorer:
         broken = {name: self._confirmed(name, runs, search) for name, runs in red.items()}
         return SessionsExplored(
             sessions=tuple(session.name for session in self._sessions),
-            schedules=search.runs,
+            schedules=search.carried_out,
             before_reduction=search.before_reduction,
             exhausted=search.exhausted,
             undecided=undecided,

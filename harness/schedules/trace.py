@@ -23,8 +23,14 @@ class Kind(Enum):
     """The time it is willing to wait for a lock runs out."""
     DIE = "!"
     """Its connection is terminated where it stands."""
+    CANCEL = "x"
+    """Its statement is cancelled where it stands; its connection stays."""
 
     __hash__ = object.__hash__  # there is one of each; an enum's own is slow, and choices are looked up all the time
+
+
+FATAL = (Kind.DIE, Kind.CANCEL)
+"""What ends a call before its end, of which a schedule has one at most."""
 
 
 class Choice(NamedTuple):
@@ -38,20 +44,21 @@ class Choice(NamedTuple):
 
 
 def replay_text(choices: Sequence[Choice]) -> str:
-    """The choices as text, such as `AABBA`: a letter for a call's step, `A~` its wait runs out, `A!` it dies."""
+    """The choices as text, such as `AABBA`: a letter for each step of a call, with the mark of the choice's kind."""
     return "".join(map(str, choices))
 
 
 def read_replay(text: str) -> tuple[Choice, ...]:
     """The choices of a replay text. Raises UsageError when it is not one."""
-    if not re.fullmatch(r"([A-Z][~!]?)+", text):
+    if not re.fullmatch(r"([A-Z][~!x]?)+", text):
         raise UsageError(
             f"{text!r} is not a replay text.",
-            tried="reading one letter for each step, followed by ~ where a wait runs out or ! where a call dies",
+            tried="reading one letter for each step, followed by ~ where a wait runs out, ! where a call dies "
+            "or x where it is cancelled",
             next_step="copy the text after --replay from a report, such as AABBA",
         )
     return tuple(
-        Choice(ascii_uppercase.index(letter), Kind(mark)) for letter, mark in re.findall(r"([A-Z])([~!]?)", text)
+        Choice(ascii_uppercase.index(letter), Kind(mark)) for letter, mark in re.findall(r"([A-Z])([~!x]?)", text)
     )
 
 

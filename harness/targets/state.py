@@ -71,9 +71,9 @@ def check(invariants: Sequence[Invariant], connection: psycopg.Connection[Any]) 
 
 
 def ask(
-    invariants: Sequence[Invariant], operations: Iterable[Operation], connect: Connect
+    invariants: Sequence[Invariant], operations: Iterable[Operation] | None, connect: Connect
 ) -> Callable[[], list[Violations]]:
-    """Load the operations into `harness.operations` and put every query to the server.
+    """Load the operations into `harness.operations` and put every query to the server; None: they are there.
 
     It answers on a thread, while the operations are judged here. Calling what is given back waits for what became of
     each: a database that cannot be asked any more leaves them unanswered, and a query that takes too long itself. That
@@ -82,7 +82,7 @@ def ask(
     if not invariants:
         return list
     try:
-        connection = _loaded(operations, connect)
+        connection = connect() if operations is None else _loaded(operations, connect)
     except HarnessError as error:
         return partial(_unanswered, invariants, error.tried or error.what)
     except _UNANSWERED as error:
@@ -107,9 +107,23 @@ def ask(
     return answers.result
 
 
-def violating(invariant: Invariant, operations: Iterable[Operation], connect: Connect) -> Counter[str]:
+def made(connection: psycopg.Connection[Any]) -> None:
+    """Make `harness.operations` anew, without a row."""
+    connection.execute("DROP TABLE IF EXISTS harness.operations")
+    connection.execute(_OPERATIONS)
+
+
+def add(operations: Iterable[Operation], connection: psycopg.Connection[Any]) -> None:
+    """Load some more into `harness.operations`."""
+    with connection.cursor().copy(_COPY) as copy:
+        lines = _lines(operations)
+        while block := "".join(islice(lines, _LINES_AT_ONCE)):
+            copy.write(block)
+
+
+def violating(invariant: Invariant, connect: Connect) -> Counter[str]:
     """Every row that violates an invariant, as JSON, with how often it is there. Raises HarnessError as `ask` does."""
-    with _loaded(operations, connect) as connection, _explained(invariant):
+    with connect() as connection, _explained(invariant):
         query = sql.SQL("SELECT to_jsonb(violating)::text FROM ({}\n) AS violating")
         rows = connection.execute(query.format(sql.SQL(invariant.query.rstrip().rstrip(";"))), prepare=False)
         return Counter(str(row[0]) for row in rows)
@@ -120,10 +134,7 @@ def _loaded(operations: Iterable[Operation], connect: Connect) -> psycopg.Connec
     connection = connect()
     try:
         connection.execute(_OPERATIONS)
-        with connection.cursor().copy(_COPY) as copy:
-            lines = _lines(operations)
-            while block := "".join(islice(lines, _LINES_AT_ONCE)):
-                copy.write(block)
+        add(operations, connection)
     except BaseException:
         connection.close()
         raise

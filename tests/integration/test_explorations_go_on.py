@@ -31,7 +31,9 @@ def whole(opened: Harness) -> Exploration:
 
 
 def counted(exploration: Exploration) -> list[tuple[object, ...]]:
-    return [(c.variant, c.keys, c.schedules, c.before_reduction, c.exhausted, c.outcomes) for c in exploration.cases]
+    """Of all that was asked for: how much is tried of three calls is a matter of time."""
+    asked = [case for case in exploration.cases if case.calls <= exploration.calls]
+    return [(c.variant, c.keys, c.schedules, c.before_reduction, c.exhausted, c.outcomes) for c in asked]
 
 
 def test_jobs_try_what_one_tries(opened: Harness, whole: Exploration) -> None:
@@ -39,10 +41,9 @@ def test_jobs_try_what_one_tries(opened: Harness, whole: Exploration) -> None:
     far: list[Progress] = []
     found = opened.explore(variants=VARIANTS, jobs=2, said=far.append).exploration
     assert counted(found) == counted(whole)
-    assert [(f.id, f.truth, f.observed) for f in found.findings] == [
-        (f.id, f.truth, f.observed) for f in whole.findings
-    ]
-    assert far[-1].cases == 4
+    assert [(f.id, f.truth) for f in found.findings] == [(f.id, f.truth) for f in whole.findings]
+    assert {case.variant for case in found.cases} == {case.variant for case in whole.cases}
+    assert far[-1].cases >= 12  # of two variants: on one key and on two, and their edges
 
 
 def test_jobs_find_what_one_finds(server: Server) -> None:

@@ -274,6 +274,20 @@ def test_a_statement_that_may_lock_several_rows_is_named(bar: Bar) -> None:
     )
 
 
+def test_so_is_one_that_locks_in_two_tables(bar: Bar) -> None:
+    """Where one statement takes a row here and a row there, others come in between: that is left to race too."""
+    found = bar.give(
+        """BEGIN
+            WITH c AS (UPDATE cups SET given = given WHERE id = p RETURNING id)
+            INSERT INTO taken SELECT id FROM c ON CONFLICT DO NOTHING;
+            UPDATE cups SET given = 0 WHERE id = p;
+        END""",
+        "CREATE TABLE taken (id integer PRIMARY KEY)",
+    )
+    [named] = [remark for remark in found.not_covered if "may lock several rows" in remark]
+    assert "WITH c AS" in named
+
+
 KNOWN = """CREATE FUNCTION known(p integer) RETURNS integer {0} LANGUAGE plpgsql AS
     'BEGIN RETURN (SELECT given FROM cups WHERE id = 2); END';"""
 IS_KNOWN = """CREATE FUNCTION is_known(p integer) RETURNS boolean LANGUAGE plpgsql AS
