@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
@@ -15,18 +15,32 @@ from harness.records import Record, RunRecord
 from harness.reports import rows, terminal
 from harness.reports.rows import SIGNS
 from harness.schedules.result import Exploration, Schedule
+from harness.text import printable
 from harness.verdict.findings import Finding, Truth, counted, flat
 from harness.verdict.overlap import would_have_been_seen
 
-_STYLES = {Truth.HELD: "green", Truth.BROKEN: "bold red", Truth.UNDECIDED: "yellow"}
+_STYLES = {Truth.HELD: "green", Truth.BROKEN: "bold red", Truth.UNDECIDED: "magenta"}
+
+FINDINGS = 500
+"""Findings told of a record; each of its runs has a share of them, broken ones first."""
+
+PROOFS = 30
+"""Of them those whose proof is told."""
+
+VIOLATIONS = 20
+"""Pieces of evidence of one proof, and calls of one piece."""
+
+_SHARE = 3
+"""What a run has at least, however many runs there are."""
 
 
 def print_record(record: Record, console: Console) -> None:
     """Print every figure of every run, then the verdict."""
     console.print(_configuration(record))
     for run in record.runs:
-        console.print(_run(run, console.width - 4 if console.is_terminal else None))
-    console.print(Text(rows.verdict(record), _STYLES[record.truth]))
+        shares = (max(most // len(record.runs), _SHARE) for most in (FINDINGS, PROOFS))
+        console.print(_run(run, console.width - 4 if console.is_terminal else None, *shares))
+    console.print(_text(rows.verdict(record), _STYLES[record.truth]))
 
 
 def _configuration(record: Record) -> RenderableType:
@@ -44,10 +58,10 @@ def _configuration(record: Record) -> RenderableType:
     return _section("configuration", _pairs(rows))
 
 
-def _run(run: RunRecord, width: int | None) -> RenderableType:
+def _run(run: RunRecord, width: int | None, findings: int, proofs: int) -> RenderableType:
     plan = ", ".join(f"{name}={_plan_value(value)}" for name, value in run.plan.items() if _worth_showing(name, value))
     title = f"{run.kind} through {run.target}: {plan}" + (f"  [{run.test}]" if run.test else "")
-    parts: list[RenderableType] = [Text(f"\n{title}", "bold")]
+    parts: list[RenderableType] = [_text(f"\n{title}", "bold")]
     if run.metrics is not None:
         parts.append(_section("scan results", _results(run)))
         parts.append(_section("response times (ms)", _times(run)))
@@ -63,20 +77,44 @@ def _run(run: RunRecord, width: int | None) -> RenderableType:
     if (matrix := rows.matrix(run)) is not None:
         table = Table(*matrix.head, box=None, pad_edge=False)
         for cells in matrix.body:
-            table.add_row(*map(Text, cells))
-        parts.append(_section("isolation levels", Group(table, Text(matrix.sentence))))
-    thresholds = [f for f in run.findings if f.id.startswith("threshold.")]
-    claims = [f for f in run.findings if not f.id.startswith("threshold.")]
-    if thresholds:
-        parts.append(_section("thresholds", findings_table(thresholds)))
-    if claims:
-        parts.append(_section("claims", findings_table(claims)))
-    parts += [Text(f"  note: {note}", "yellow") for note in run.notes]
-    parts += [_proof(f, run.unit) for f in run.findings if f.truth is not Truth.HELD]
-    parts += _schedules(run, None if explored is None else explored.replayed, width)
+            table.add_row(*map(_text, cells))
+        parts.append(_section("isolation levels", Group(table, _text(matrix.sentence))))
+    for title, found in (
+        ("thresholds", [f for f in run.findings if f.id.startswith("threshold.")]),
+        ("claims", [f for f in run.findings if not f.id.startswith("threshold.")]),
+    ):
+        if found:
+            shown = _worst(found, findings)
+            parts.append(_section(title, Group(findings_table(shown), *_more(len(found) - findings, "finding"))))
+    parts += [_text(f"  note: {note}", _STYLES[Truth.UNDECIDED]) for note in run.notes]
+    doubted = [f for f in run.findings if f.truth is not Truth.HELD]
+    proven = _worst(doubted, proofs)
+    parts += [_proof(f, run.unit) for f in proven]
+    parts += _more(len(doubted) - proofs, "proof")
+    parts += _schedules(run, {f.id for f in proven}, None if explored is None else explored.replayed, width)
     if run.interrupted:
-        parts.append(Text("  interrupted: what follows rests on the calls made until then", "yellow"))
+        parts.append(_text("  interrupted: what follows rests on the calls made until then", _STYLES[Truth.UNDECIDED]))
     return Group(*parts)
+
+
+def _worst(findings: Sequence[Finding], most: int) -> list[Finding]:
+    """So many of them in their order; where there are more, broken before undecided before held."""
+    if len(findings) <= most:
+        return list(findings)
+    order = (Truth.BROKEN, Truth.UNDECIDED, Truth.HELD)
+    return sorted(findings, key=lambda f: order.index(f.truth))[:most]
+
+
+def _more(number: int, thing: str) -> list[Text]:
+    """What is left out is said."""
+    if number <= 0:
+        return []
+    return [_text(f"  and {counted(number, f'more {thing}')}: the record (--record FILE) has all of them", "bold")]
+
+
+def _text(text: str, style: str = "") -> Text:
+    """Text of whatever origin: nothing in it steers the terminal."""
+    return Text(printable(text), style)
 
 
 def _worth_showing(name: str, value: Any) -> bool:
@@ -118,11 +156,11 @@ def _times(run: RunRecord) -> RenderableType:
         table.add_column(column, justify="left" if column == "outcome" else "right")
     for label, trend in metrics.trends.items():
         values = (trend.avg, trend.min, trend.med, trend.p90, trend.p95, trend.p99, trend.max)
-        table.add_row(Text(label), str(trend.count), *("-" if v is None else f"{v:.2f}" for v in values))
+        table.add_row(_text(label), str(trend.count), *("-" if v is None else f"{v:.2f}" for v in values))
     left_out = metrics.calls - metrics.trends["all"].count
     if not left_out:
         return table
-    return Group(table, Text(f"{counted(left_out, 'call')} not timed: made to wait on purpose, or in doubt", "dim"))
+    return Group(table, _text(f"{counted(left_out, 'call')} not timed: made to wait on purpose, or in doubt", "dim"))
 
 
 def _http(told: Mapping[str, Any]) -> RenderableType:
@@ -172,22 +210,24 @@ def _exploration(found: Exploration, truth: Truth) -> RenderableType:
         ended = "; ".join(f"{labels} x{count}" for labels, count in case.outcomes.items())
         tried = "yes" if case.exhausted else "no"
         counts = (case.keys, case.schedules, case.before_reduction)
-        table.add_row(Text(case.variant), *map(str, counts), tried, Text(ended))
+        table.add_row(_text(case.variant), *map(str, counts), tried, _text(ended))
     seconds = f"{found.seconds:.1f} s; {found.search} search"
-    not_covered = [Text(f"not covered: {each}", "dim") for each in found.not_covered]
-    return Group(Text(f"{rows.explored(found, truth)} ({seconds})", _STYLES[truth]), table, *not_covered)
+    not_covered = [_text(f"not covered: {each}", "dim") for each in found.not_covered]
+    return Group(_text(f"{rows.explored(found, truth)} ({seconds})", _STYLES[truth]), table, *not_covered)
 
 
 def _scenario(run: RunRecord) -> RenderableType:
     """How a scenario's sessions met, and what came of it."""
     made = rows.row(run)
-    not_covered = [Text(f"not covered: {each}", "dim") for each in made.not_tried]
+    not_covered = [_text(f"not covered: {each}", "dim") for each in made.not_tried]
     return Group(_pairs({"claim": made.summary, "tried": made.tried, "results": made.answers}), *not_covered)
 
 
-def _schedules(run: RunRecord, replayed: Schedule | None, width: int | None) -> list[RenderableType]:
+def _schedules(
+    run: RunRecord, proven: Collection[str], replayed: Schedule | None, width: int | None
+) -> list[RenderableType]:
     """Each broken schedule once, as steps that a person can follow, with what was returned and what was left."""
-    broken = rows.schedules(run)
+    broken = {name: schedule for name, schedule in rows.schedules(run).items() if name in proven}
     claims: dict[str, list[str]] = {}
     schedules = {schedule.replay: schedule for schedule in broken.values()}
     for name, schedule in broken.items():
@@ -196,9 +236,9 @@ def _schedules(run: RunRecord, replayed: Schedule | None, width: int | None) -> 
         schedules.setdefault(replayed.replay, replayed)
     parts: list[RenderableType] = []
     for replay, schedule in schedules.items():
-        parts.append(Text(f"\n  {replay} breaks {', '.join(claims[replay])}" if replay in claims else "", "bold"))
+        parts.append(_text(f"\n  {replay} breaks {', '.join(claims[replay])}" if replay in claims else "", "bold"))
         lines = terminal.schedule(schedule, rows.lanes(run, schedule), width)
-        parts += [Text(f"  {line.text}", "bold" if line.style == "bold" else "") for line in lines]
+        parts += [_text(f"  {line.text}", "bold" if line.style == "bold" else "") for line in lines]
     return parts
 
 
@@ -208,9 +248,9 @@ def findings_table(findings: Iterable[Finding]) -> RenderableType:
     for finding in findings:
         style = _STYLES[finding.truth]
         table.add_row(
-            Text(f"{SIGNS[finding.truth]} {finding.truth.value}", style),
-            Text(finding.claim),
-            Text(finding.observed, "dim" if finding.truth is Truth.HELD else style),
+            _text(f"{SIGNS[finding.truth]} {finding.truth.value}", style),
+            _text(finding.claim),
+            _text(finding.observed, "dim" if finding.truth is Truth.HELD else style),
         )
     return table
 
@@ -218,20 +258,22 @@ def findings_table(findings: Iterable[Finding]) -> RenderableType:
 def _proof(finding: Finding, unit: str) -> RenderableType:
     """Everything that a person needs to believe an open finding, and to see it again; times are in `unit`."""
     head = f"\n  {SIGNS[finding.truth]} {finding.id}: {finding.claim}"
-    lines: list[RenderableType] = [Text(head, _STYLES[finding.truth])]
-    lines.append(Text(f"    observed {finding.observed}" + (f", limit {finding.limit}" if finding.limit else "")))
-    for piece in finding.evidence:
-        lines.append(Text(f"    - {piece.get('reason') or flat(piece)}"))
-        lines += [Text(f"      {line}") for line in piece.get("lines") or ()]
-        operations = piece.get("operations")
+    lines: list[RenderableType] = [_text(head, _STYLES[finding.truth])]
+    lines.append(_text(f"    observed {finding.observed}" + (f", limit {finding.limit}" if finding.limit else "")))
+    for piece in finding.evidence[:VIOLATIONS]:
+        lines.append(_text(f"    - {piece.get('reason') or flat(piece)}"))
+        lines += [_text(f"      {line}") for line in piece.get("lines") or ()]
+        operations = piece.get("operations") or ()
         if operations:
-            lines.append(Padding(_operations(operations, unit), (0, 0, 0, 6)))
+            lines.append(Padding(_operations(operations[:VIOLATIONS], unit), (0, 0, 0, 6)))
+            lines += _more(len(operations) - VIOLATIONS, "call")
+    lines += _more(len(finding.evidence) - VIOLATIONS, "violation")
     if finding.location is not None and str(finding.location):
-        lines.append(Text(f"    defined: {finding.location}"))
+        lines.append(_text(f"    defined: {finding.location}"))
     if finding.remedy:
-        lines.append(Text(f"    remedy: {finding.remedy}"))
+        lines.append(_text(f"    remedy: {finding.remedy}"))
     if finding.replay:
-        lines.append(Text(f"    repeat: {finding.replay}", "cyan"))
+        lines.append(_text(f"    repeat: {finding.replay}", "cyan"))
     return Group(*lines)
 
 
@@ -244,7 +286,7 @@ def _operations(operations: Iterable[Mapping[str, Any]], unit: str) -> Renderabl
         outcome = o["outcome"] + (f" {o['code']}" if "code" in o else "")
         outcome += f" ({o['held_open']})" if "held_open" in o else ""
         row = (f"#{o['number']}", o["client"], o["key"], f"{o['called_ms']:.10g}", returned, outcome, flat(o["answer"]))
-        table.add_row(*(Text(str(cell)) for cell in row))
+        table.add_row(*(_text(str(cell)) for cell in row))
     return table
 
 
@@ -253,14 +295,14 @@ def _rounded(value: float | None) -> str:
 
 
 def _section(title: str, body: RenderableType) -> RenderableType:
-    return Group(Text(f"  {title}", "bold cyan"), Padding(body, (0, 0, 0, 4)))
+    return Group(_text(f"  {title}", "bold cyan"), Padding(body, (0, 0, 0, 4)))
 
 
 def _pairs(rows: Mapping[str, str]) -> RenderableType:
     table = Table(box=None, pad_edge=False, show_header=False)
     for name, value in rows.items():
         if value:
-            table.add_row(Text(name, "dim"), Text(value))
+            table.add_row(_text(name, "dim"), _text(value))
     return table
 
 

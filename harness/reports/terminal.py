@@ -125,7 +125,7 @@ def findings(runs: Sequence[RunRecord], width: int | None, sources: Sequence[Sou
         for each in others[:OTHERS]:
             lines += _brief(each, width)
         if len(others) > OTHERS:
-            lines.append(Line(f"  and {len(others) - OTHERS} more; -v shows all of them", "bold"))
+            lines.append(Line(f"  and {len(others) - OTHERS} more; -v shows more of them", "bold"))
         lines.append(Line(""))
     return lines
 

@@ -19,6 +19,7 @@ from tests.samples import (
     broken_record,
     checked_record,
     explored_record,
+    held,
     held_record,
     load,
     record,
@@ -114,7 +115,31 @@ def test_many_findings_are_counted_and_not_all_printed() -> None:
     """A hundred thousand broken claims still leave a page that can be read."""
     lines = terminal.screen(very_many(), 100)
     assert len(lines) < 50
-    assert any("and 99991 more; -v shows all of them" in line.text for line in lines)
+    assert any("and 99991 more; -v shows more of them" in line.text for line in lines)
+
+
+@pytest.mark.parametrize(("runs", "findings"), [(1, 20_000), (180, 100)])
+def test_every_figure_has_an_end(runs: int, findings: int) -> None:
+    """Of very many findings, in one run or in many, -v tells a part, the broken ones first, and says so."""
+    first = broken_finding(id="first", evidence=({"reason": "three were let in"},) * 50)
+    broken = broken_finding(evidence=())
+    each = (*held(), first, *(replace(broken, id=f"c{n}", claim=f"Claim {n}.") for n in range(findings - 1)))
+    said = every_figure(record(*(load("race", {}, findings=each, overlap=None) for _ in range(runs))))
+    shown = 500 if runs == 1 else 3 * runs
+    assert len(said.splitlines()) < 20_000
+    assert said.count("✗ broken") == shown
+    assert said.count(f"and {len(each) - 1 - shown // runs} more findings: the record (--record FILE) has all") == runs
+    assert "and 30 more violations" in said
+
+
+def test_no_figure_steers_the_terminal() -> None:
+    """Whatever names a contract, a file or a function has."""
+    spite = "\x1b[2J\x07\u202e"
+    finding = broken_finding(id=spite, claim=spite, observed=spite, remedy=spite, replay=spite)
+    run = load("race", {spite: 3}, findings=(finding,), plan={spite: spite}, notes=(spite,), test=spite)
+    said = every_figure(record(run, contract=spite, command=spite))
+    assert all(line.isprintable() for line in said.splitlines())
+    assert r"\x1b[2J" in said
 
 
 def test_a_run_of_a_kind_nobody_has_told_us_about_has_a_row() -> None:
