@@ -188,3 +188,25 @@ def checked_record(**changed: Any) -> Record:
     function = SCENARIO[SCENARIO.index("CREATE FUNCTION") : SCENARIO.index("-- session")]
     sources = (Source("pay", "pay.race.sql", 5, function), Source("", "pay.race.sql", 1, SCENARIO))
     return record(dataclasses.replace(run, **changed), sources=sources, contract="", profile="")
+
+
+def doubtful_record() -> Record:
+    """A scenario whose second session is turned away, and nothing says that this means busy."""
+    lock, write = "PERFORM FROM payouts WHERE id = p_id FOR UPDATE NOWAIT", "UPDATE payouts SET paid = paid + 100"
+    moves = (
+        Move(1, 0, "A", "pay(integer)", 3, lock, (), {"payouts": ({"id": 7, "paid": 0},)}),
+        Move(2, 0, "A", "pay(integer)", 4, write, ("gets pay=paid",)),
+        Move(3, 1, "B", "pay(integer)", 3, lock, ("gets error 55P03, which is handled", "gets pay=try again")),
+        Move(4, 1, "B", "", 0, "commit", ()),
+        Move(5, 0, "A", "", 0, "commit", (), {"payouts": ({"id": 7, "paid": 100},)}),
+    )
+    made = checked_record()
+    run = made.runs[0]
+    found = Schedule("AABBA", "", 1, moves, (), {}, ("clerk-1", "clerk-2"))
+    finding = dataclasses.replace(
+        run.findings[0], truth=Truth.UNDECIDED, anomaly="undeclared busy",
+        observed="clerk-2 is told pay=try again, which it never is one after another; does it mean busy? (3 of 9)",
+        remedy="Say `busy: pay when pay = 'try again'` if it does.",
+    )  # fmt: skip
+    details = {**run.details, "serial_orders": {}, "exploration": {"broken": {finding.id: found}}}
+    return dataclasses.replace(made, runs=(dataclasses.replace(run, findings=(finding, *held(3)), details=details),))

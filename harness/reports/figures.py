@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
@@ -91,7 +91,7 @@ def _run(run: RunRecord, width: int | None, findings: int, proofs: int) -> Rende
     proven = _worst(doubted, proofs)
     parts += [_proof(f, run.unit) for f in proven]
     parts += _more(len(doubted) - proofs, "proof")
-    parts += _schedules(run, {f.id for f in proven}, None if explored is None else explored.replayed, width)
+    parts += _schedules(run, {f.id: f for f in proven}, None if explored is None else explored.replayed, width)
     if run.interrupted:
         parts.append(_text("  interrupted: what follows rests on the calls made until then", _STYLES[Truth.UNDECIDED]))
     return Group(*parts)
@@ -224,7 +224,7 @@ def _scenario(run: RunRecord) -> RenderableType:
 
 
 def _schedules(
-    run: RunRecord, proven: Collection[str], replayed: Schedule | None, width: int | None
+    run: RunRecord, proven: Mapping[str, Finding], replayed: Schedule | None, width: int | None
 ) -> list[RenderableType]:
     """Each broken schedule once, as steps that a person can follow, with what was returned and what was left."""
     broken = {name: schedule for name, schedule in rows.schedules(run).items() if name in proven}
@@ -237,7 +237,9 @@ def _schedules(
     parts: list[RenderableType] = []
     for replay, schedule in schedules.items():
         parts.append(_text(f"\n  {replay} breaks {', '.join(claims[replay])}" if replay in claims else "", "bold"))
-        lines = terminal.schedule(schedule, rows.lanes(run, schedule), width)
+        names = rows.lanes(run, schedule)
+        turn = rows.turn_of(proven[claims[replay][0]], schedule, names) if replay in claims else None
+        lines = terminal.schedule(schedule, names, width, turn)
         parts += [_text(f"  {line.text}", "bold" if line.style == "bold" else "") for line in lines]
     return parts
 

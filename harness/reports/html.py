@@ -213,8 +213,10 @@ def _reason(piece: Mapping[str, Any], without: Collection[str | None] = ()) -> l
     """Why, or the row that is wrong, and what was observed line by line, but for lines told elsewhere."""
     rest = {name: value for name, value in piece.items() if name not in ("operations", "lines")}
     lines = [str(line) for line in piece.get("lines") or () if line not in without]
+    rows_told = any(" in the end: " in line for line in lines)
+    signs = " (+ is a row that is there now, - one that is there no more)" if rows_told else ""
     return [
-        tag("p", str(piece.get("reason") or flat(rest))),
+        tag("p", str(piece.get("reason") or flat(rest)).removesuffix(":"), signs, ":" if lines else None),
         _scroll(tag("pre", "\n".join(lines)), "What was observed") if lines else None,
     ]
 
@@ -234,7 +236,7 @@ def _operations(calls: Sequence[Mapping[str, Any]], unit: str) -> Markup:
 
 def _schedule(found: Schedule, run: RunRecord, finding: Finding, name: str) -> list[Child]:
     names = rows.lanes(run, found)
-    turn = rows.turning_point(found, names)
+    turn = rows.turn_of(finding, found, names)
     steps = tag(
         "ol",
         [
@@ -244,7 +246,7 @@ def _schedule(found: Schedule, run: RunRecord, finding: Finding, name: str) -> l
                 f", {place}: " if (place := rows.place(move, found)) else ": ",
                 tag("code", " ".join(move.text.split())),
                 [tag("span", f" → {result}", class_="result") for result in move.results],
-                tag("span", f" ✗ {turn.text}", class_="wrong")
+                tag("span", f" {turn.mark[0]} {turn.text}", class_="doubt" if turn.doubt else "wrong")
                 if turn is not None and turn.step == move.number
                 else None,
                 data_step=str(move.number),
@@ -317,7 +319,7 @@ def _story(found: Schedule, run: RunRecord, names: Sequence[str], turn: rows.Tur
     )
     parts: list[Child] = [f"Here {who} {what}", on, how]
     if turn is not None:
-        parts.append(tag("strong", f" It goes wrong at step {turn.step}: {turn.text}."))
+        parts.append(tag("strong", f" {turn.said[0].upper()}{turn.said[1:]}."))
     return parts
 
 
@@ -426,7 +428,7 @@ def _runs(record: Record, limits: Limits) -> Markup:
         _table("The runs", head, body, truths=[r.truth for r in made]),
         [tag("p", f"{r.name}: {r.summary}") for r in made if r.summary],
         [_matrix(found) for run in record.runs[:most] if (found := rows.matrix(run)) is not None],
-        [tag("p", f"{run.kind} ({run.target}): {note}") for run in record.runs[:most] for note in run.notes],
+        [tag("p", note) for note in rows.notes(record)[:most]],
         _left_out(len(record.runs) - most, "row"),
         aria_labelledby="runs",
     )

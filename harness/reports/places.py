@@ -55,7 +55,7 @@ def of_a_step(move: Move, sources: Sequence[Source], finding: Finding) -> tuple[
 def of_finding(each: Told, sources: Sequence[Source]) -> tuple[str, int] | None:
     """File and line that a finding is shown on: of the step at which its schedule goes wrong, else its own."""
     if each.schedule is not None:
-        turn = rows.turning_point(each.schedule, rows.lanes(each.run, each.schedule))
+        turn = rows.turn_of(each.finding, each.schedule, rows.lanes(each.run, each.schedule))
         # Who goes wrong when another's step lets him go on has the statement before it, at which he waited.
         at = [m for m in each.schedule.moves if turn is not None and m.call == turn.call and m.number <= turn.step]
         place = of_a_step(at[-1], sources, each.finding) if at and at[-1].line else None

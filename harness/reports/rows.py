@@ -7,7 +7,7 @@ adds a function and a line to `ROWS`; until it does, its row is made of its find
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise, product
 from pathlib import PurePath
@@ -283,6 +283,32 @@ class Turn:
     call: int
     """Who goes wrong: who makes the step, or waited until it was made."""
     text: str
+    doubt: bool = False
+    """Nothing is said to go wrong: this is what cannot be judged as it stands."""
+
+    @property
+    def said(self) -> str:
+        """In a sentence, without its full stop."""
+        return f"{'what is in doubt came' if self.doubt else 'it goes wrong'} at step {self.step}: {self.text}"
+
+    @property
+    def mark(self) -> str:
+        """Where it is drawn, in few words."""
+        return "? this is in doubt" if self.doubt else "✗ it goes wrong here"
+
+
+def turn_of(finding: Finding, found: Schedule, names: Sequence[str]) -> Turn | None:
+    """Where the schedule of a finding goes wrong; of an undecided one where the answer came that is in doubt."""
+    if finding.truth is not Truth.UNDECIDED:
+        return turning_point(found, names)
+    for move in found.moves:
+        for result in move.results:
+            _, gets, answer = result.partition("gets ")
+            who = ord(result[0]) - ord("A") if not result.startswith("gets ") else move.call
+            plain = names[who].rpartition(": ")[2] if gets and who < len(names) else ""
+            if plain and finding.observed.startswith(f"{plain} is told {answer},"):
+                return Turn(move.number, who, f"{spoken(names[who])} gets {answer}", doubt=True)
+    return None
 
 
 def turning_point(found: Schedule, names: Sequence[str]) -> Turn | None:
@@ -291,6 +317,15 @@ def turning_point(found: Schedule, names: Sequence[str]) -> Turn | None:
     A call that goes on after another's commit, having read before it, goes on with what is out of date. Where no
     call does, the first that fails is shown; else there is none to show.
     """
+    # A commit after which everybody sees what they saw before makes nothing out of date. What is shown of a table
+    # are its first rows: where no commit changes those, any may have.
+    changing = [move.number for move in found.moves[1:] if move.rows]
+    first = _out_of_date(found, names, changing) if changing else None
+    return first or _out_of_date(found, names, [move.number for move in found.moves]) or _failed(found, names)
+
+
+def _out_of_date(found: Schedule, names: Sequence[str], changing: Collection[int]) -> Turn | None:
+    """Who first goes on, or commits, by what he saw before another's commit at one of these steps."""
     names = [spoken(name) for name in names]
     read: dict[int, int] = {}
     """For each call, the first step of its transaction that it has got an answer to."""
@@ -307,7 +342,8 @@ def turning_point(found: Schedule, names: Sequence[str]) -> Turn | None:
                         f"and not on what {names[other]} committed at step {number}"
                     )
                     return Turn(move.number, move.call, text)
-            commits[move.call] = move.number
+            if move.number in changing:
+                commits[move.call] = move.number
             read.pop(move.call, None)
         # Those that go on in this step: the one that makes it, and those that it wakes.
         woken = {ord(r[0]) - ord("A") for r in move.results if re.match("[A-Z] ", r)}
@@ -322,6 +358,11 @@ def turning_point(found: Schedule, names: Sequence[str]) -> Turn | None:
                     return Turn(move.number, call, text)
         if not ends and move.call not in waiting and (move.line or move.text != "start"):
             read.setdefault(move.call, move.number)
+    return None
+
+
+def _failed(found: Schedule, names: Sequence[str]) -> Turn | None:
+    names = [spoken(name) for name in names]
     for move in found.moves:
         for result in move.results:
             if result.startswith("fails with"):
@@ -493,19 +534,34 @@ def _contract_of(run: RunRecord) -> str:
 
 def not_tried(record: Record) -> list[str]:
     """What the runs do not cover, each sentence once, with the runs that it is said of."""
-    said: dict[str, list[str]] = {}
-    for run in record.runs:
-        each = row(run)
-        for sentence in each.not_tried:
-            said.setdefault(sentence, []).append(each.name)
-    every = f"all {len(record.runs)} runs" if len(record.runs) > 3 else ""
-    lines = [
-        f"{every if every and len(names) == len(record.runs) else ', '.join(dict.fromkeys(names))}: {sentence}"
-        for sentence, names in said.items()
-    ]
+    lines = _once((each.name, each.not_tried) for each in map(row, record.runs))
     kinds = {run.kind for run in record.runs}
     if kinds and kinds <= LOADS:
         lines.append("every order of the statements inside the function, which load meets by chance: harness explore")
+    return lines
+
+
+def notes(record: Record) -> list[str]:
+    """What a reader must know of the runs, each sentence once, with the runs that it is said of."""
+    return _once((row(run).name, run.notes) for run in record.runs)
+
+
+_NAMED = 6
+"""Runs that a sentence names; of more it has their number."""
+
+
+def _once(each: Iterable[tuple[str, Sequence[str]]]) -> list[str]:
+    every, said = 0, dict[str, list[str]]()
+    for name, sentences in each:
+        every += 1
+        for sentence in dict.fromkeys(sentences):
+            said.setdefault(sentence, []).append(name)
+    lines = []
+    for sentence, runs in said.items():
+        names = list(dict.fromkeys(runs))
+        more = [f"{len(names) - _NAMED} more"] if len(names) > _NAMED else []
+        whom = f"all {every} runs" if len(runs) == every > 3 else ", ".join(names[:_NAMED] + more)
+        lines.append(f"{whom}: {sentence}")
     return lines
 
 

@@ -68,6 +68,7 @@ def lanes(found: Schedule, names: Sequence[str], name: str, wrong: rows.Turn | N
     def middle(call: int) -> float:
         return left + call * lane + (lane - gap) / 2
 
+    box, kind = ("doubtful", "doubt") if wrong is not None and wrong.doubt else ("fault", "wrong")
     drawn: list[Child] = [
         tag("defs", tag("marker", tag("path", d="M0 0L8 4L0 8z"), id=f"{name}-arrow", viewBox="0 0 8 8", refX=7, refY=4,
             markerWidth=8, markerHeight=8, orient="auto-start-reverse", class_="arrow"))
@@ -94,12 +95,12 @@ def lanes(found: Schedule, names: Sequence[str], name: str, wrong: rows.Turn | N
                 tag("title", f"Step {move.number}, {names[move.call]}: {' '.join(move.text.split())}"),
                 text(left - 10, top + LINE + 1, str(move.number), "number", "end"),
                 tag("rect", x=x, y=top, width=lane - gap, height=height, rx=4),
-                [text(x + 10, top + LINE * (n + 1) + 1, said, kind) for n, (said, kind) in enumerate(lines)],
-                text(x + 2, top - 3, "✗ it goes wrong here", "wrong") if at_fault else None,
-                text(middle(wrong.call) + 10, top + LINE + 1, "✗ it goes wrong here", "wrong")
+                [text(x + 10, top + LINE * (n + 1) + 1, said, how) for n, (said, how) in enumerate(lines)],
+                text(x + 2, top - 3, wrong.mark, kind) if at_fault and wrong is not None else None,
+                text(middle(wrong.call) + 10, top + LINE + 1, wrong.mark, kind)
                 if goes_wrong and not at_fault and wrong is not None
                 else None,
-                class_=f"step lane{move.call % 4}" + (" fault" if at_fault else ""),
+                class_=f"step lane{move.call % 4}" + (f" {box}" if at_fault else ""),
                 data_step=str(move.number),
             )
         )
@@ -208,7 +209,7 @@ def _microseconds(value: float) -> str:
 # Latency, throughput, overhead.
 
 _CHART = (720.0, 260.0)
-_LEFT, _RIGHT, _TOP, _BOTTOM = 56.0, 24.0, 20.0, 40.0
+_LEFT, _TOP, _BOTTOM = 56.0, 20.0, 40.0
 
 
 def latency(charts: Charts, limits: Mapping[str, float], name: str) -> Markup:
@@ -218,16 +219,17 @@ def latency(charts: Charts, limits: Mapping[str, float], name: str) -> Markup:
     high = max([*values, *(limit for limit in limits.values() if limit < max(values) * 20)])
     width, height = _CHART
     span = math.log10(high / low) or 1.0
+    right_of_it = 130.0  # room for the label of the last percentile: on its left it would lie on the curve
 
     def x(value: float) -> float:
-        return _LEFT + (width - _LEFT - _RIGHT) * math.log10(value / low) / span
+        return _LEFT + (width - _LEFT - right_of_it) * math.log10(value / low) / span
 
     def y(share: float) -> float:
         return _TOP + (height - _TOP - _BOTTOM) * (1 - share)
 
     drawn: list[Child] = []
     for share in (0, 0.25, 0.5, 0.75, 1):
-        drawn.append(tag("line", x1=_LEFT, x2=width - _RIGHT, y1=y(share), y2=y(share), class_="grid"))
+        drawn.append(tag("line", x1=_LEFT, x2=width - right_of_it, y1=y(share), y2=y(share), class_="grid"))
         drawn.append(text(_LEFT - 8, y(share) + 4, f"{share:.0%}", "tick", "end"))
     for tick in _log_ticks(low, high):
         drawn.append(tag("line", x1=x(tick), x2=x(tick), y1=_TOP, y2=height - _BOTTOM, class_="grid"))
@@ -237,13 +239,11 @@ def latency(charts: Charts, limits: Mapping[str, float], name: str) -> Markup:
     drawn.append(tag("polyline", points=points, class_="curve"))
     for label, share, below in (("p50", 0.5, 14), ("p95", 0.95, 34), ("p99", 0.99, 14)):
         value = values[round(share * SHARES)]
-        right = x(value) > width - 130
         drawn.append(tag("circle", cx=x(value), cy=y(share), r=4, class_="dot"))
-        drawn.append(text(x(value) + (-8 if right else 8), y(share) + below, f"{label} {value:.2f} ms", "label",
-                          "end" if right else "start"))  # fmt: skip
+        drawn.append(text(x(value) + 8, y(share) + below, f"{label} {value:.2f} ms", "label"))
     for label, limit in limits.items():
         if low <= limit <= high:
-            right = x(limit) > width - 160
+            right = x(limit) > width - right_of_it - 40
             drawn.append(tag("line", x1=x(limit), x2=x(limit), y1=_TOP, y2=height - _BOTTOM, class_="limit"))
             drawn.append(text(x(limit) + (-6 if right else 6), _TOP + 90, label, "limit", "end" if right else "start"))
     said = ", ".join(
@@ -254,6 +254,9 @@ def latency(charts: Charts, limits: Mapping[str, float], name: str) -> Markup:
     )
 
 
+_LEGEND = 40
+"""Characters of an outcome's name beside its line; the description has all of it."""
+
 _DASHES = ("none", "7 3", "2 3", "9 3 2 3", "4 4")
 
 
@@ -263,7 +266,9 @@ def throughput(charts: Charts, name: str) -> Markup:
     highest = max((rate for series in rates.values() for rate in series), default=1.0) or 1.0
     bins = max(map(len, rates.values()), default=1)
     width, height = _CHART
-    right = 150.0
+    shown = {label: label if len(label) <= _LEGEND else label[: _LEGEND - 3] + "..." for label in rates}
+    right = 62 + CHARACTER * max(map(len, shown.values()), default=0)
+    width += max(0.0, right - 150)
 
     def x(at: float) -> float:
         return _LEFT + (width - _LEFT - right) * at / max(bins - 1, 1)
@@ -287,7 +292,7 @@ def throughput(charts: Charts, name: str) -> Markup:
         at = _TOP + 8 + legend
         drawn.append(tag("line", x1=width - right + 12, x2=width - right + 40, y1=at, y2=at,
                          class_=f"curve series{n % 5}", stroke_dasharray=dash))  # fmt: skip
-        drawn.append(text(width - right + 46, at + 4, label, "label"))
+        drawn.append(text(width - right + 46, at + 4, shown[label], "label"))
         legend += 18
     said = ", ".join(f"{label}: {sum(series):.0f} calls" for label, series in charts.outcomes.items())
     return picture(

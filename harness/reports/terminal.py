@@ -6,7 +6,7 @@ of the numbers.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from harness.records import Record, RunRecord, Source
 from harness.reports import places, rows
@@ -18,6 +18,9 @@ from harness.verdict.findings import Truth, counted, flat
 
 OTHERS = 8
 """Findings told in two lines each, after the first one."""
+
+SENTENCES = 6
+"""Runs of which each is told in a sentence more; of more, those that are not held."""
 
 CALLS = 4
 """Calls shown of the first proof."""
@@ -41,16 +44,13 @@ def screen(record: Record, width: int | None) -> list[Line]:
     made = list(map(rows.row, record.runs))
     lines += [Line(""), *table_of(made, width), Line("")]
     for each in made:
-        if each.summary:
+        # Of many that held their rows are enough: each has its name.
+        if each.summary and (len(made) <= SENTENCES or each.truth != Truth.HELD.value):
             lines += paragraph(f"{each.name}: ", each.summary, width, rest="  ")
     for run in record.runs:
         lines += matrix(run, width)
-    said: dict[str, list[str]] = {}
-    for run in record.runs:
-        for note in run.notes:
-            said.setdefault(note, []).append(f"{run.kind} ({run.target})")
-    for note, runs in said.items():
-        lines += paragraph(f"note: {', '.join(dict.fromkeys(runs))}: ", note, width, "undecided", rest=" " * 6)
+    for note in rows.notes(record):
+        lines += paragraph("note: ", note, width, "undecided")
     for sentence in rows.not_tried(record):
         lines += paragraph("not tried: ", sentence, width, "dim")
     return [*lines, *verdict(record, width)]
@@ -151,7 +151,8 @@ def finding_body(each: Told, width: int | None, sources: Sequence[Source] = ()) 
         indent = " " * (len(text) - len(text.lstrip()))
         lines += paragraph("  " + indent, text.lstrip(), width, rest="      " + indent)
     if each.schedule is not None:
-        lines += schedule(each.schedule, rows.lanes(run, each.schedule), width)
+        names = rows.lanes(run, each.schedule)
+        lines += schedule(each.schedule, names, width, rows.turn_of(found, each.schedule, names))
     if found.anomaly:
         lines += paragraph("  anomaly: ", rows.anomaly(found), width, rest="    ")
     if where := places.told(each, sources):
@@ -182,15 +183,14 @@ def _brief(each: Told, width: int | None) -> list[Line]:
     return lines
 
 
-def schedule(found: Schedule, names: Sequence[str], width: int | None) -> list[Line]:
+def schedule(found: Schedule, names: Sequence[str], width: int | None, turn: rows.Turn | None) -> list[Line]:
     """The schedule as lanes, one for each call; as a list where lanes would be too narrow to read, or very wide."""
     lines = [Line("")]
     about = ", ".join(part for part in (found.variant, counted(found.keys, "key") if found.calls else "") if part)
     lines += paragraph("  ", f"schedule {found.replay}" + (f" ({about})" if about else ""), width, "bold")
-    turn = rows.turning_point(found, names)
     if turn is not None:
-        lines += paragraph("  ", f"it goes wrong at step {turn.step}: {turn.text}", width, rest="    ")
-    wrong = None if turn is None else turn.step
+        lines += paragraph("  ", turn.said, width, rest="    ")
+    wrong = {} if turn is None else {turn.step: turn.mark[0]}
     cells = [_cells(move, found) for move in found.moves]
     natural = [
         max([len(name), *(len(text) + 2 for each, texts in zip(found.moves, cells, strict=True) if each.call == lane
@@ -231,7 +231,11 @@ def _cells(move: Move, found: Schedule) -> list[str]:
 
 
 def _lanes(
-    found: Schedule, names: Sequence[str], widths: Sequence[int], cells: Sequence[Sequence[str]], wrong: int | None
+    found: Schedule,
+    names: Sequence[str],
+    widths: Sequence[int],
+    cells: Sequence[Sequence[str]],
+    wrong: Mapping[int, str],
 ) -> list[Line]:
     def joined(first: str, texts: Sequence[str]) -> str:
         padded = [text.ljust(w) for text, w in zip(texts, widths, strict=True)]
@@ -239,7 +243,7 @@ def _lanes(
 
     lines = [Line(joined("step", names), "dim"), Line("  -----+-" + "-+-".join("-" * w for w in widths), "dim")]
     for move, texts in zip(found.moves, cells, strict=True):
-        first = f"{move.number} ✗" if move.number == wrong else str(move.number)
+        first = f"{move.number} {wrong.get(move.number, '')}".rstrip()
         for text in texts:
             result = text.startswith("-> ")
             for n, piece in enumerate(wrap(text, widths[move.call] - 2)):
@@ -252,12 +256,12 @@ def _lanes(
     return lines
 
 
-def _listed(found: Schedule, names: Sequence[str], width: int | None, wrong: int | None) -> list[Line]:
+def _listed(found: Schedule, names: Sequence[str], width: int | None, wrong: Mapping[int, str]) -> list[Line]:
     lines: list[Line] = []
     widest = max(map(len, names), default=0)
     for move in found.moves:
         first, *results = _cells(move, found)
-        mark = "✗" if move.number == wrong else " "
+        mark = wrong.get(move.number, " ")
         lines += paragraph(f"  {move.number:>3} {mark} {names[move.call].ljust(widest)}  ", first, width)
         for result in results:
             lines += paragraph(" " * (widest + 10), result, width, "bold")

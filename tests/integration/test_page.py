@@ -14,7 +14,16 @@ from harness.reports import html
 from harness.verdict.charts import Bar, Charts
 from harness.verdict.findings import Finding, Truth
 from tests.browser import AXE, Chromium, chromium, needed
-from tests.samples import broken_finding, broken_record, checked_record, explored_record, held_record, load, record
+from tests.samples import (
+    broken_finding,
+    broken_record,
+    checked_record,
+    doubtful_record,
+    explored_record,
+    held_record,
+    load,
+    record,
+)
 
 SPITE = "<script>document.title = 'owned'</script><img src=x onerror=\"document.title = 'owned'\">"
 
@@ -36,6 +45,18 @@ def spiteful() -> Record:
     return record(run, *explored_record().runs, command=SPITE, contract=SPITE)
 
 
+def long_names() -> Record:
+    """Paths, outcomes and tests without a blank, and figures of every size."""
+    name = "a_name_that_has_no_blank_and_is_longer_than_a_telephone_is_wide/"
+    made = charts()
+    long = dataclasses.replace(
+        made, outcomes={name * 2: made.outcomes["accepted"]}, percentiles=(0.01, *made.percentiles)
+    )
+    run = load("burst", {name: 3}, charts=long, test=name * 2, notes=(name * 3,))
+    sources = tuple(dataclasses.replace(each, path=name * 2) for each in checked_record().sources)
+    return record(run, contract=name * 2, sources=sources, command=name * 4)
+
+
 PAGES = {
     "held": held_record,
     "broken": broken_record,
@@ -43,11 +64,13 @@ PAGES = {
     "checked": checked_record,
     "spiteful": spiteful,
     "undecided": lambda: record(load("race", {}, findings=(Finding("a", "A.", Truth.UNDECIDED, "?", remedy="More."),))),
+    "doubtful": doubtful_record,
+    "long names": long_names,
     "charts": lambda: record(load("burst", {"accepted": 9}, charts=charts())),
 }
 
 
-DARK = {"explored", "charts"}
+DARK = {"explored", "charts", "doubtful"}
 """Pages that have every colour between them."""
 
 
@@ -171,6 +194,17 @@ def test_a_narrow_screen_scrolls_pictures_and_not_the_page(browser: Chromium, pa
     for path in pages.values():
         browser.open(path, width=360)
         assert browser.evaluate("document.documentElement.scrollWidth <= innerWidth"), path
+
+
+def test_no_text_of_a_picture_is_cut_off(browser: Chromium, pages: dict[str, Path]) -> None:
+    """Each lies within its picture, however long an outcome's name is."""
+    outside = (
+        "[...document.querySelectorAll('svg text')].filter(t => { const svg = t.ownerSVGElement, box = t.getBBox();"
+        " return box.x < 0 || box.x + box.width > svg.viewBox.baseVal.width })"
+        ".map(t => t.ownerSVGElement.id + t.textContent)"
+    )
+    for name, path in pages.items():
+        assert browser.open(path).evaluate(outside) == [], name
 
 
 def test_a_command_is_copied_by_a_button(browser: Chromium, pages: dict[str, Path]) -> None:

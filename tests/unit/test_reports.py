@@ -147,6 +147,25 @@ def test_where_a_schedule_goes_wrong(moves: Any, wrong: tuple[int, int] | None, 
     assert found == (None if wrong is None else rows.Turn(*wrong, why))
 
 
+def test_a_commit_that_changes_nothing_makes_nothing_out_of_date() -> None:
+    """As the rows say that everybody sees; where they say nothing of any commit, each is taken for a change."""
+    moves = (move(1, 0, "X", 1), move(2, 1, "X", 1), move(3, 1, "commit"), move(4, 0, "Y", 2), move(5, 0, "commit"))
+    names = ["call A", "call B"]
+
+    def wrong(changing: int) -> int | None:
+        seen = [dataclasses.replace(m, rows={"t": ({"n": m.number},)}) if m.number in (1, changing) else m
+                for m in moves]  # fmt: skip
+        found = rows.turning_point(Schedule("ABBAA", "", 1, tuple(seen), (), {}), names)
+        return None if found is None else found.step
+
+    later = (*moves[:4], move(5, 1, "Z", 3), move(6, 1, "commit"), move(7, 0, "commit"))
+    assert (wrong(3), wrong(0)) == (4, 4)
+    shown = tuple(dataclasses.replace(m, rows={"t": ()}) if m.number == 6 else m for m in later)
+    found = rows.turning_point(Schedule("ABBABBA", "", 1, shown, (), {}), names)
+    assert found is not None
+    assert found.step == 7
+
+
 def test_who_waits_goes_wrong_at_the_statement_at_which_he_waited() -> None:
     """Where another's commit lets him go on: the finding is on his statement's line, and not on the commit's."""
     moves = (

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from harness.records import Record, dumps, loads
+from harness.records import Record, RunRecord, dumps, loads
 from harness.reports import figures, layout, rows, terminal
 from harness.verdict.findings import Finding, Truth
 from tests.samples import (
@@ -18,6 +18,7 @@ from tests.samples import (
     broken_finding,
     broken_record,
     checked_record,
+    doubtful_record,
     explored_record,
     held,
     held_record,
@@ -213,5 +214,33 @@ def test_a_note_that_several_runs_have_stands_once() -> None:
     """Four patterns of one profile would say the same sentence four times."""
     made = held_record()
     told = text(replace(made, runs=tuple(replace(run, notes=("nobody was held back",)) for run in made.runs)), None)
-    [note] = [line for line in told.splitlines() if line.startswith("note: ")]
-    assert all(f"{run.kind} ({run.target})" in note for run in made.runs)
+    assert [line for line in told.splitlines() if line.startswith("note: ")] == [
+        "note: all 4 runs: nobody was held back"
+    ]
+
+
+def test_many_files_that_hold_are_told_in_their_rows() -> None:
+    """Fifteen scenarios fit the screen; what is said of one names it by its file, and of many their number."""
+    run = checked_record().runs[0]
+
+    def checked(number: int, *notes: str) -> RunRecord:
+        details = run.details | {"check": run.details["check"] | {"name": f"file{number}"}, "exploration": {}}
+        return replace(run, findings=held(3), details=details, notes=notes)
+
+    runs = [checked(n, "renamed: id") if n % 2 else checked(n) for n in range(15)]
+    said = text(record(*runs), 100).splitlines()
+    assert len(said) <= 40
+    assert "nobody is paid twice" not in said
+    [note] = [line for line in said if line.startswith("note: ")]
+    assert note == "note: file1, file3, file5, file7, file9, file11, 1 more: renamed: id"
+    broken = text(record(*runs, run), 100)
+    assert "\npay: nobody is paid twice" in broken
+
+
+def test_of_an_undecided_scenario_nothing_is_said_to_go_wrong() -> None:
+    """What is marked is the answer in doubt: beside it a commit in another's middle is a matter of course."""
+    said = text(doubtful_record(), 100)
+    assert "it goes wrong" not in said
+    assert "what is in doubt came at step 3: clerk-2 (B) gets pay=try again" in said
+    assert re.search(r"^  3 \? +\| ", said, re.MULTILINE)
+    assert "where: pay.race.sql:7\n" in said
