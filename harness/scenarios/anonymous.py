@@ -20,18 +20,25 @@ _PIECES = re.compile(
     r"|(?P<uuid>\b[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}\b)"
     r"|(?P<mail>[\w.+-]+@[\w-]+(?:\.[\w-]+)+)"
     r"|(?P<address>\b\d{1,3}(?:\.\d{1,3}){3}\b)"
-    r"|(?P<digits>\d{5,})"
+    r"|(?P<bytes>\\x(?:[0-9a-fA-F]{2})+\b)"
+    r"|(?P<hex>\b(?=[a-f]*\d)(?=\d*[a-f])[0-9a-f]{16,}\b)"
+    r"|(?P<groups>(?<![\d.])\d{2,}(?:[ /-]\d{2,}){2,}(?![\d.]))"
+    r"|(?P<digits>(?<![\d.])\d{7,}(?!\.?\d))"
     r"|(?P<word>[^\W\d_]+)"
 )
 _PLAIN = frozenset({
     "true", "false", "null", "t", "f", "y", "n", "yes", "no", "on", "off", "utc", "gmt", "infinity", "today", "now",
     "tomorrow", "yesterday", "epoch", "day", "days", "hour", "hours", "minute", "minutes", "second", "seconds", "week",
-    "weeks", "month", "months", "year", "years", "ms", "id",
+    "weeks", "month", "months", "year", "years", "ms", "id", "uuid", "sub", "role", "aud", "exp", "iat", "iss", "email",
+    "phone",
 })  # fmt: skip
-"""Words of values that are nobody's."""
+"""Words of values that are nobody's, and keys of JWT claims."""
+
+_SETTING = re.compile(r"request\.[\w.]+|search_path|role|\w+_timeout|app\.\w+")
+"""A value that names a setting, and is no text."""
 
 LONG = 7
-"""Digits from which a number outside of quotes is replaced, too: shorter ones are counted with."""
+"""Digits from which a number is replaced, in quotes or not: shorter ones are counted with."""
 
 SAID = (
     "names, addresses and long numbers are replaced one to one; times, numbers of less than "
@@ -42,10 +49,12 @@ SAID = (
 class Anonymous:
     """Replaces; one of these for all statements that belong together."""
 
-    def __init__(self, texts: Iterable[str]) -> None:
-        """`texts`: SQL of the schema, in whose constants the words stand that may stay."""
+    def __init__(self, texts: Iterable[str], whole: Iterable[str] = ()) -> None:
+        """`texts`: SQL of the schema, in whose constants the words stand that may stay; `whole`: values that may."""
         known = {word.lower() for text in texts for quoted in _QUOTED.findall(text) for word in _WORD.findall(quoted)}
         self._known = known | _PLAIN
+        self._whole = frozenset(whole)
+        self._used: set[str] = set()
         self._stands_for: dict[tuple[str, str], str] = {}
         self._counts: dict[str, int] = {}
 
@@ -71,6 +80,8 @@ class Anonymous:
 
     def text(self, value: str) -> str:
         """A value's text with each piece of it replaced."""
+        if value in self._whole or _SETTING.fullmatch(value):
+            return value
         return _PIECES.sub(lambda match: self._replaced(match.lastgroup or "", match[0]), value)
 
     def _replaced(self, kind: str, piece: str) -> str:
@@ -80,32 +91,54 @@ class Anonymous:
         case = next((each for each in (str.lower, str.capitalize, str.upper) if each(piece) == piece), None)
         key = kind, piece if case is None else piece.lower()
         made = self._stands_for.get(key)
-        if made is None:
+        while made is None:
             self._counts[kind] = number = self._counts.get(kind, 0) + 1
-            made = self._stands_for[key] = _STAND_INS[kind](number, piece)
+            stand_in = _STAND_INS[kind](number, piece)
+            if stand_in not in self._known and stand_in not in self._used:
+                made = self._stands_for[key] = stand_in
+                self._used.add(stand_in)
         return made if case is None else case(made)
 
 
 def _digits(number: int, piece: str) -> str:
-    return f"{'9' if piece[0] != '0' else '0'}{number:0{len(piece) - 1}}"[: len(piece)]
+    """A number with as many digits, and small enough for the type that the other had."""
+    return f"{'0' if piece[0] == '0' else '1'}{number:0{len(piece) - 1}}"
+
+
+def _groups(number: int, piece: str) -> str:
+    """Digits in groups, as of a telephone or a card, in the same groups."""
+    digits = iter(f"{number:0{sum(map(str.isdigit, piece))}}")
+    return "".join(next(digits) if sign.isdigit() else sign for sign in piece)
+
+
+def _hex(number: int, piece: str) -> str:
+    start = "\\x" if piece.startswith("\\x") else ""
+    return f"{start}{number:0{len(piece) - len(start)}x}"
 
 
 _STAND_INS: dict[str, Callable[[int, str], str]] = {
     "uuid": lambda number, _: f"00000000-0000-4000-8000-{number:012x}",
     "mail": lambda number, _: f"person{number}@example.com",
     "address": lambda number, _: f"192.0.{2 + number // 250}.{number % 250 + 1}",
+    "bytes": _hex,
+    "hex": _hex,
+    "groups": _groups,
     "digits": _digits,
-    "word": lambda number, _: _letters(number),
+    "word": lambda number, piece: _letters(number, len(piece)),
 }
 
 
-def _letters(number: int) -> str:
-    """A word for each number, that no other is a part of: `worda`, `wordb`, ..."""
+def _letters(number: int, length: int) -> str:
+    """A word for each number, no longer than the one that it stands for, which has two letters at least.
+
+    `wordaa`, `wordab`, ...: two letters from the first on, so that of some hundred none begins another one.
+    """
     text = ""
-    while number:
-        number, rest = divmod(number - 1, 26)
-        text = chr(97 + rest) + text
-    return f"word{text}"
+    number += 25
+    while number >= 0:
+        text = chr(97 + number % 26) + text
+        number = number // 26 - 1
+    return "word"[: max(0, length - len(text))] + text
 
 
 def _value(literal: str) -> str:

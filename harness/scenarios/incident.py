@@ -75,8 +75,9 @@ def scenario_of(
     notes: Counter[str] = Counter()
     hide = None
     if anonymize:
-        rows = connection.execute(queries.own("harness.scenarios", "starting.sql")["words"]).fetchall()
-        hide = Anonymous(str(text) for (text,) in rows if text)
+        own = queries.own("harness.scenarios", "starting.sql")
+        words, zones = (connection.execute(own[each]).fetchall() for each in ("words", "time_zones"))
+        hide = Anonymous((str(text) for (text,) in words if text), (str(zone) for (zone,) in zones))
     sessions = _of_one_database(log.sessions, notes)
     people = [Person("", each, list(_steps(each, notes, hide))) for each in sessions]
     people = [each for each in people if any(not _is_transaction(step.statement) for step in each.steps)]
@@ -171,7 +172,10 @@ def _of_one_database(sessions: Sequence[LoggedSession], notes: Counter[str]) -> 
 def _steps(session: LoggedSession, notes: Counter[str], hide: Anonymous | None) -> Iterator[Step]:
     """Its statements as they will stand there, chatter and empty transactions left out."""
     found: list[Step] = []
+    logged_too = {_plain(logged.text).rstrip("; ") for logged in session.statements}
     for text in session.prepared:
+        if _plain(text).rstrip("; ") in logged_too:
+            continue
         found += _read(Logged("", text), notes, hide)
     for logged in session.statements:
         found += _read(logged, notes, hide)
@@ -194,10 +198,9 @@ def _read(logged: Logged, notes: Counter[str], hide: Anonymous | None) -> Iterat
         if why := _chatter(each.stmt):
             notes[why] += 1
             continue
-        encoded = text.encode()
-        start = each.stmt_location or 0
-        end = start + each.stmt_len if each.stmt_len else len(encoded)
-        piece = encoded[start:end].decode().strip().rstrip(";").strip()
+        start = each.stmt_location or 0  # in characters
+        end = start + each.stmt_len if each.stmt_len else len(text)
+        piece = text[start:end].strip().rstrip(";").strip()
         error = logged.error if at == len(parsed) - 1 else ""
         yield from _filled(piece, each.stmt, logged.values, error, notes, hide)
     if several:
@@ -302,13 +305,21 @@ def _whole_transactions(steps: Sequence[Step], notes: Counter[str]) -> Iterator[
     blocks = [block for block in blocks if len(block) == 1 or any(not _is_transaction(s.statement) for s in block)]
     for block, following in zip(blocks, [*blocks[1:], []], strict=False):
         failed = next((at for at, each in enumerate(block) if each.error), None)
-        if failed is None or _kind(block[-1]) != TransactionStmtKind.TRANS_STMT_ROLLBACK:
+        at_commit = failed == len(block) - 1 and _kind(block[-1]) == TransactionStmtKind.TRANS_STMT_COMMIT
+        if failed is None or (not at_commit and _kind(block[-1]) != TransactionStmtKind.TRANS_STMT_ROLLBACK):
             yield from block
-        elif [each.text for each in following[: failed + 1]] == [each.text for each in block[: failed + 1]]:
+        elif _alike(following[: failed + 1], block[: failed + 1]):
             notes["transactions that failed and were made again: the last try stands for all"] += 1
+        elif at_commit:
+            yield from block
         else:
             notes["a ROLLBACK after an error, without which there had been none: a COMMIT stands for it"] += 1
             yield from (*block[:-1], Step("COMMIT", pglast.parse_sql("COMMIT")[0].stmt))
+
+
+def _alike(some: Sequence[Step], others: Sequence[Step]) -> bool:
+    """Whether these are the same statements, whatever values they have: what was read may have been another."""
+    return [pglast.fingerprint(each.text) for each in some] == [pglast.fingerprint(each.text) for each in others]
 
 
 def _kind(step: Step) -> Any:

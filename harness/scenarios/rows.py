@@ -7,6 +7,7 @@ that they were called with.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -115,7 +116,7 @@ class Rows:
         `statements` are parsed, each with whether it went well. It all happens in the transaction of the connection.
         """
         for statement, went_well in statements:
-            self._read(statement, {}, went_well, 0)
+            self._read(statement, _of_json(statement), went_well, 0)
         found: list[str] = []
         done: set[Table] = set()
         for table in list(self._rows):
@@ -418,6 +419,45 @@ class _Parts(Visitor):
             self.calls.append(node)
 
 
+def _of_json(statement: Any) -> dict[str, str]:
+    """What columns are called that come out of a JSON object in a statement, as PostgREST sends arguments and rows."""
+    texts = _Texts()
+    texts(statement)
+    found: dict[str, str] = {}
+    for text in texts.found:
+        try:
+            value = json.loads(text)
+        except ValueError:
+            continue
+        [row] = value if isinstance(value, list) and len(value) == 1 else [value]
+        for name, each in row.items() if isinstance(row, dict) else ():
+            if each is None or isinstance(each, (str, int, float)):
+                found[name] = _literal(each)
+    return found
+
+
+class _Texts(Visitor):
+    """Constants that may be JSON."""
+
+    def __init__(self) -> None:
+        self.found: list[str] = []
+
+    def visit_A_Const(self, ancestors: Any, node: Any) -> None:  # noqa: N802
+        text = getattr(node.val, "sval", None)
+        if text and text.lstrip()[:1] in ("{", "["):
+            self.found.append(text)
+
+
+def _literal(value: str | float | None) -> str:
+    """A value as it is written in SQL."""
+    if value is None:
+        return "NULL"
+    if not isinstance(value, str):
+        return str(value).lower()
+    escaped = value.replace("'", "''")
+    return f"E'{escaped}'".replace("\\", "\\\\") if "\\" in value else f"'{escaped}'"
+
+
 def _sources(clause: Any) -> dict[str, Table]:
     """Alias -> table, as a FROM names them."""
     found: dict[str, Table] = {}
@@ -464,9 +504,7 @@ def _constant(node: Any, known: Mapping[str, str]) -> str | None:
         case ast.Float():
             return str(held.fval)
         case ast.String():
-            text = str(held.sval)
-            escaped = text.replace("'", "''")
-            return f"E'{escaped}'".replace("\\", "\\\\") if "\\" in text else f"'{escaped}'"
+            return _literal(str(held.sval))
     return None
 
 

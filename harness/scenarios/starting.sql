@@ -94,6 +94,9 @@ SELECT p.proname::text, l.lanname::text, coalesce(p.proargnames, ARRAY[]::text[]
   JOIN pg_language AS l ON l.oid = p.prolang
  WHERE n.nspname !~ '^(pg_|information_schema$|harness_)' AND p.prokind IN ('f', 'p');
 
+-- name: time_zones
+SELECT name FROM pg_timezone_names WHERE name LIKE '%/%';
+
 -- name: words
 -- Text in which a word may stand that the schema itself knows: bodies, checks, defaults, policies, enums.
 SELECT p.prosrc FROM pg_proc AS p JOIN pg_namespace AS n ON n.oid = p.pronamespace
@@ -108,3 +111,12 @@ UNION ALL
 SELECT pg_get_indexdef(indexrelid) FROM pg_index WHERE indpred IS NOT NULL OR indexprs IS NOT NULL
 UNION ALL
 SELECT '''' || enumlabel || '''' FROM pg_enum
+UNION ALL
+SELECT quote_literal(rolname) FROM pg_roles
+UNION ALL
+SELECT quote_literal(nspname) FROM pg_namespace
+UNION ALL
+SELECT quote_literal(cfgname) FROM pg_ts_config
+UNION ALL
+SELECT quote_literal(c.relname) FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+ WHERE n.nspname !~ '^(pg_|information_schema$)'

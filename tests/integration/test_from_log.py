@@ -80,6 +80,66 @@ def test_rows_that_a_called_function_looks_at_are_proposed(
     assert (truth, evidence.count("-> resign=t")) == (Truth.BROKEN, 2), evidence
 
 
+CALLED = (
+    "execute 0: WITH pgrst_source AS (SELECT pgrst_call.* FROM (SELECT $1::json AS json_data) pgrst_payload, LATERAL "
+    '(SELECT "p_name" FROM json_to_record(pgrst_payload.json_data) AS _("p_name" text) LIMIT 1) pgrst_body, LATERAL '
+    '(SELECT "public"."resign"("p_name" := pgrst_body."p_name") pgrst_scalar) AS pgrst_call) '
+    "SELECT json_agg(pgrst_scalar)->0 AS body FROM pgrst_source"
+)
+"""As PostgREST calls a function."""
+
+
+def test_arguments_in_a_json_object_are_known(template: Template, server: EmbeddedServer, tmp_path: Path) -> None:
+    """What PostgREST was asked for tells which rows were there; a role and claims stay what they were."""
+    lines = []
+    for pid, name in enumerate(("ann", "ben"), 1):
+        text = "\n".join(
+            (
+                f"2026-11-26 08:20:36.001 UTC [{pid}] LOG:  statement: BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE",
+                f"2026-11-26 08:20:36.001 UTC [{pid}] LOG:  {CALLED}",
+                f'2026-11-26 08:20:36.001 UTC [{pid}] DETAIL:  parameters: $1 = \'{{"p_name": "{name}"}}\'',
+                f"2026-11-26 08:20:36.001 UTC [{pid}] LOG:  statement: COMMIT\n",
+            )
+        )
+        lines.append(text)
+    log = tmp_path / "a.log"
+    log.write_text("".join(lines))
+    text, _ = _scenario(template, log)
+    assert "INSERT INTO members (name, admin) VALUES ('ann', true);" in text
+    truth, evidence = _check(template, server, text, tmp_path)
+    assert (truth, evidence.count("-> body=true")) == (Truth.BROKEN, 2), evidence
+
+
+def test_what_was_made_again_and_what_was_prepared_stand_there_once(template: Template, tmp_path: Path) -> None:
+    """A transaction that its COMMIT refused, and was made again with what was read then; a logged PREPARE."""
+    update = "statement: UPDATE accounts SET balance = {} WHERE id = 1"
+    prepare = "PREPARE q (int) AS DELETE FROM accounts WHERE id = $1"
+    log = tmp_path / "a.log"
+    _log(
+        log,
+        (1, "statement: BEGIN ISOLATION LEVEL SERIALIZABLE"),
+        (1, update.format(5)),
+        (1, "statement: COMMIT"),
+        (1, "ERROR"),
+        (1, "statement: BEGIN ISOLATION LEVEL SERIALIZABLE"),
+        (1, update.format(4)),
+        (1, "statement: COMMIT"),
+        (2, f"statement: {prepare};"),
+        (2, "statement: EXECUTE q (1)"),
+        (2, "DETAIL"),
+    )
+    head = "2026-11-26 08:20:36.003 UTC [1] "
+    said = log.read_text().replace(
+        f"{head}LOG:  ERROR\n", f"{head}ERROR:  could not serialize access\n{head}STATEMENT:  COMMIT\n"
+    )
+    log.write_text(said.replace("LOG:  DETAIL", f"DETAIL:  prepare: {prepare};"))
+    text, notes = _scenario(template, log)
+    assert "made again: the last try stands for all: 1" in "".join(notes)
+    assert text.count("BEGIN") == 1
+    assert "balance = 4" in text
+    assert text.count(prepare) == 1
+
+
 def test_what_is_left_out_is_said(template: Template, tmp_path: Path) -> None:
     """Chatter, definitions, sessions of their own, what a scenario cannot have; cut transactions are made whole."""
     log = _log(
@@ -123,6 +183,19 @@ def test_what_is_left_out_is_said(template: Template, tmp_path: Path) -> None:
         "sessions that touch nothing that others change: 1",
     ):
         assert words in said, said
+
+
+def test_letters_of_any_alphabet_are_letters(template: Template, tmp_path: Path) -> None:
+    """A statement ends where it ends, alone or behind others, whatever is written in it."""
+    log = _log(
+        tmp_path / "a.log",
+        (1, "statement: UPDATE accounts SET owner = 'Jürgen €😀' WHERE id = 1;"),
+        (2, "statement: UPDATE accounts SET owner = 'Ægir' WHERE id = 1; DELETE FROM accounts WHERE owner = 'Þóra';"),
+    )
+    text, notes = _scenario(template, log)
+    assert not notes
+    assert "UPDATE accounts SET owner = 'Jürgen €😀' WHERE id = 1;\n" in text
+    assert "UPDATE accounts SET owner = 'Ægir' WHERE id = 1;\nDELETE FROM accounts WHERE owner = 'Þóra';\n" in text
 
 
 def test_sessions_of_another_database_are_no_part_of_it(template: Template, tmp_path: Path) -> None:
