@@ -114,6 +114,10 @@ def scenario_of(
         refused = {id(step): error for p in people for step in p.steps if (error := _refused(connection, step))}
     told = [f"left out, {what}: {count}" for what, count in notes.items()]
     told += [f"of the log: {note}" for note in log.notes]
+    if refused:
+        told.append(
+            f"statements that the server refuses: {len(refused)}; are these the migrations of the log's database?"
+        )
     if hide is not None:
         told.append(SAID)
     if len(people) > 4:

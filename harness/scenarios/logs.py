@@ -7,8 +7,10 @@ its beginning or its end it is read from the first whole entry to the last.
 from __future__ import annotations
 
 import csv
+import gzip
 import json
 import re
+import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -89,9 +91,9 @@ def read(path: Path, start: str = "", stop: str = "", prefix: str = "") -> Log:
     log of PostgreSQL, or says nothing by which sessions can be told apart, or holds no statement.
     """
     try:
-        with path.open("rb") as file:
+        with path.open("rb") as plain, gzip.open(plain) if plain.peek(2)[:2] == b"\x1f\x8b" else plain as file:
             return _read(path, (line.decode("utf-8", "replace") for line in file), start, stop, prefix)
-    except OSError as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise UsageError(
             f"The log {path} cannot be read.", tried=str(error), next_step="name a file that you may read"
         ) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import io
 import json
 from pathlib import Path
@@ -297,3 +298,13 @@ def test_a_log_of_a_whole_day_is_not_kept(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(logs, "MOST_STATEMENTS", 2)
     with pytest.raises(UsageError, match="more than 2 statements"):
         _read(tmp_path, TWO_TIMES)
+
+
+def test_a_log_that_was_rotated_is_read_as_it_is(tmp_path: Path) -> None:
+    """Compressed, as logrotate leaves it; one that is cut is said to be."""
+    path = tmp_path / "a.log.gz"
+    path.write_bytes(gzip.compress(TWO_TIMES.encode()))
+    assert logs.read(path).sessions == _read(tmp_path, TWO_TIMES).sessions
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(UsageError, match="cannot be read"):
+        logs.read(path)
