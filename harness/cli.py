@@ -719,11 +719,12 @@ def _print(record: Record) -> None:
     tty = sys.stdout.isatty()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a locale that has no such sign is no reason to lose a verdict
+    plain = "NO_COLOR" in os.environ or os.environ.get("TERM") == "dumb"
     if shown is Shown.FIGURES:
         from rich.console import Console
 
         if tty:
-            figures.print_record(record, Console(highlight=False))
+            figures.print_record(record, Console(highlight=False, color_system=None if plain else "auto"))
             return
         console = Console(highlight=False, width=_PIPED)
         with console.capture() as captured:
@@ -733,7 +734,6 @@ def _print(record: Record) -> None:
         return
     width = shutil.get_terminal_size().columns if tty else None
     lines = (terminal.verdict if shown is Shown.VERDICT else terminal.screen)(record, width)
-    plain = "NO_COLOR" in os.environ or os.environ.get("TERM") == "dumb"
     texts = ((printable(line.text), line.style) for line in lines)
     click.echo("\n".join(text if plain else click.style(text, **_STYLES[style]) for text, style in texts))
 

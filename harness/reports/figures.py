@@ -13,6 +13,7 @@ from rich.text import Text
 
 from harness.records import Record, RunRecord
 from harness.reports import rows, terminal
+from harness.reports.layout import paragraph
 from harness.reports.rows import SIGNS
 from harness.schedules.result import Exploration, Schedule
 from harness.text import printable
@@ -39,7 +40,7 @@ def print_record(record: Record, console: Console) -> None:
     console.print(_configuration(record))
     for run in record.runs:
         shares = (max(most // len(record.runs), _SHARE) for most in (FINDINGS, PROOFS))
-        console.print(_run(run, console.width - 4 if console.is_terminal else None, *shares))
+        console.print(_run(run, console.width - 4 if console.is_terminal else None, *shares), crop=False)
     console.print(_text(rows.verdict(record), _STYLES[record.truth]))
 
 
@@ -86,10 +87,10 @@ def _run(run: RunRecord, width: int | None, findings: int, proofs: int) -> Rende
         if found:
             shown = _worst(found, findings)
             parts.append(_section(title, Group(findings_table(shown), *_more(len(found) - findings, "finding"))))
-    parts += [_text(f"  note: {note}", _STYLES[Truth.UNDECIDED]) for note in run.notes]
+    parts += [line for note in run.notes for line in _paragraph("  note: ", note, width, _STYLES[Truth.UNDECIDED])]
     doubted = [f for f in run.findings if f.truth is not Truth.HELD]
     proven = _worst(doubted, proofs)
-    parts += [_proof(f, run.unit) for f in proven]
+    parts += [_proof(f, run.unit, width) for f in proven]
     parts += _more(len(doubted) - proofs, "proof")
     parts += _schedules(run, {f.id: f for f in proven}, None if explored is None else explored.replayed, width)
     if run.interrupted:
@@ -240,7 +241,7 @@ def _schedules(
         names = rows.lanes(run, schedule)
         turn = rows.turn_of(proven[claims[replay][0]], schedule, names) if replay in claims else None
         lines = terminal.schedule(schedule, names, width, turn)
-        parts += [_text(f"  {line.text}", "bold" if line.style == "bold" else "") for line in lines]
+        parts += [_whole(f"  {line.text}", "bold" if line.style == "bold" else "") for line in lines]
     return parts
 
 
@@ -257,32 +258,57 @@ def findings_table(findings: Iterable[Finding]) -> RenderableType:
     return table
 
 
-def _proof(finding: Finding, unit: str) -> RenderableType:
+def _proof(finding: Finding, unit: str, width: int | None) -> RenderableType:
     """Everything that a person needs to believe an open finding, and to see it again; times are in `unit`."""
-    head = f"\n  {SIGNS[finding.truth]} {finding.id}: {finding.claim}"
-    lines: list[RenderableType] = [_text(head, _STYLES[finding.truth])]
-    lines.append(_text(f"    observed {finding.observed}" + (f", limit {finding.limit}" if finding.limit else "")))
+    style = _STYLES[finding.truth]
+    lines: list[RenderableType] = [Text("")]
+    lines += _paragraph(f"  {SIGNS[finding.truth]} ", f"{finding.id}: {finding.claim}", width, style)
+    limit = f", limit {finding.limit}" if finding.limit else ""
+    lines += _paragraph("    observed ", finding.observed + limit, width)
     for piece in finding.evidence[:VIOLATIONS]:
-        lines.append(_text(f"    - {piece.get('reason') or flat(piece)}"))
-        lines += [_text(f"      {line}") for line in piece.get("lines") or ()]
+        lines += _paragraph("    - ", str(piece.get("reason") or flat(piece)), width)
+        for line in piece.get("lines") or ():
+            lines += _paragraph("      ", line, width)
         operations = piece.get("operations") or ()
         if operations:
-            lines.append(Padding(_operations(operations[:VIOLATIONS], unit), (0, 0, 0, 6)))
+            lines.append(Padding(_operations(operations[:VIOLATIONS], unit, width), (0, 0, 0, 6)))
             lines += _more(len(operations) - VIOLATIONS, "call")
     lines += _more(len(finding.evidence) - VIOLATIONS, "violation")
     if finding.location is not None and str(finding.location):
-        lines.append(_text(f"    defined: {finding.location}"))
+        lines += _paragraph("    defined: ", str(finding.location), width)
     if finding.remedy:
-        lines.append(_text(f"    remedy: {finding.remedy}"))
+        lines += _paragraph("    remedy: ", finding.remedy, width)
     if finding.replay:
-        lines.append(_text(f"    repeat: {finding.replay}", "cyan"))
+        # A command is copied whole: it is not wrapped here.
+        lines.append(_whole(f"    repeat: {finding.replay}", "cyan"))
     return Group(*lines)
 
 
-def _operations(operations: Iterable[Mapping[str, Any]], unit: str) -> RenderableType:
+def _paragraph(first: str, text: str, width: int | None, style: str = "") -> list[RenderableType]:
+    """The text after `first`, in lines in which no word is cut."""
+    made = paragraph(first, " ".join(printable(text).split()), width, rest=" " * (len(first) - len(first.lstrip()) + 2))
+    return [_whole(line.text, style) for line in made]
+
+
+def _whole(text: str, style: str = "") -> Text:
+    """One line, however long."""
+    made = _text(text, style)
+    made.no_wrap, made.overflow = True, "ignore"
+    return made
+
+
+def _operations(operations: Sequence[Mapping[str, Any]], unit: str, width: int | None) -> RenderableType:
+    if width is not None:  # a table would cut keys and answers into pieces
+        return Group(
+            *(
+                line
+                for o in operations
+                for line in _paragraph("", f"on {o['key']}: {rows.operation(o, unit)}", width - 6)
+            )
+        )
     table = Table(box=None, pad_edge=False)
     for column in ("call", "client", "key", f"called ({unit})", f"returned ({unit})", "outcome", "answer"):
-        table.add_column(column, overflow="fold")
+        table.add_column(column)
     for o in operations:
         returned = "never" if o["returned_ms"] is None else f"{o['returned_ms']:.10g}"
         outcome = o["outcome"] + (f" {o['code']}" if "code" in o else "")

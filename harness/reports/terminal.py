@@ -74,7 +74,7 @@ def matrix(run: RunRecord, width: int | None) -> list[Line]:
     found = rows.matrix(run)
     if found is None:
         return []
-    cells = table([found.head, *found.body], width, wrapped=(1, 2, 3))
+    cells = table([found.head, *found.body], None if width is None else width - 2, wrapped=(0, 1, 2, 3))
     lines = [Line(found.title, "bold"), *(Line(f"  {text}") for texts in cells for text in texts)]
     return [*lines, *paragraph("  ", found.sentence, width), Line("")]
 

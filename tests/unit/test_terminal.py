@@ -166,8 +166,18 @@ def test_what_is_printed_is_drawn_from_the_file_alone(name: str) -> None:
     assert every_figure(again) == every_figure(RECORDS[name])
 
 
-def every_figure(made: Record) -> str:
-    console = Console(width=200)
+@pytest.mark.parametrize("name", RECORDS)
+def test_every_figure_fits_a_terminal_and_no_key_is_cut(name: str) -> None:
+    """At 80 columns: UUIDs are whole, and the command to copy is the one line that is longer."""
+    said = every_figure(RECORDS[name], Console(width=80, force_terminal=True, color_system=None))
+    assert [line for line in said.splitlines() if len(line) > 80 and "repeat: " not in line] == []
+    wide = every_figure(RECORDS[name])
+    for word in {KEY, *SCANNERS, *re.findall("repeat: .*", wide)}:
+        assert (word in said) == (word in wide), word
+
+
+def every_figure(made: Record, console: Console | None = None) -> str:
+    console = console or Console(width=200)
     with console.capture() as captured:
         figures.print_record(made, console)
     return captured.get()
