@@ -45,6 +45,8 @@ class Change:
     """What differs between a commit and the files as they are."""
 
     since: str
+    root: Path
+    """The repository; what lies outside of it may have changed."""
     files: frozenset[Path]
     """Every changed file of the repository."""
     names: frozenset[str]
@@ -83,7 +85,7 @@ def choose(scenarios: Sequence[Path], since: str, options: Options, last_record:
         text = content.decode(errors="replace")
         run = measured.get(str(path))
         of = hashlib.sha256(content).hexdigest()
-        if path.resolve() in change.files:
+        if path.resolve() in change.files or not path.resolve().is_relative_to(change.root):
             wanted.append(path)
         elif run is not None and run.touched is not None and run.touched.of == of:
             if run.truth is not Truth.HELD:
@@ -188,33 +190,39 @@ def _scripts(paths: Sequence[Path], what: str) -> Sequence[Script]:
 
 
 def _change(since: str, options: Options) -> Change:
-    root = Path(_git("rev-parse", "--show-toplevel", since=since).strip())
+    root = Path(_git("rev-parse", "--show-toplevel", since=since).rstrip("\n")).resolve()
     commit = _git("rev-parse", "--verify", "--quiet", f"{since}^{{commit}}", since=since).strip()
     names = _git("diff", "--name-only", "--no-renames", "-z", commit, "--", root=root, since=since)
     names += _git("ls-files", "--others", "--exclude-standard", "-z", root=root, since=since)
+    folders = _folders(options)
+    inside = [str(f) for f in map(Path.resolve, (*folders, *options.seed)) if f.exists() and f.is_relative_to(root)]
+    if inside:  # what git is told to ignore is applied all the same
+        names += _git("ls-files", "--others", "-z", "--", *inside, root=root, since=since)
     files = {(root / name).resolve() for name in names.split("\0") if name}
 
-    folders = _folders(options)
     scripts = _scripts(folders, "migrations")
     current = {script.path.resolve(): reach.parts(script.text, script.path.name) for script in scripts}
     versions: dict[str, set[str | None]] = {
         str(s.path): {s.sha256} for s in (*scripts, *_scripts(options.seed, "seed"))
     }
     changed: set[str] = set()
-    doubts = _doubts(files, root, commit, options)
+    doubts = _doubts(files, root, commit, options, scripts)
+    linked = {script.path.resolve(): script.path for script in scripts}
     for path in sorted(files):
         folder = next((f for f in folders if path.suffix == ".sql" and path.is_relative_to(f.resolve())), None)
-        if folder is None:
+        if folder is None and path not in linked:
             continue
         before = _old(path, root, commit)
         parts = reach.parts((before or b"").decode(errors="replace"), path.name)
         targets, unsure = reach.changed(parts, current.get(path, ()))
         changed |= targets
         doubts += [unsure] if unsure else []
-        known = versions.setdefault(str(folder / path.relative_to(folder.resolve())), {None})
+        name = linked[path] if folder is None else folder / path.relative_to(folder.resolve())
+        known = versions.setdefault(str(name), {None})
         known.add(None if before is None else hashlib.sha256(before).hexdigest())
     return Change(
         since,
+        root,
         frozenset(files),
         frozenset(changed),
         doubts[0] if doubts else "",
@@ -223,10 +231,22 @@ def _change(since: str, options: Options) -> Change:
     )
 
 
-def _doubts(files: set[Path], root: Path, commit: str, options: Options) -> list[str]:
+def _doubts(files: set[Path], root: Path, commit: str, options: Options, scripts: Sequence[Script]) -> list[str]:
     """Why the migrations alone do not say what changed."""
     found = []
     seeds = [path.resolve() for path in options.seed]
+    folders = [path.resolve() for path in _folders(options)]
+    for folder in (*folders, *seeds):
+        if folder.exists() and not folder.is_relative_to(root):
+            found.append(f"{folder} lies outside of {root}, and what changed there is not known")
+        if any(path.is_dir() and folder.is_relative_to(path) for path in files):
+            found.append(f"{folder} is in a repository of its own, and what changed there is not known")
+    # What says which files are applied, and in which order: a tool's journal, a plan, a list.
+    homes = {folder.parent for folder in folders if folder != root}
+    for path in sorted(files):
+        listing = path.suffix not in (".sql", ".md") and _within(path, folders)
+        if listing or (path.name in _LISTINGS and path.parent in homes):
+            found.append(f"{path.name} has changed, and what it says of the migrations is not known")
     if any(_within(path, seeds) for path in files):
         found.append("the seed has changed")
     for name in ("pyproject.toml", "pytest.ini", "tox.ini", "setup.cfg"):
@@ -237,9 +257,17 @@ def _doubts(files: set[Path], root: Path, commit: str, options: Options) -> list
             found.append(f"what {name} says of the harness has changed")
     written = {path.resolve() for path in outputs(options).values()}
     code = [path for path in files - written if path.suffix != ".md" and not path.name.endswith(SUFFIX)]
+    elsewhere = [path for path in code if not _within(path, [*folders, *seeds])]
+    if elsewhere and any(_INCLUDES.search(script.text) for script in scripts):
+        found.append(f"{min(elsewhere).name} has changed, and may be a file that a migration includes")
     if options.setup is not None and code:
         found.append(f"{min(code).name} has changed, and what --setup makes of it is not known")
     return found
+
+
+_LISTINGS = ("config.toml", "sqitch.plan")
+
+_INCLUDES = re.compile(r"^\s*\\(?:i|ir|include|include_relative)\s", re.MULTILINE)
 
 
 def _settings(text: bytes) -> object:
@@ -278,6 +306,8 @@ def _git(*words: str, since: str, root: Path | None = None) -> str:
         raise UsageError(
             f"--changed-since {since} cannot be looked up.",
             tried=" ".join(f"git {' '.join(words)}: {done.stderr}".split()),
-            next_step="name a commit, branch or tag of this repository; in CI fetch it first (fetch-depth: 0)",
+            next_step="run it in the repository, or leave it out"
+            if "not a git repository" in done.stderr
+            else "name a commit, branch or tag of this repository; in CI fetch it first (fetch-depth: 0)",
         )
     return done.stdout

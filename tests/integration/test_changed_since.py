@@ -108,6 +108,78 @@ def test_a_dropped_table_reaches_who_names_it(repository: Path) -> None:
     assert chosen(repository)[0] == ["seat"]
 
 
+@pytest.mark.parametrize(
+    ("before", "file", "text", "wanted", "why"),
+    [
+        ({"sql/004.sql": "\\ir ../f.sql\n", "f.sql": ""}, "f.sql", "SELECT 1;", EVERY, "f.sql has changed, and may"),
+        ({"sql/journal.json": "{}"}, "sql/journal.json", "[]", EVERY, "what it says of the migrations is not known"),
+        ({"config.toml": ""}, "config.toml", "[db]", EVERY, "what it says of the migrations is not known"),
+        ({"app/config.toml": ""}, "app/config.toml", "[db]", [], "no migration has changed"),
+        ({".gitignore": "sql/004.sql"}, "sql/004.sql", "ALTER TABLE seats ADD n int;", ["seat"], "seats"),
+        ({}, 'sql/odd "name".sql', "ALTER TABLE seats ADD n int;", ["seat"], "seats"),
+    ],
+    ids=["included", "journal", "config", "another config", "ignored by git", "odd name"],
+)
+def test_what_is_applied_is_looked_at_wherever_it_comes_from(
+    before: dict[str, str], file: str, text: str, wanted: list[str], why: str, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """An included file, what names the files and their order, a file that git does not list: not taken for nothing."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "app").mkdir()
+    commit(tmp_path, BASE | before)
+    (tmp_path / file).write_text(text)
+    found, said = chosen(tmp_path)
+    assert found == wanted, said
+    assert why in said
+
+
+def test_a_migration_that_is_renamed_or_linked_is_changed(repository: Path) -> None:
+    """Its order is another; what it links to is what is applied."""
+    git(repository, "mv", "sql/002_redeem.sql", "sql/009_redeem.sql")
+    assert chosen(repository)[0] == ["coupon"]
+    (repository / "real.sql").write_text(BASE["sql/002_redeem.sql"])
+    (repository / "sql/009_redeem.sql").unlink()
+    (repository / "sql/009_redeem.sql").symlink_to("../real.sql")
+    git(repository, "add", "-A")
+    git(repository, "commit", "-qm", "two")
+    assert chosen(repository)[0] == []
+    (repository / "real.sql").write_text(BASE["sql/002_redeem.sql"].replace("- 1", "- 2"))
+    assert chosen(repository)[0] == ["coupon"]
+
+
+def test_what_lies_outside_of_the_repository_may_have_changed(
+    repository: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Its migrations: everything is checked. A scenario: it is."""
+    outside = tmp_path_factory.mktemp("outside")
+    scenario = outside / "far.race.sql"
+    scenario.write_text(BASE["seat.race.sql"])
+    near = repository / "seat.race.sql"
+    found = choose([scenario, near], "HEAD", Options(migrations=(repository / "sql",)))
+    assert (found.wanted, found.left_out) == ((scenario,), (near,))
+    (outside / "001.sql").write_text(BASE["sql/001_shop.sql"])
+    found = choose([near], "HEAD", Options(migrations=(outside,)))
+    assert found.wanted == (near,)
+    assert "lies outside of" in found.why
+
+
+def test_a_shallow_clone_and_no_clone_say_what_to_do(
+    repository: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The commit that was not fetched is not taken for one without changes."""
+    git(repository, "commit", "-q", "--allow-empty", "-m", "two")
+    shallow = tmp_path_factory.mktemp("clones") / "shallow"
+    git(repository, "clone", "-q", "--depth", "1", repository.as_uri(), str(shallow))
+    for folder, since, said in (
+        (shallow, "HEAD~1", "fetch-depth: 0"),
+        (shallow.parent, "HEAD", "not a git repository"),
+    ):
+        monkeypatch.chdir(folder)
+        with pytest.raises(UsageError, match=said):
+            choose([], since, Options(migrations=(Path("sql"),)))
+
+
 def test_a_commit_that_is_not_there_is_wrong_usage(repository: Path) -> None:
     """With git's words and what to do."""
     with pytest.raises(UsageError) as caught:
