@@ -38,8 +38,10 @@ BEGIN
     UPDATE leases SET holder = who, until = now() + interval '1 minute';
     RETURN true;
 END $$;
-CREATE VIEW due AS SELECT name FROM leases WHERE until::date <= CURRENT_DATE;
+CREATE MATERIALIZED VIEW due AS SELECT name FROM leases WHERE until::date <= CURRENT_DATE;
 CREATE TABLE hits (at timestamptz NOT NULL DEFAULT now());
+CREATE DOMAIN past AS timestamptz CHECK (VALUE <= CURRENT_TIMESTAMP);
+CREATE TABLE seen (at past, CHECK (at < CURRENT_TIMESTAMP));
 """
 
 
@@ -138,16 +140,90 @@ def test_every_way_to_ask_for_the_time_gives_the_moment(checks: Checks, tmp_path
     assert not run.details["check"]["masked"]
 
 
-def test_what_reads_the_real_clock_all_the_same_is_named(checks: Checks, tmp_path: Path) -> None:
-    """A view's CURRENT_DATE is stored as no call, and a literal is the server's own; what nobody reads is not named."""
+STORED = """
+-- now: 2030-01-01 23:30+00
+-- setup
+CREATE DOMAIN stamped AS timestamptz DEFAULT CURRENT_TIMESTAMP;
+CREATE TABLE t (id int PRIMARY KEY, old date DEFAULT ('now'::text)::date, at stamped);
+CREATE FUNCTION given(p date DEFAULT CURRENT_DATE, q timestamptz DEFAULT now()) RETURNS boolean LANGUAGE plpgsql AS $$
+BEGIN RETURN p = '2030-01-01' AND q = now(); END $$;
+CREATE FUNCTION cast_now() RETURNS timestamptz LANGUAGE sql AS $$ SELECT CAST('now' AS timestamptz) $$;
+CREATE PROCEDURE keep(INOUT at timestamptz DEFAULT LOCALTIMESTAMP) LANGUAGE plpgsql AS $$ BEGIN at := at; END $$;
+CREATE VIEW early WITH (security_barrier) AS SELECT id, CURRENT_DATE AS today FROM t WHERE at <= CURRENT_TIMESTAMP;
+CREATE ROLE now_reader;
+ALTER TABLE t ENABLE ROW LEVEL SECURITY;
+CREATE POLICY due ON t USING (at <= CURRENT_TIMESTAMP);
+GRANT SELECT, UPDATE ON t TO now_reader;
+INSERT INTO t (id) VALUES (1);
+INSERT INTO t (id, at) VALUES (2, '2030-01-02');
+-- session: reader x 2
+-- as: now_reader
+UPDATE t SET old = old + 1;
+-- always: definitions say so
+SELECT given(), cast_now() = now(), date 'tomorrow' = '2030-01-02', array_agg(id) = '{1}', every(today = '2030-01-01')
+  FROM early;
+-- always: rows say so
+SELECT every(old = CASE id WHEN 1 THEN date '2030-01-03' ELSE '2030-01-01' END AND (at = now() OR id = 2)) FROM t;
+-- always: views are what they were
+SELECT reloptions = '{security_barrier=true}' FROM pg_class WHERE relname = 'early';
+"""
+
+
+def test_what_was_defined_before_asks_for_the_moment_too(checks: Checks, tmp_path: Path) -> None:
+    """Defaults of columns, domains and parameters, views, policies, literals: they are defined again."""
+    try:
+        run = tried(checks, tmp_path, STORED, by=("race",))
+    finally:
+        with psycopg.connect(checks.server.dsn, autocommit=True) as admin:
+            admin.execute("DROP ROLE IF EXISTS now_reader")
+    assert run.truth is Truth.HELD, run.findings
+    assert not [note for note in run.notes if "real clock" in note]
+
+
+def test_a_day_is_that_of_the_sessions_time_zone(checks: Checks, tmp_path: Path) -> None:
+    """CURRENT_DATE, age() and timeofday() as the server gives them."""
     text = (
-        "-- now: 2030-01-01\n-- session: a\nSELECT * FROM {};\nSELECT 'today'::date > '2000-01-01';\n"
-        "-- session: b\nSELECT 1;\n"
+        "-- now: 2030-01-01 23:30+00\n-- session: a x 2\nSELECT 1;\n-- always: Tokyo is a day ahead\n"
+        "SELECT set_config('TimeZone', 'Asia/Tokyo', true) = 'Asia/Tokyo', CURRENT_DATE = '2030-01-02',\n"
+        "    age('2030-01-01'::timestamp) = '1 day', timeofday() = 'Wed Jan 02 08:30:00.000000 2030 JST';\n"
     )
-    notes = tried(checks, tmp_path, text.format("due"), by=("race",)).notes
-    assert any("view due reads the real clock" in note for note in notes)
-    assert any("'today'::date is the real clock's" in note for note in notes)
-    assert not any("view due" in note for note in tried(checks, tmp_path, text.format("hits"), by=("race",)).notes)
+    run = tried(checks, tmp_path, text)
+    assert next(each for each in run.findings if "always" in each.id).truth is Truth.HELD, run.findings
+
+
+REAL = """
+-- now: 2030-01-01
+-- setup
+CREATE FUNCTION built() RETURNS timestamptz LANGUAGE plpgsql AS $$
+DECLARE at timestamptz := 'now';
+BEGIN
+    EXECUTE 'SELECT CURRENT_TIMESTAMP' INTO at;
+    RETURN at;
+END $$;
+-- session: a
+SELECT * FROM {table};
+SELECT built() > '2000-01-01', 'today' <> 'CURRENT_DATE';
+-- session: b
+SELECT 1;
+"""
+
+
+def test_what_reads_the_real_clock_all_the_same_is_named(checks: Checks, tmp_path: Path) -> None:
+    """A view that keeps its rows, a check, what is assigned or executed; what nobody reads is not named."""
+    notes = tried(checks, tmp_path, REAL.format(table="due, seen"), by=("race",)).notes
+    said = [note for note in notes if "real clock" in note]
+    for what in (
+        "view due",
+        "domain past of seen",
+        "check seen_at_check of seen",
+        "'now'",
+        "'today'",
+        "'SELECT CURRENT_TIMESTAMP'",
+    ):
+        assert [note for note in said if note.startswith(f"{what} reads the real clock")], said
+    assert len(said) == 6, said
+    notes = tried(checks, tmp_path, REAL.format(table="hits"), by=("race",)).notes
+    assert not any("view due" in note for note in notes)
 
 
 def test_a_role_that_may_not_replace_the_clock_is_told_so(server: EmbeddedServer, tmp_path: Path) -> None:
@@ -176,6 +252,12 @@ def test_a_role_that_may_not_replace_the_clock_is_told_so(server: EmbeddedServer
             "SELECT 'CURRENT_DATE', \"current_date\" -- CURRENT_DATE",
             "SELECT 'CURRENT_DATE', \"current_date\" -- CURRENT_DATE",
         ),
+        ("SELECT 'now'::timestamptz, 'now'::text, 'now'", "SELECT pg_catalog.now()::timestamptz, 'now'::text, 'now'"),
+        (
+            "SELECT ('NOW'::text)::date, date 'today'",
+            "SELECT (pg_catalog.now()::text)::date, (pg_catalog.now()::date)::date",
+        ),
+        ("SELECT CAST('yesterday' AS date)", "SELECT CAST((pg_catalog.now()::date - 1) AS date)"),
         ("SELECT 'unclosed CURRENT_DATE", "SELECT 'unclosed CURRENT_DATE"),
     ],
 )
