@@ -6,6 +6,7 @@ vary (the doors, where keys come from, what is asked afterwards), and not in how
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ from harness.environment.postgrest import PostgREST
 from harness.environment.servers import connect
 from harness.errors import HarnessError
 from harness.history import WARM_UP, History
-from harness.load.burst import CALIBRATION_CALLS, Burst
+from harness.load.burst import CALIBRATION_CALLS, KEYS_MARGIN, Burst
 from harness.load.crew import INTERRUPTED, MOST_KEPT, Crew, Done, without_collections
 from harness.load.firing import clock
 from harness.load.pattern import LATE, Keys, Pattern
@@ -165,11 +166,16 @@ def conduct(load: Load, keys: KeySource, keep: Callable[[Fired], T]) -> T:
             crew.open(keys.warm_up(load.pattern.clients))
             wanted = _fresh_keys(load.pattern, crew, keys)
             unknown += _unknown(load, keys)
-            fresh = keys.fresh(wanted)
-            keys.close()
-            with _beside(load.beside, crew):
-                crew.fire(load.pattern, Keys(fresh, unknown))
-            notes += _ended_early(load.pattern, crew, wanted)
+            used_up = ""
+            if isinstance(load.pattern, Burst) and load.pattern.duration is not None:
+                with _beside(load.beside, crew):
+                    used_up = _burst(load, load.pattern.duration, crew, keys, wanted)
+            else:
+                fresh = keys.fresh(wanted)
+                keys.close()
+                with _beside(load.beside, crew):
+                    crew.fire(load.pattern, Keys(fresh, unknown))
+            notes += _ended_early(load.pattern, crew, used_up)
         finally:
             crew.close()
         return keep(fired(interrupted=False))
@@ -279,7 +285,61 @@ def _fresh_keys(pattern: Pattern, crew: Crew, keys: KeySource) -> int:
     return wanted
 
 
-def _ended_early(pattern: Pattern, crew: Crew, wanted: int) -> Iterator[str]:
+_FIRST_KEYS = 500
+"""How many keys are asked for first: each may be a table of its own, and one transaction can lock only so many."""
+
+_WORTH_IT = 0.02
+"""The share of a burst's duration that is worth making more keys for."""
+
+
+def _burst(load: Load, seconds: float, crew: Crew, keys: KeySource, wanted: int) -> str:
+    """Fire a burst that goes by the clock; why it ended before its time, where it had no more keys.
+
+    When calls come faster than in the calibration, and use its keys up, the burst stops, more are made, and it goes on
+    as if nothing had been: still nothing of the harness writes while calls are in flight. Making keys may take as long
+    as the burst itself, and no longer.
+    """
+    patience = max(seconds, 1.0)
+    made, making = set[Hashable](), 0.0
+    while True:
+        ended, spent, earlier = clock(), 0, tuple(crew.logs)
+        if made:
+            spent = ended - crew.started
+            left = seconds - spent / 1e9
+            if crew.lost or crew.full or crew.out_of_time or crew.stopping or left < _WORTH_IT * seconds:
+                return ""
+            if making > patience:
+                return f"{load.contract.new_keys} made {len(made) / making:.0f} a second"
+            wanted = math.ceil(len(made) / spent * 1e9 * left * KEYS_MARGIN) + load.pattern.clients
+        try:
+            fresh = _made(keys, wanted, patience - making)
+        except HarnessError as error:
+            if not made:
+                raise
+            return f"there were no more: {error.what}"
+        if not made.isdisjoint(fresh):
+            return f"{load.contract.new_keys} gave the same again"
+        made.update(fresh)
+        making += (clock() - ended) / 1e9
+        crew.fire(load.pattern, Keys(fresh), spent=spent)
+        if spent:
+            for log in earlier:
+                log.put_off(crew.started + spent - ended)
+
+
+def _made(keys: KeySource, count: int, seconds: float) -> list[Hashable]:
+    """So many fresh keys, or those that could be made in so many seconds."""
+    made, size, began = list(keys.fresh(min(_FIRST_KEYS, count))), _FIRST_KEYS, clock()
+    while len(made) < count and (clock() - began) / 1e9 < seconds:
+        size *= 2
+        more = keys.fresh(min(size, count - len(made)))
+        if not set(made).isdisjoint(more):
+            return list(keys.fresh(count))  # one that counts from 1 each time
+        made += more
+    return made
+
+
+def _ended_early(pattern: Pattern, crew: Crew, used_up: str) -> Iterator[str]:
     """Why less was done than was planned, in sentences."""
     if crew.lost and not crew.out_of_time:
         return
@@ -295,10 +355,11 @@ def _ended_early(pattern: Pattern, crew: Crew, wanted: int) -> Iterator[str]:
         if made < pattern.rounds:
             why = f"calls had failed in {PROOF} of them" if pattern.proved(crew) else f"{pattern.limit:g} s were over"
             yield f"{made} of {pattern.rounds} rounds were made, then {why}; give --rounds to have them all"
-    if isinstance(pattern, Burst) and pattern.seconds is not None and took < 0.9 * pattern.seconds:
+    if isinstance(pattern, Burst) and pattern.seconds is not None and used_up:
+        made = sum(phase != WARM_UP for log in crew.logs for phase in log.phases)
         yield (
-            f"it ended after {took:.1f} of {pattern.seconds:g} s, when all {wanted} fresh keys were used up: "
-            "calls were faster than in the calibration before it; give --calls to set their number"
+            f"it ended after {took:.1f} of {pattern.seconds:g} s, when all {made} fresh keys were used up: {used_up}; "
+            "give --calls to set their number"
         )
 
 

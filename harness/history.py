@@ -157,6 +157,11 @@ class Log:
 
         return write
 
+    def put_off(self, nanoseconds: int) -> None:
+        """Have its calls made that much later, as if a pause after them had not been. No more are written."""
+        for times in (self.due, self.called, self.returned):
+            times[:] = array("q", [each + nanoseconds for each in times])
+
     def amend(self, position: int, ended: int, *, rolled_back: bool) -> None:
         """Say of a call that its transaction was held open, and ended at `ended`."""
         self.amended[position] = (ended, rolled_back)
@@ -185,11 +190,16 @@ class LongAnswers:
             if type(outcome) is Answered and id(outcome) not in self._answers:
                 self._answers.add(id(outcome))
                 values += outcome.row.values()
-            self._bytes += every * sum(
-                len(value) for value in values if isinstance(value, (bytes, str)) and len(value) > LONG
-            )
+            self._bytes += every * sum(length for value in values if (length := _length(value)) > LONG)
         self._seen = end
         return self._bytes
+
+
+def _length(value: Any) -> int:
+    """Of a text, of bytes, or of JSON that was read already, as a text; of all else, which is short, 0."""
+    if isinstance(value, (dict, list)):
+        return len(repr(value))
+    return len(value) if isinstance(value, (bytes, str)) else 0
 
 
 class CallTimes(NamedTuple):

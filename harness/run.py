@@ -7,6 +7,7 @@ its own.
 from __future__ import annotations
 
 import dataclasses
+import uuid
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
@@ -46,7 +47,7 @@ from harness.sources import sources
 from harness.sqltext.definitions import definition
 from harness.sqltext.scripts import Script
 from harness.targets import conditions, state
-from harness.targets.keys import new_keys
+from harness.targets.keys import missing_keys, new_keys
 from harness.targets.sql import SqlTarget
 from harness.targets.target import Target
 from harness.verdict import thresholds
@@ -316,9 +317,36 @@ class Harness:
         earlier = dataclasses.replace(earlier, findings=run.findings)
         return earlier, dataclasses.replace(plan, cases=cases)
 
-    def profile(self) -> tuple[Pattern, ...]:
-        """The patterns of the contract's file, else of the options' profile."""
-        return patterns.of_contract(self.contract, self.options.profile, self.options.load)
+    def profile(self) -> Iterator[Pattern]:
+        """The patterns of the contract's file, else of the options' profile, one after the other as they are run.
+
+        One that calls keys that are not there is left out, and that is noted, where nobody says what such a key is.
+        """
+        for pattern in patterns.of_contract(self.contract, self.options.profile, self.options.load):
+            if pattern.unknown_keys and self._sql is not None and self._missing(1) is None:
+                self._note(f"the pattern {pattern.name} was left out: {self._no_missing}")
+            else:
+                yield pattern
+
+    def _missing(self, count: int) -> Sequence[Hashable] | None:
+        """So many keys that are not there; None where neither the contract nor the key's type says what such a key is.
+
+        A contract that says nothing of them has `uuid4`, which is a key of few types.
+        """
+        if self.contract.unknown_key is not uuid.uuid4 or self._sql is None:
+            return [self.contract.unknown_key() for _ in range(count)]
+        return missing_keys(self._sql.codec.key_type, count)
+
+    @property
+    def _no_missing(self) -> str:
+        function = self.contract.function
+        kind = "" if self._sql is None else f" of the type {self._sql.codec.key_type.name}"
+        return f"the contract has no unknown_key, and none{kind} can be made up for {function.key} of {function.name}"
+
+    def _note(self, sentence: str) -> None:
+        """Add a note to the last run."""
+        if self.runs:
+            self.runs[-1] = dataclasses.replace(self.runs[-1], notes=(*self.runs[-1].notes, sentence))
 
     def run(self, pattern: Pattern, target: str | None = None, *, beside: Actor | None = None) -> Result:
         """Run one pattern on a fresh database through `sql` or `http`, judge it, and keep its record.
@@ -460,9 +488,19 @@ class Harness:
         def make(count: int) -> list[Hashable]:
             return self.new_keys(connection, count)
 
+        def missing(count: int) -> Sequence[Hashable]:
+            made = self._missing(count)
+            if made is None:
+                raise UsageError(
+                    "There are no keys to call that are not there.",
+                    tried=self._no_missing,
+                    next_step="give Contract(unknown_key=...), a function that gives one",
+                )
+            return made
+
         declared = self.contract.declared
         if declared is None or declared.missing_keys is None:
-            return KeySource(make, make, connection.close)
+            return KeySource(make, make, connection.close, missing)
         query, limit = declared.missing_keys, self.options.apply_timeout
         return KeySource(make, make, connection.close, lambda count: new_keys(connection, query, count, limit))
 

@@ -185,7 +185,9 @@ class Function:
             raise UsageError(
                 f"The key of {self.name} is {self.key!r}, which is none of its parameters.",
                 tried=f"parameters: {names}",
-                next_step="let Function(key=...) name the parameter that concurrent calls contend for",
+                next_step="let Function(key=...) name the parameter that concurrent calls contend for; where there is "
+                "none (a queue's claim_next()), write a scenario, or a statement that names one: "
+                "SELECT * FROM claim_next() WHERE :job::int > 0",
             )
 
     def __str__(self) -> str:
@@ -340,7 +342,7 @@ class Contract:
     new_keys: str | KeysQuery
     """SQL function that creates `count` fresh keys and returns them; the seed defines it."""
     unknown_key: Callable[[], Hashable] = uuid.uuid4
-    """A key that is not in the database."""
+    """A key that is not in the database. What is left at uuid4 goes by the type of the key: a negative number, say."""
     variants: tuple[Variant, ...] = (Variant("call", lambda client: {}),)  # noqa: ARG005
     """The ways to call it that runs vary over."""
     labels: Mapping[str, Effect] = field(

@@ -143,7 +143,7 @@ class Crew:
         self.stopping = False
         """The same as `stopped`, for generators that look at it before every call."""
         self.started = 0
-        """The clock's reading when the clients were last let go."""
+        """The clock's reading when the clients were last let go, less the time that their plan had had before."""
         self.cpu_started = 0.0
         """The seconds of CPU that this process had used then: encoding the keys, before that, is no part of a load."""
         self.timeouts = 0
@@ -184,13 +184,16 @@ class Crew:
             heed()  # in place of an error that came of it
             raise
 
-    def fire(self, plan: Plan, keys: Any) -> list[Log]:
-        """Fire the jobs of every client, all let go together once their threads are up; what they wrote."""
+    def fire(self, plan: Plan, keys: Any, *, spent: int = 0) -> list[Log]:
+        """Fire the jobs of every client, all let go together once their threads are up; what they wrote.
+
+        `spent`: nanoseconds of its time that the plan has had, where it goes on with more keys.
+        """
         jobs = plan.prepare(self, self.clients, keys)
         crews = self._shared_out(plan)
         logs = [log for crew in crews for log in self._new_logs(crew)]
         self.logs += logs
-        self._kept = {log: LongAnswers(log) for log in logs}
+        self._kept = (self._kept if spent else {}) | {log: LongAnswers(log) for log in logs}
         if self.full:
             self.full = self.stopping = False
             self.stopped.clear()
@@ -212,7 +215,7 @@ class Crew:
             try:
                 for up in ready.values():
                     up.wait(_READY_TIMEOUT)
-                self.started, self.cpu_started = clock(), time.process_time()
+                self.started, self.cpu_started = clock() - spent, time.process_time()
                 start.set()
                 ends = None if plan.patience is None else self.started + int(plan.patience * 1e9)
                 if not self._join(threads, watch=True, ends=ends):

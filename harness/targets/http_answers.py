@@ -24,6 +24,7 @@ from harness.contracts.contract import (
 )
 from harness.environment.postgrest import Token
 from harness.errors import UsageError
+from harness.history import LONG
 from harness.targets import http_wire
 from harness.targets.codec import TIMING
 from harness.targets.description import ROW, CallDescription, split_name
@@ -179,7 +180,7 @@ class JsonReader:
         )
 
     def _remember(self, key: tuple[Any, ...], outcome: Outcome) -> Outcome:
-        if len(self._known) < _MOST_KNOWN:
+        if len(self._known) < _MOST_KNOWN and sum(len(each) for each in key if isinstance(each, str)) < LONG:
             self._known[key] = outcome
         return outcome
 

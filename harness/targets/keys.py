@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+import uuid
 from collections.abc import Hashable
 from typing import Any
 
@@ -13,6 +15,7 @@ from harness.contracts.contract import KeysQuery
 from harness.errors import HarnessError
 from harness.targets.codec import plain_key
 from harness.targets.description import split_name
+from harness.targets.values import Type, json_text
 
 
 def new_keys(
@@ -72,10 +75,13 @@ def new_keys(
                 tried=" ".join(str(error).split()),
                 next_step="see in the server's log what ended it",
             ) from error
+        scarce = (error.sqlstate or "").startswith("53")  # as where each key is a table of its own
         raise HarnessError(
             f"{what} failed with SQLSTATE {error.sqlstate}.",
             tried=" ".join(str(error).split()),
-            next_step=f"{mend}, or seed the rows that it refers to",
+            next_step="ask for fewer keys: --calls, or fewer --clients or --rounds"
+            if scarce
+            else f"{mend}, or seed the rows that it refers to",
         ) from error
     distinct = set(keys)
     many = len(distinct - {None})
@@ -86,3 +92,27 @@ def new_keys(
             next_step=more,
         )
     return keys
+
+
+_NUMBERS = frozenset(psycopg.adapters.types[name].oid for name in ("int2", "int4", "int8", "numeric"))
+_TEXTS = frozenset(psycopg.adapters.types[name].oid for name in ("text", "varchar", "bpchar"))
+_UUID = psycopg.adapters.types["uuid"].oid
+
+
+def missing_keys(kind: Type, count: int) -> list[Hashable] | None:
+    """So many keys that nobody made, for a contract that says nothing of them; None: not of that type."""
+    numbers = itertools.count(1)
+
+    def one(kind: Type) -> Hashable | None:
+        if kind.element is not None:
+            element = one(kind.element)
+            return None if element is None else (element,)
+        if kind.is_json:
+            return json_text({"missing": uuid.uuid4()})
+        if kind.base in _NUMBERS:
+            return -next(numbers)
+        made = uuid.uuid4()
+        return made if kind.base == _UUID else str(made) if kind.base in _TEXTS else None
+
+    made = [one(kind) for _ in range(count)]
+    return None if None in made else made

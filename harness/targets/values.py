@@ -50,7 +50,7 @@ def text_form(value: Any, kind: Type, adapt: Callable[[Any], str]) -> str | None
         return f"{{{','.join(_element(each, kind, kind.element, adapt) for each in value)}}}"
     if kind.attributes and isinstance(value, (list, tuple, Mapping)):
         return f"({','.join(_field(each, of, adapt) for each, of in _fields(value, kind))})"
-    if isinstance(value, (list, Mapping)):
+    if isinstance(value, (list, Mapping)) or kind.element is not None or kind.attributes:
         raise TypeError(f"a {type(value).__name__} is no value of it")
     return adapt(value)
 

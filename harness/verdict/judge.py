@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from harness.contracts.contract import (
+    BROKEN_ANSWER,
     NOT_REACHED,
     OUT_OF_TIME,
     TIMEOUT,
@@ -121,6 +122,10 @@ _REMEDIES = {
     "57014": "Find out what it waits for, or give the role or the calls a longer statement_timeout (--setting).",
     "55P03": "Handle lock_not_available in the function and answer that it is busy, or let the error be a refusal.",
     "40001": "Call again on this error, as an application must at this level (--retry 40001).",
+    "P0001": "Where this RAISE is how the function says no, let the contract say so: errors=(ErrorAnswer('P0001', "
+    "'refused', 'words of its message'),); else handle the condition in the function.",
+    BROKEN_ANSWER: "Say in the contract what such an answer means: no_row='refused' for none, classify for any other; "
+    "of several rows let a statement make one, as SELECT count(*) FROM f(...) does.",
 }
 """By the code, where all errors have one."""
 _WRONG = "Mend the function: what it names is not there, or has another type (class 42), whoever calls it and when."

@@ -117,7 +117,7 @@ class Judge:
     def __init__(self, model: Model, time_limit: float = TIME_LIMIT) -> None:
         self._model, self._limit = model, time_limit
         self._spent = 0.0
-        self._keys = self._broken = self._out_of_time = 0
+        self._keys = self._broken = self._out_of_time = self._misled = 0
         self._evidence: list[dict[str, object]] = []
 
     def take(self, histories: Iterable[KeyHistory]) -> None:
@@ -131,6 +131,7 @@ class Judge:
                 self._out_of_time += 1
             elif not answer:
                 self._broken += 1
+                self._misled += _misled(history)
                 if len(self._evidence) < SHOWN:
                     operations = [shown(o) for o in history.operations[:SHOWN_OPERATIONS]]
                     reason = "no order of these calls explains their answers"
@@ -151,7 +152,20 @@ class Judge:
             observed,
             "every key",
             tuple(self._evidence),
-            "An answer was worked out from a state that another call had already changed: take the lock before reading."
-            if broken
-            else "",
+            "" if not broken else _OF_WHAT_WAS_ROLLED_BACK if self._misled == broken else _STALE,
         )
+
+
+_STALE = "An answer was worked out from a state that another call had already changed: take the lock before reading."
+_OF_WHAT_WAS_ROLLED_BACK = (
+    "Calls were refused for the sake of one that was then rolled back. Where the answer means no more than 'not now' "
+    "(SKIP LOCKED, NOWAIT), say so: UpTo(1, busy=frozenset({'refused'})), or `busy: when ...` in a load's file; else "
+    "let the function wait for the row."
+)
+
+
+def _misled(history: KeyHistory) -> bool:
+    """Whether a call on the key was refused while one was in progress that was rolled back."""
+    gone = [o for o in history.operations if o.rolled_back and o.outcome.effect is Effect.APPLIED]
+    refused = [o for o in history.operations if o.outcome.effect is Effect.REFUSED]
+    return any(g.called <= r.returned and r.called <= g.returned for g in gone for r in refused)

@@ -33,6 +33,7 @@ from harness import (
 from harness.environment.database import Template
 from harness.environment.embedded import EmbeddedServer
 from harness.errors import HarnessError, UsageError
+from harness.load.patterns import Burst, Rescan
 from harness.options import Options
 from harness.run import Harness
 from harness.verdict.findings import Truth
@@ -121,6 +122,9 @@ SHAPES = {
             give={"p_wish": {"floor": 3, "tags": ['a"b', "c,d"]}, "p_more": [(1, None), (2, ["x"])]},
         ),
         {"wish": '(3,"{""a\\\\""b"",""c,d""}")', "n": 2},
+    ),
+    "VARIADIC composite values, as the key": Shape(
+        desk(named("hoped_for", key="p_hopes"), "hoped_for", new_keys="harness.new_hopes"), {"hoped_for": True}
     ),
     "no names": Shape(desk(named("unnamed", key="$1"), "unnamed", give={"$2": "me"}), {"unnamed": True}),
     "mixed case": Shape(desk(named("mixedCase", key="pDesk"), "isOk"), {"isOk": True}),
@@ -231,6 +235,19 @@ def test_the_overload_that_was_chosen_is_said(desks: Callable[[Contract], Harnes
         "overloaded(uuid,text) is called; there are other functions of the name: overloaded(uuid,integer)"
         in result.record.notes
     )
+
+
+def test_a_key_that_nobody_can_make_up_is_not_called(desks: Callable[[Contract], Harness]) -> None:
+    """Of a composite type no key is known that is not there: the profile goes without that pattern, and says so."""
+    harness = desks(SHAPES["VARIADIC composite values, as the key"].contract)
+    made = []
+    for pattern in harness.profile():
+        made.append(pattern.name)
+        harness.run(Burst(2, calls=2) if pattern.name == "burst" else Rescan(2, calls=2))
+    assert made == ["burst", "race", "rescan"]
+    assert "the pattern unknown was left out" in harness.runs[-1].notes[-1]
+    with pytest.raises(UsageError, match="no keys to call that are not there"):
+        harness.unknown(clients=2, calls=2)
 
 
 WRONG: dict[str, tuple[Callable[[], Contract], type[HarnessError], str]] = {

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 from collections.abc import Callable
 
 import pytest
 
-from harness.conduct import Fired, KeySource, Load, Told, conduct, judge, record_of
+from harness.conduct import Fired, KeySource, Load, Told, _made, conduct, judge, record_of
 from harness.contracts.scan_ticket import SCAN_TICKET
 from harness.errors import HarnessError
 from harness.load.crew import Crew
@@ -79,6 +80,52 @@ def test_keys_are_made_before_the_load_and_the_source_is_closed_by_then() -> Non
     conduct(a_load(gate), KeySource(make, make, lambda: happened.append("closed")), whole)
     assert [each for each in happened if each != "call"] == ["3 keys", "600 keys", "closed"]
     assert happened[-1] == "call"
+
+
+def a_burst(seconds: float) -> Load:
+    return Load(Burst(3, duration=seconds), SCAN_TICKET, (MemoryTarget(SCAN_TICKET, Gate()),), 10.0)
+
+
+def test_a_burst_that_has_used_its_keys_up_goes_on_with_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are made while no call is in flight, and that time is none of the burst's."""
+    monkeypatch.setattr("harness.load.burst.KEYS_MARGIN", 0.01)
+    made: list[int] = []
+
+    def fresh_ones(count: int) -> list[uuid.UUID]:
+        made.append(count)
+        return fresh(count)
+
+    fired = conduct(a_burst(0.3), KeySource(fresh_ones, fresh), whole)
+    operations = [o for o in fired.history.operations() if o.phase == 0]
+    assert len(made) > 2, "the calibration's, the first, and more"
+    assert len({o.key for o in operations}) == len(operations)
+    assert [o.number for o in operations] == sorted(o.number for o in operations)
+    assert operations[0].called >= 0
+    assert 0.25e9 < operations[-1].called < 0.35e9
+    assert fired.notes == ()
+
+
+def test_a_burst_whose_keys_come_again_ends_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A seed that counts from one each time has no fresh keys after the first."""
+    monkeypatch.setattr("harness.load.burst.KEYS_MARGIN", 0.01)
+    counting = KeySource(lambda count: [uuid.UUID(int=n) for n in range(count)], fresh)
+    fired = conduct(a_burst(0.3), counting, whole)
+    [note] = fired.notes
+    assert re.match(
+        r"it ended after 0\.\d of 0\.3 s, when all \d+ fresh keys were used up: .* gave the same again", note
+    )
+
+
+def test_many_keys_are_asked_for_some_at_a_time() -> None:
+    """A seed that makes a table for each key could not lock them all in one transaction."""
+    asked: list[int] = []
+
+    def fresh_ones(count: int) -> list[uuid.UUID]:
+        asked.append(count)
+        return fresh(count)
+
+    assert len(_made(KeySource(fresh_ones, fresh), 4000, 60.0)) == 4000
+    assert asked == [500, 1000, 2000, 500]
 
 
 def test_somebody_may_act_beside_the_load() -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from harness import Effect, Outcome
 from harness.contracts.scan_ticket import SCAN_TICKET
-from harness.history import NEVER, WARM_UP, History, Log
+from harness.history import NEVER, WARM_UP, History, Log, LongAnswers
 from harness.load.crew import Client, Crew
 from harness.load.firing import Job, fire
 from harness.load.patterns import Burst
@@ -143,3 +143,21 @@ def test_a_call_whose_evidence_nobody_can_read_has_failed_for_the_figures_too() 
     expected = [o.outcome for o in judged_first.operations()]
     assert [outcome.label for outcome in expected] == ["accepted", "failed", "accepted"]
     assert [call.outcome for call in asked_first.calls()] == expected
+
+
+def test_long_answers_are_counted_also_where_they_are_json_that_was_read() -> None:
+    """As bytes over SQL, as values through PostgREST; what is short counts for nothing."""
+    log = new_log()
+    kept = LongAnswers(log)
+    for evidence in ([b"x" * 10**6, b"y"], [{"a": ["x" * 10**6]}, None], [["x" * 10**6], 7], [{"a": 1}, "y"]):
+        log.write(0, 0, 1, 0, 1, 0, 0, ACCEPTED, evidence)
+    assert 3 * 10**6 <= kept.bytes() < 3.1 * 10**6
+
+
+def test_calls_that_are_put_off_keep_their_order_and_length() -> None:
+    """As if a pause after them had not been."""
+    log = new_log()
+    for at in (3, 5):
+        log.write(0, at, at + 1, at, 1, 0, 0, ACCEPTED, [None, None])
+    log.put_off(10)
+    assert [list(each) for each in (log.due, log.called, log.returned)] == [[13, 15], [13, 15], [14, 16]]

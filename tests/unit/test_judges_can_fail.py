@@ -238,7 +238,9 @@ def test_what_the_environment_took_is_not_held_against_the_function(lost: int, t
         ("57014", "a longer statement_timeout"),
         ("55P03", "Handle lock_not_available"),
         ("40001", "--retry 40001"),
-        ("P0001", "Handle the condition in the function"),
+        ("P0001", "errors=(ErrorAnswer('P0001'"),
+        ("23514", "Handle the condition in the function"),
+        (BROKEN_ANSWER, "of several rows let a statement make one"),
         ("42883", "Mend the function"),
     ],
 )

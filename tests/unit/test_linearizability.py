@@ -255,3 +255,12 @@ def test_keys_are_judged_apart() -> None:
     )
     assert finding.truth is Truth.HELD
     assert finding.observed == "2 of 2 keys linearizable"
+
+
+def test_a_refusal_for_the_sake_of_what_was_rolled_back_is_told_apart() -> None:
+    """A queue that skips locked rows is right: its contract says too much. A check that came too early is not."""
+    gone = call("accepted", 0, 5, "A", rolled_back=True)
+    skipped = on_one_key(gone, call("already_scanned", 1, 2, "B"), call("accepted", 6, 7, "B"))
+    twice = on_one_key(call("accepted", 0, 5, "A"), call("accepted", 1, 2, "B"))
+    assert "SKIP LOCKED" in judged(ScanModel(), [skipped]).remedy
+    assert "take the lock before reading" in judged(ScanModel(), [skipped, twice]).remedy

@@ -56,6 +56,9 @@ RETURNS TABLE (ok boolean, key bytea, lasts interval, word citext, cash money) L
 CREATE FUNCTION composites(p_desk uuid, p_wish office.wish, p_more office.wish[]) RETURNS TABLE (ok boolean, wish office.wish, n integer)
 LANGUAGE sql AS 'SELECT desk_taken(p_desk), p_wish, cardinality(p_more)';
 
+CREATE FUNCTION hoped_for(VARIADIC p_hopes office.wish[]) RETURNS boolean LANGUAGE sql AS
+'SELECT desk_taken((p_hopes[1]).tags[1]::uuid)';
+
 CREATE FUNCTION unnamed(uuid, text) RETURNS boolean LANGUAGE sql AS 'SELECT desk_taken($1, $2)';
 
 CREATE FUNCTION "mixedCase"("pDesk" uuid) RETURNS TABLE ("isOk" boolean) LANGUAGE sql AS 'SELECT desk_taken("pDesk")';
@@ -94,5 +97,7 @@ END $$;
 CREATE SCHEMA harness;
 CREATE FUNCTION harness.new_desks(count integer) RETURNS SETOF uuid LANGUAGE sql AS
 'INSERT INTO desks SELECT FROM generate_series(1, count) RETURNING id';
+CREATE FUNCTION harness.new_hopes(count integer) RETURNS SETOF office.wish[] LANGUAGE sql AS
+$$ SELECT ARRAY[(3, ARRAY[id::text])::office.wish] FROM harness.new_desks(count) AS id $$;
 CREATE FUNCTION harness.new_wishes(count integer) RETURNS SETOF jsonb LANGUAGE sql AS
 $$ SELECT jsonb_build_object('desk', id, 'tags', '["a"]'::jsonb) FROM harness.new_desks(count) AS id $$;
