@@ -102,6 +102,7 @@ _SETTING = re.compile(r"SET\s+(SESSION\s+|LOCAL\s+)?[\w.\"]+\s*(=|TO\b)", re.IGN
 _MEANS_POSTGRES = re.compile(
     rf"\b(OWNER\s+TO|AUTHORIZATION|FOR\s+(?:ROLE|USER))\s+(?:{platforms.ROLE}\b|\"{platforms.ROLE}\")", re.IGNORECASE
 )
+_OF_ROW = re.compile(r"^COPY .*, line (\d+)", re.MULTILINE)
 _MISSING_ROLE = re.compile(r'role "(.*)" does not exist')
 _MISSING_SCHEMA = re.compile(r'schema "([^"]*)" does not exist|relation "([^".]*)\.[^"]*" does not exist')
 _MISSING_TABLE = re.compile(r'relation "(?:public\.)?(\w+)" does not exist')
@@ -657,6 +658,8 @@ class Applier:
     def _failure(self, statement: Statement, error: psycopg.Error) -> Failure:
         position = int(error.diag.statement_position or 0)
         line = statement.line + statement.text.count("\n", 0, max(position - 1, 0))
+        if statement.data is not None and (row := _OF_ROW.search(error.diag.context or "")):
+            line = statement.line + statement.text.count("\n") + int(row[1])
         hint = f" ({error.diag.message_hint})" if error.diag.message_hint else ""
         message = f"{error.diag.message_primary or str(error).strip()}{hint}"
         next_step = "mend the statement; nothing of this database is kept"

@@ -92,7 +92,7 @@ def _ordered(folder: Path, what: str, option: str) -> tuple[list[Path], str]:
         kept, said = _one_folder_a_migration(_of_migrations(folders), what, option)
         return kept, f"{said}; left out, beside the folders: {', '.join(file.name for file in files)}"
     if not files:
-        inside = sorted({str(found.parent) for found in folder.rglob("*.sql")})[:3]
+        inside = sorted({str(found.parent) for found in folder.rglob("*.sql") if found.is_file()})[:3]
         raise HarnessError(
             f"The {what} folder {folder} holds no .sql file.",
             tried=f"there are some in {', '.join(inside)}" if inside else "*.sql in it and in its folders",

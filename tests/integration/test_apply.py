@@ -472,6 +472,7 @@ def test_a_schema_of_ones_own_named_auth_is_not_supabases(text: str, platform: s
         ("SELECT 1;\nSELECT pg_sleep(600);", r"1\.sql:2: the file was not done after 0.3 s", "--apply-timeout"),
         ("SELECT 1;\nALTER SYSTEM SET work_mem = '1GB'", r"1\.sql:2: ALTER SYSTEM changes the whole", "take it out"),
         ("SELECT 1;\nCREATE TABLE :my_schema.t ();", "1.sql:2: nothing sets the variable my_schema", "set my_schema"),
+        ("CREATE TABLE t (a int);\nCOPY t\nFROM stdin;\n1\nx\n\\.\n", r"1\.sql:5: invalid input syntax", "mend"),
         ("COPY t FROM stdin;\n1\n\\.\n", r"1\.sql:1: relation \"t\" does not exist", "before this one"),
         ("SELECT pg_terminate_backend(pg_backend_pid());", r"1\.sql:1: the connection was lost", "server's log"),
     ],
