@@ -22,9 +22,9 @@ from harness.environment import own
 from harness.environment.database import Database, Template
 from harness.environment.description import Touched
 from harness.environment.restore import SMALL, Baseline, Changes, Cloned, NotInPlaceError
-from harness.environment.servers import connect
+from harness.environment.servers import connect, free_connections
 from harness.environment.touched import Seen, seen, touched
-from harness.errors import UsageError
+from harness.errors import HarnessError, UsageError
 from harness.options import Options
 from harness.scenarios import clock, reader
 from harness.scenarios.acting import Actor, Driver, keep, read_answer, transactions
@@ -144,6 +144,7 @@ class World:
         self.baseline = None
         self.database = self.stack.enter_context(self.template.lent())
         with connect(self.database.dsn) as connection:
+            self._check_connections(connection)
             if self.scenario.now is not None:
                 self._stop_the_clock(connection, self.scenario.now)
             self._run_setup(connection)
@@ -179,6 +180,15 @@ class World:
             self.baseline = Cloned(self._connect_unseen, lambda: self._clone_anew(base))
         if isinstance(self.baseline, Cloned) and self.baseline.unreadable:
             self.note(f"not compared, since the role may not read them: {', '.join(self.baseline.unreadable)}")
+
+    def _check_connections(self, connection: psycopg.Connection[Any]) -> None:
+        free, most = free_connections(connection)
+        if len(self.sessions) > free:  # the control's takes the place of this one
+            raise HarnessError(
+                f"{len(self.sessions)} sessions need {len(self.sessions) + 1} connections, and {free + 1} are free.",
+                tried=f"a limit of {most} (max_connections, or of role or database), less those reserved and in use",
+                next_step="raise that limit, or write fewer sessions",
+            )
 
     def _clone_anew(self, base: Database) -> None:
         for actor in self.actors:

@@ -670,6 +670,10 @@ class Applier:
             if isinstance(error, (psycopg.errors.FeatureNotSupported, psycopg.errors.UndefinedFile)):
                 message = f"the extension {_unquoted(found[1])} is not on this server, and there is no stand-in for it"
                 next_step = "use a server that has it (--postgres-image, or a DSN), or --keep-going to go on without it"
+            elif "base type" in message:  # of a stand-in's
+                name = _unquoted(found[1])
+                message = f"the extension {name} is not on this server, and its stand-in needs a superuser"
+                next_step = "have it installed there, give the DSN of a superuser, or --keep-going to go on without it"
         elif error.sqlstate == "42601" and _UNSET.search(message):
             found = _VARIABLE.match(statement.text, position - 1)
             name = found[1] if found else "..."

@@ -110,7 +110,7 @@ def test_pgbouncer_in_session_mode_and_tls_do(bouncer: Bouncer) -> None:
     assert "SSL required" in raised.value.tried
 
 
-def test_a_limit_of_connections_is_known_beforehand(server: EmbeddedServer, sandbox: Sandbox) -> None:
+def test_a_limit_of_connections_is_known_beforehand(server: EmbeddedServer, sandbox: Sandbox, tmp_path: Path) -> None:
     """The role's own counts: what does not fit is refused before the first call, and what fits runs."""
     with connect(server.dsn) as connection:
         connection.execute("CREATE ROLE few LOGIN CREATEDB CONNECTION LIMIT 12")
@@ -122,6 +122,10 @@ def test_a_limit_of_connections_is_known_beforehand(server: EmbeddedServer, sand
         assert "8 clients need 13 connections" in refused.stderr
         assert "max_connections = 12 (or a limit of role" in refused.stderr
         assert ran.returncode == ExitStatus.HELD, ran.stdout + ran.stderr
+        (tmp_path / "many.race.sql").write_text("-- scenario: many\n-- session: one x 14\nSELECT 1;\n")
+        refused = sandbox.run("harness", "check", tmp_path / "many.race.sql", "--server", dsn, cwd=tmp_path)
+        assert refused.returncode == ExitStatus.ENVIRONMENT
+        assert "14 sessions need 15 connections" in refused.stderr
     finally:
         with connect(server.dsn) as connection:
             connection.execute("DROP ROLE few")
