@@ -149,7 +149,8 @@ def contract_of(load: Load) -> Contract:
             claims.at_most(load.capacity),
             claims.at_least_one(),
             claims.others_refused(
-                remedy="Handle the error in SQL and answer it, or name it: `refused: when error CODE`."
+                remedy="Handle the error in SQL, or add the line that says what the answer means: "
+                "`refused: when CONDITION`, `refused: when error CODE`."
             ),
             *(_busy(label, len(busy) > 1) for label in busy),
         ),

@@ -98,8 +98,27 @@ def describe(connection: psycopg.Connection[Any], contract: Contract, function: 
     """Look a function up and have the server parse its call.
 
     Raises HarnessError for one that is not there or not as the contract expects it, with both shown, and UsageError for
-    a contract that cannot be followed.
+    a contract that cannot be followed. Of one that a file declares both name the line.
     """
+    try:
+        return _describe(connection, contract, function)
+    except HarnessError as error:
+        load = contract.declared
+        line = None if load is None else next((c.line for c in load.calls if c.function == function), None)
+        if load is None or line is None:
+            raise
+        cause = error.__cause__
+        wrong_sql = isinstance(cause, psycopg.Error) and (cause.sqlstate or "").startswith("42")
+        raise (UsageError if wrong_sql else type(error))(
+            f"{load.place(line)}: {error.what}",
+            tried=error.tried,
+            next_step="mend the call, or the migrations and the setup that it builds on"
+            if wrong_sql
+            else error.next_step,
+        ) from cause
+
+
+def _describe(connection: psycopg.Connection[Any], contract: Contract, function: Function) -> CallDescription:
     given = _arguments(contract, function)
     if function.statement is not None:
         return _of_statement(connection, function, given)

@@ -180,6 +180,8 @@ WRONG = [
     (("series(1, :count)", "series(2, :count)"), HarnessError, "coupon.race.sql:11 returned 1 distinct key"),
     (("RETURNING id;", "RETURNING id, used_by;"), HarnessError, "returned 2 columns"),
     (("INSERT INTO coupons SELECT", "INSERT INTO vouchers SELECT"), HarnessError, "failed with SQLSTATE 42P01"),
+    (("UPDATE coupons", "UPDATE vouchers"), UsageError, ":7: The call of coupon cannot be prepared (SQLSTATE 42P01)"),
+    (("RETURNING id;", "RETURNING nullif(id, 2);"), HarnessError, "1 of them NULL"),
 ]  # fmt: skip
 
 
