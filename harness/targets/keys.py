@@ -37,8 +37,9 @@ def new_keys(
         mend, more = "mend the seed's function", "let it create and return as many fresh keys as it is asked for"
     try:
         # As if each call had a session of its own: it may make temporary tables, or set what it likes.
-        connection.execute("DISCARD ALL")
-        connection.execute(sql.SQL("SET statement_timeout = {}").format(math.ceil(limit * 1000)))
+        connection.execute("DISCARD ALL", prepare=False)
+        timeout = sql.SQL("SET statement_timeout = {}").format(math.ceil(limit * 1000))
+        connection.execute(timeout, prepare=False)  # DISCARD ALL, next time, would take the prepared one away
         cursor = connection.execute(query, prepare=False)
         described = cursor.description or []
         if len(described) != 1:
