@@ -26,6 +26,9 @@ _CLOCK = re.compile(
     re.IGNORECASE,
 )
 
+_UNCOUNTED = re.compile(r"\b(?:truncate|setval|lo_\w+|dblink\w*|refresh|notify|pg_notify)\b", re.IGNORECASE)
+"""What changes something that no counter tells of."""
+
 FAILS_ALONE = "fails already when it is alone"
 
 _WRONG_SQL = re.compile(r"42(?!501)...|26000|0A000")
@@ -40,6 +43,13 @@ class SerialOrders:
         self.scenario = world.scenario
         self.conditions = conditions
         self.runs_of: dict[tuple[Unit, ...], list[SerialRun]] = {}
+        self._beginnings: dict[tuple[Unit, ...], tuple[Unit, ...]] = {}
+        """Of orders that were run: the beginnings, each with the first order that has it."""
+        self._idle: set[tuple[Unit, ...]] = set()
+        """Orders, and beginnings of them, whose last session changed nothing when its turn came."""
+        uncounted = any(map(_UNCOUNTED.search, world.reach.texts))
+        self._counts = world.control.info.server_version >= 150000 and not uncounted
+        """Whatever a session changes, a counter of the server says so."""
         self.reads: dict[int, frozenset[str]] = {}
         self.writes: dict[int, frozenset[str]] = {}
         """Tables that each session read, and wrote."""
@@ -58,7 +68,17 @@ class SerialOrders:
             began = time.monotonic()
             made.append(self._serial_run(order, len(made)))
             self._seconds += time.monotonic() - began
+        for length in range(1, len(order) + 1):
+            self._beginnings.setdefault(order[:length], order)
         return made
+
+    def beginning(self, order: tuple[Unit, ...]) -> tuple[Unit, ...] | None:
+        """An order that was run and begins with this one; None where there is none."""
+        return order if order in self.runs_of else self._beginnings.get(order)
+
+    def idle(self, order: tuple[Unit, ...]) -> bool:
+        """Whether the last session of an order is known to have changed nothing when its turn came."""
+        return order in self._idle
 
     def _shifts(self, number: int) -> dict[str, int]:
         assert self.world.baseline is not None
@@ -85,12 +105,13 @@ class SerialOrders:
         answers: dict[Unit, tuple[Answer, ...]] = {}
         begun: set[int] = set()
         # What the first units of an order touch was measured when they were all of one.
-        known_to = max(n for n in range(len(order)) if n == 0 or self.runs_of.get(order[:n]))
+        known_to = max(n for n in range(len(order)) if n == 0 or order[:n] in self._beginnings)
         before: Mapping[str, tuple[int, int]] = {}
+        stood: Mapping[str, int | None] = {}
         for at, (session, place) in enumerate(order):
             if number == 0 and at == known_to:
                 self._flush(order[:at])
-                before = self.world.counters()
+                before, stood = self.world.counters(), self.world.sequences()
             actor = self.world.actors[session]
             if session not in begun:
                 begun.add(session)
@@ -120,7 +141,12 @@ class SerialOrders:
             if all(later != session for later, _ in order[at + 1 :]):
                 actor.end()
             if number == 0 and at >= known_to:
-                before = self._measure(session, before)
+                after = self._measure(session, before)
+                standing = self.world.sequences()
+                changed = {name for name, (_, n) in after.items() if n != before.get(name, (0, 0))[1]}
+                if self._counts and not changed and standing == stood:
+                    self._idle.add(order[: at + 1])
+                before, stood = after, standing
         state = self.world.state()
         everybody = len({session for session, _ in order}) == len(self.world.sessions)
         if number == 0 and everybody and (self.scenario.judge == "transactions" or all(at < 0 for _, at in order)):

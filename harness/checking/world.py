@@ -342,6 +342,13 @@ class World:
         rows = self.control.execute(queries.own("harness.scenarios", "checks.sql")["counters"]).fetchall()
         return {name: (scans, changes) for name, scans, changes in rows}
 
+    def sequences(self) -> dict[str, int | None]:
+        """Where every sequence stands."""
+        row = self.control.execute(queries.own("harness.scenarios", "checks.sql")["sequences"]).fetchone()
+        assert row is not None
+        found: dict[str, int | None] = row[0]
+        return found
+
     def state(self) -> dict[str, Table]:
         """The final state, without what is ignored: the rows in which each table differs from the baseline."""
         assert self.baseline is not None

@@ -6,6 +6,10 @@ SELECT CASE WHEN schemaname = 'public' THEN relname ELSE schemaname || '.' || re
   FROM pg_stat_user_tables
  WHERE schemaname !~ '^harness_';
 
+-- name: sequences
+-- Where every sequence stands.
+SELECT coalesce(jsonb_object_agg(schemaname || '.' || sequencename, last_value), '{}') FROM pg_sequences;
+
 -- name: waits_for
 -- Whom a backend waits for, and what each of them does.
 SELECT by, CASE WHEN a.state = 'active' THEN 'runs ' ELSE a.state || ' after ' END || left(a.query, 80)

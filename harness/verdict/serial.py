@@ -131,6 +131,14 @@ class Oracle(Protocol):
         """
         ...
 
+    def beginning(self, order: tuple[Unit, ...]) -> tuple[Unit, ...] | None:
+        """An order that was run and begins with this one, or is it; None where there is none."""
+        ...
+
+    def idle(self, order: tuple[Unit, ...]) -> bool:
+        """Whether the last unit of an order, one that was run or begins one, is known to have changed nothing there."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Rules:
@@ -307,6 +315,9 @@ class _Judging:
         self.oracle = oracle
         self.rules = rules
         self.asked: dict[tuple[Unit, ...], None] = {}
+        """Orders whose runs were looked at."""
+        self.followed: set[tuple[Unit, ...]] = set()
+        """Beginnings of orders that were compared."""
         self.unfinished = False
 
     def judged(self) -> Judgement:
@@ -398,14 +409,16 @@ class _Judging:
                 if unit in prefix or any((unit[0], k) not in prefix for k in range(unit[1]) if (unit[0], k) in inside):
                     continue
                 order = (*prefix, unit)
-                if budget is not None and order not in self.asked and len(spent) >= budget:
+                if budget is not None and order not in self.followed and len(spent) >= budget:
                     self.unfinished = True
                     return
                 spent.add(order)
-                if not self._expected(order).gives(observed, order, self._renaming(loose), state=False):
+                self.followed.add(order)
+                rest = [u for u in inside if u not in order]
+                if not self._begun(order, rest).gives(observed, order, self._renaming(loose), state=False):
                     continue
                 yield from follow(order)
-                if budget is not None and self._commutes(unit, [u for u in inside if u not in order]):
+                if budget is not None and self._commutes(unit, rest):
                     return  # it fits here and minds nobody's place: no other place is better
 
         yield from follow(())
@@ -423,6 +436,16 @@ class _Judging:
     def _expected(self, order: tuple[Unit, ...]) -> _Expected:
         return _Expected(self._runs(order))
 
+    def _begun(self, order: tuple[Unit, ...], rest: Iterable[Unit] = ()) -> _Expected:
+        """What is answered in the beginning of an order, of which one run tells as much as one of it alone.
+
+        Where there is none, one is made that goes on with the `rest`: mostly it is asked for next. A session of several
+        transactions stays open between them, so that what it keeps depends on whether it goes on.
+        """
+        if any(place >= 0 for _, place in order):
+            return self._expected(order)
+        return self._expected(self.oracle.beginning(order) or (*order, *rest))
+
     def _excused(self, observed: Observed, unit: Unit, order: tuple[Unit, ...], noes: Mapping[Unit, Set[int]]) -> bool:
         """Whether a unit that is left out was busy with one of the order's, and cannot have meant anything else."""
         mine = self.rules.touched(unit)
@@ -435,10 +458,10 @@ class _Judging:
         """Whether a unit gives this answer one after another, too: then it must be true, and excuses nothing."""
         answers = observed.answers[unit]
         for serial in self._orders_with(observed, unit, order):
-            runs = self._runs(serial)
-            if len(runs[0].answers.get(unit, ())) <= at:
+            expected = self._begun(serial)
+            if len(expected.first.answers[unit]) <= at:
                 continue
-            if _Expected(runs).answers_alike(answers[at], unit, at, self._renaming(False)):
+            if expected.answers_alike(answers[at], unit, at, self._renaming(False)):
                 return True
         return False
 
@@ -453,6 +476,8 @@ class _Judging:
                         yield (*some, unit)
             return
         for length in range(len(order) + 1):
+            if length and not before and self.oracle.idle(order[:length]):
+                continue  # as it is here, it was one place earlier
             prefix = tuple(u for u in order[:length] if u not in before)
             yield (*prefix, *before, unit)
 

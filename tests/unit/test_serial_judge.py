@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from harness.verdict.findings import Truth
@@ -52,18 +52,33 @@ class _World:
             made.append(SerialRun(_answers(outcome), _state(outcome), {"ids": shift}))
         return made
 
+    def beginning(self, order: tuple[Unit, ...]) -> tuple[Unit, ...] | None:
+        return next((known for known in self.known if known[: len(order)] == order), None)
 
-def _judged(sessions: brute_force.Sessions, outcome: brute_force.Outcome, *, busy: bool, judge_: str = "") -> Truth:
+    def idle(self, order: tuple[Unit, ...]) -> bool:
+        after, before = (brute_force.one_after_another(self.sessions, o, 0)[1] for o in (order, order[:-1]))
+        return after == before
+
+
+def _judged(
+    sessions: brute_force.Sessions,
+    outcome: brute_force.Outcome,
+    *,
+    busy: bool,
+    judge_: str = "",
+    on: Callable[[brute_force.Sessions], _World] | None = None,
+    words: Sequence[str] = ("come back later", "55P03"),
+) -> Truth:
     answers = _answers(outcome)
     declared = {
-        unit: frozenset(at for at, each in enumerate(given) if busy and each[-1] in ("come back later", "55P03"))
+        unit: frozenset(at for at, each in enumerate(given) if busy and each[-1] in words)
         for unit, given in outcome[0].items()
     }
     touched = {number: frozenset(brute_force.tables(each)) for number, each in enumerate(sessions)}
     lengths = [[len(transaction) for transaction in each] for each in sessions]
     rules = Rules(judge=judge_, starts={"ids": brute_force.FIRST_ID}, reads=touched, writes=touched)
     observed = Observed(answers, _state(outcome), declared)
-    return judge(observed, lengths, _World(sessions), rules).truth
+    return judge(observed, lengths, (on or _World)(sessions), rules).truth
 
 
 def test_it_agrees_with_brute_force_over_random_transactions() -> None:
@@ -77,6 +92,31 @@ def test_it_agrees_with_brute_force_over_random_transactions() -> None:
         wanted = brute_force.verdict(sessions, outcome, busy=busy, judge=judge_)
         assert _judged(sessions, outcome, busy=busy, judge_=judge_).value == wanted, (sessions, turns, outcome, busy)
         seen[wanted] += 1
+
+
+class _Plain(_World):
+    """The same, of which nothing is known but what is asked for."""
+
+    def beginning(self, order: tuple[Unit, ...]) -> tuple[Unit, ...] | None:
+        return order
+
+    def idle(self, order: tuple[Unit, ...]) -> bool:
+        return not order
+
+
+def test_what_is_taken_from_longer_orders_and_idle_turns_changes_no_verdict() -> None:
+    """Over random results of five sessions or six, with excuses: the verdict is that of orders run one by one."""
+    chance = random.Random(11)
+    seen: Counter[Truth] = Counter()
+    while min(seen[truth] for truth in (Truth.HELD, Truth.BROKEN)) < 10:
+        sessions: brute_force.Sessions = ()
+        while len(sessions) < 5:
+            sessions += tuple(each for each in brute_force.random_sessions(chance) if len(each) == 1)
+        _, outcome = brute_force.interleave(sessions[:6], chance)
+        words = ("come back later", "55P03", "sold out")  # the last is given one after another, too
+        plain, quick = (_judged(sessions[:6], outcome, busy=True, on=on, words=words) for on in (_Plain, _World))
+        assert quick is plain, (sessions, outcome)
+        seen[plain] += 1
 
 
 def test_a_right_result_that_is_changed_is_broken() -> None:
@@ -129,6 +169,12 @@ class _Clock:
             self.made.append(SerialRun({(0, -1): _told(self.now)}, {}, {}, self.now))
             self.now += 0.01
         return self.made
+
+    def beginning(self, order: tuple[Unit, ...]) -> tuple[Unit, ...] | None:
+        return order
+
+    def idle(self, order: tuple[Unit, ...]) -> bool:
+        return not order
 
 
 def _told(now: float) -> tuple[Answer, ...]:
