@@ -31,6 +31,9 @@ Again = Callable[[Setting, Sequence[Choice], bool], Carried | None]
 """Carries out, in a case and on fresh keys, some choices; None where they cannot be made. The last: in it the server
 decides which of two calls comes first."""
 
+_MOST_TRIED = 5000
+"""Schedules of each kind, the shortest ones, that may be repeated to find one that violates an invariant."""
+
 _AT_ONCE = 256
 """Schedules that are judged together; then nothing is kept of them but the shortest red ones."""
 
@@ -52,7 +55,7 @@ _ALONE = "broken without any concurrency: also when the calls come one after the
 
 
 class _Tried(NamedTuple):
-    """What is kept of every schedule, where there are invariants."""
+    """What is kept of a schedule, where there are invariants."""
 
     setting: Setting
     text: str
@@ -131,6 +134,8 @@ class Judge:
         if self.invariants:
             text = schedule.replay.rpartition(":")[2]
             self._tried.append(_Tried(schedule.setting, text, schedule.length, schedule.serial, self.taken))
+            if len(self._tried) > 4 * _MOST_TRIED:
+                self._tried = [tried for edge in (False, True) for tried in self._shortest(edge)[:_MOST_TRIED]]
         self.taken += 1
         self._waiting.append(schedule.trimmed())
         if len(self._waiting) == _AT_ONCE:
@@ -254,11 +259,10 @@ class Judge:
         """
         with self.connect() as connection:
             connection.execute(_SQL["keep_operations"].encode())
-        shortest_first = sorted(self._tried, key=lambda schedule: schedule.length)
-        suspects = self._suspects(invariant, shortest_first)
+        suspects = self._suspects(invariant, [*self._shortest(edge=False), *self._shortest(edge=True)])
         candidates: list[_Tried] = []
         for edge in (False, True):
-            found = [schedule for schedule in shortest_first if schedule.setting.edge is edge]
+            found = self._shortest(edge)
             serial = [schedule for schedule in found if schedule.serial]
             suspect = [schedule for schedule in suspects if schedule.setting.edge is edge]
             candidates += _each_once([*serial[: 2 * _CANDIDATES], *suspect, *found])[:_REPEATED]
@@ -277,6 +281,10 @@ class Judge:
                 return replace(finding, observed=said, evidence=tuple(json.loads(row) for row in rows[:SHOWN]))
         said = f"{finding.observed}; no single schedule does it when it is repeated: it adds up over many calls"
         return replace(finding, observed=said)
+
+    def _shortest(self, edge: bool) -> list[_Tried]:
+        """Those at the edges, or the others, the shortest first."""
+        return sorted((tried for tried in self._tried if tried.setting.edge is edge), key=lambda tried: tried.length)
 
     def _suspects(self, invariant: Invariant, shortest_first: Sequence[_Tried]) -> Sequence[_Tried]:
         """The shortest schedule whose operations an invariant that reads `harness.operations` objects to."""

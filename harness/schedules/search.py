@@ -117,7 +117,8 @@ class Search:
     """Schedules drawn at random since the last one that was new."""
     ended: bool = False
     """It is not gone on with: nothing is left, or as much was tried as was asked for, or there was no end to one."""
-    _seen: set[str] = field(default_factory=set)
+    _seen: set[int] = field(default_factory=set)
+    """Hashes of the replay texts: there may be a million."""
     _scheduler: Scheduler | None = None
     _outdated: int = 0
     """How often choices had turned out to be made in ignorance when this search was begun."""
@@ -243,13 +244,14 @@ class Search:
 
     def _new(self, replay: str, *, ahead: bool) -> bool:
         """Count a schedule that was carried out; whether it was for the first time."""
-        if replay in self._seen:
+        known = hash(replay)
+        if known in self._seen:
             if replay in self.ahead and not ahead:
                 del self.ahead[replay]
                 self.runs += 1
             self.idle += 1
             return False
-        self._seen.add(replay)
+        self._seen.add(known)
         self.idle = 0
         if ahead:
             self.ahead[replay] = None
