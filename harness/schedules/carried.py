@@ -27,7 +27,7 @@ class Carried:
     before: tuple[Operation, ...] = ()
     """The calls that the keys have had beforehand."""
     cancelled: frozenset[int] = frozenset()
-    """The calls that ended in an error because they were cancelled."""
+    """The calls that were cancelled, and had nothing to show for themselves."""
     rolled_back: bool = True
     """Of a call that died or ended in an error nothing is left: it cannot have committed anything before."""
 

@@ -422,10 +422,12 @@ class _Explorer:
         # Probes come after the calls, and take the keys in turn like them.
         owners = [keys[number % len(keys)] for number in range(calls)] + list(keys)
         routes = self._calls_of(setting.variant, len(arguments))
-        cancelled = frozenset(c.call for c in fatal if c.kind is Kind.CANCEL and _cancelled(answers[c.call]))
-        operations = self._operations(answers, owners, arguments, routes, cancelled)
-        rolled_back = not any(map(self._ends_transactions, routes))
-        return Carried(setting, calls, run.events, tuple(operations), self._before, cancelled, rolled_back)
+        cancelled = {choice.call for choice in fatal if choice.kind is Kind.CANCEL}
+        operations = tuple(self._operations(answers, owners, arguments, routes, cancelled))
+        cancelled &= {operation.client for operation in operations if operation.outcome.effect is Effect.IN_DOUBT}
+        # It may have handled that, and committed what it did then.
+        rolled_back = not any(map(self._ends_transactions, routes)) and all(_failed(answers[n]) for n in cancelled)
+        return Carried(setting, calls, run.events, operations, self._before, frozenset(cancelled), rolled_back)
 
     def _used(self, setting: Setting) -> tuple[Operation, ...]:
         """Call each key as often as the case wants it used beforehand, one call after the other."""
@@ -488,10 +490,11 @@ class _Explorer:
             reader = self._readers[routes[number].plain]
             if answer.died or result is None:
                 outcome, raw = reader.lost("its connection was terminated before it committed")
-            elif number in cancelled:
-                outcome, raw = reader.lost("it was cancelled before it committed")
             else:
                 outcome, raw = reader.read(result, self._connection.pgconn)
+                # An error, or a no, is the answer to being cancelled: it says nothing of the key.
+                if number in cancelled and outcome.effect is not Effect.APPLIED:
+                    outcome, raw = reader.lost("it was cancelled before it committed")
             names = self._target.evidence_names
             values = [self._target.decode_evidence(column, [value])[0] for column, value in enumerate(raw)]
             evidence = dict(zip(names, values, strict=True)) if any(v is not None for v in values) else {}
@@ -548,7 +551,7 @@ def _answered(operation: Operation) -> str:
     return f"{outcome.label} ({outcome.code})" if outcome.code else outcome.label
 
 
-def _cancelled(answer: Answer) -> bool:
-    """Whether a call ended because it was cancelled: it may have handled that, and answered."""
+def _failed(answer: Answer) -> bool:
+    """Whether a call ended in an error, by which its transaction was rolled back."""
     result = answer.results.get(0)
-    return result is not None and result.error_field(DiagnosticField.SQLSTATE) == b"57014"
+    return result is None or result.error_field(DiagnosticField.SQLSTATE) is not None
