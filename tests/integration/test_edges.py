@@ -165,7 +165,8 @@ def test_a_call_is_made_again_by_who_made_it(tried: Explore) -> None:
 @pytest.mark.parametrize("handled", ["RETURN false", "RAISE 'try again'", "UPDATE people SET gifts = 9; RETURN false"])
 def test_what_a_function_says_of_being_cancelled_is_no_fault(tried: Explore, handled: str) -> None:
     """One that answers a cancel by a no or by an error of its own is not accused of either."""
-    found = tried(f"{TAKE} EXCEPTION WHEN query_canceled THEN {handled};", keys=(1,))
+    body = f"PERFORM FROM people WHERE id = p_person; {TAKE} EXCEPTION WHEN query_canceled THEN {handled};"
+    found = tried(body, keys=(1,))
     assert found.truth is Truth.HELD, found.findings
 
 
