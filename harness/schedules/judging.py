@@ -93,6 +93,11 @@ class _Claim:
             self.serial = schedule
 
 
+def _text(schedule: Carried) -> str:
+    """Its replay text without the case."""
+    return schedule.replay.rpartition(":")[2]
+
+
 def _first_shown(schedule: Carried) -> tuple[bool, tuple[int, int, int]]:
     """What is at no edge, then what is short."""
     return schedule.setting.edge, schedule.length
@@ -132,8 +137,8 @@ class Judge:
     def take(self, schedule: Carried) -> None:
         """One more."""
         if self.invariants:
-            text = schedule.replay.rpartition(":")[2]
-            self._tried.append(_Tried(schedule.setting, text, schedule.length, schedule.serial, self.taken))
+            length, serial = schedule.length, schedule.serial
+            self._tried.append(_Tried(schedule.setting, _text(schedule), length, serial, self.taken))
             if len(self._tried) > 4 * _MOST_TRIED:
                 self._tried = [tried for edge in (False, True) for tried in self._shortest(edge)[:_MOST_TRIED]]
         self.taken += 1
@@ -259,14 +264,15 @@ class Judge:
         """
         with self.connect() as connection:
             connection.execute(_SQL["keep_operations"].encode())
-        suspects = self._suspects(invariant, [*self._shortest(edge=False), *self._shortest(edge=True)])
-        candidates: list[_Tried] = []
-        for edge in (False, True):
-            found = self._shortest(edge)
-            serial = [schedule for schedule in found if schedule.serial]
-            suspect = [schedule for schedule in suspects if schedule.setting.edge is edge]
-            candidates += _each_once([*serial[: 2 * _CANDIDATES], *suspect, *found])[:_REPEATED]
-        for candidate in candidates:
+        middle, edges = self._shortest(edge=False), self._shortest(edge=True)
+        suspects = self._suspects(invariant, [*middle, *edges])
+        reds = {(red.setting, _text(red)) for claim in self._claims.values() for red in claim.reds}
+        likely: list[_Tried] = []
+        for found in (middle, edges):
+            likely += [tried for tried in found if tried.serial][: 2 * _CANDIDATES]
+            likely += [tried for tried in suspects if tried.setting.edge is (found is edges)]
+            likely += [tried for tried in found if (tried.setting, tried.text) in reds][:_KEPT]
+        for candidate in _each_once([*likely, *middle[:_REPEATED], *edges[:_REPEATED]]):
             before = self._violating(invariant, ())
             repeated = again(candidate.setting, read_replay(candidate.text), candidate.length[0] > 0)
             if repeated is None:
