@@ -180,8 +180,8 @@ class _Explorer:
             begun = time.monotonic()
             cases = self._begun(asked)
             self._in_turn(cases, deadline)
-            if all(case.search.exhausted for case in cases) and not self._judge.broken:
-                took = time.monotonic() - begun
+            took = time.monotonic() - begun
+            if beyond and all(case.search.exhausted for case in cases) and self._judge.holds():
                 self._in_turn(self._begun(beyond), min(deadline, time.monotonic() + max(took, _BEYOND)))
                 self._in_turn(cases, deadline)  # a step may have been seen to touch more than it was taken to
         except KeyboardInterrupt:  # what was tried by now is judged; whoever asked ends the run then

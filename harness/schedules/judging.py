@@ -134,6 +134,11 @@ class Judge:
         """The claims that were seen broken so far."""
         return tuple(name for name, claim in self._claims.items() if claim.broken)
 
+    def holds(self) -> bool:
+        """Whether every claim holds so far, the invariants too."""
+        self.look()
+        return not self.broken and all(finding.truth is Truth.HELD for finding in self._asked())
+
     def take(self, schedule: Carried) -> None:
         """One more."""
         if self.invariants:
