@@ -91,12 +91,11 @@ class Carried:
 class CarriedHistory(History):
     """The operations of some schedules, as every judge reads a history."""
 
-    def __init__(self, carried: Sequence[Carried], first: int = 0) -> None:
-        """`first`: the number of the first operation."""
+    def __init__(self, carried: Sequence[Carried]) -> None:
         missing = [o.key for schedule in carried if schedule.setting.missing for o in schedule.operations]
         super().__init__((), unknown_keys=missing)
         found = (operation for schedule in carried for operation in schedule.judged)
-        self._operations = tuple(operation._replace(number=number) for number, operation in enumerate(found, first))
+        self._operations = tuple(operation._replace(number=number) for number, operation in enumerate(found))
 
     def __len__(self) -> int:
         return len(self.operations())

@@ -89,6 +89,8 @@ _MOST_READINGS = 10_000
 _FLUSH_SINCE = 150000
 """The first version of the server that can be asked to put its statistics away when it is idle next."""
 
+_FAILED = (ExecStatus.FATAL_ERROR, ExecStatus.PIPELINE_ABORTED)
+
 _DRAINED_WITHIN = 5.0
 """Seconds in which all calls of a relay must end that is given up."""
 
@@ -284,6 +286,8 @@ class Controller:
         """What the texts touch that some steps have executed."""
         self.blocks: set[int] = set()
         """Steps that executed a DO block."""
+        self.spilled: tuple[Answer, ...] = ()
+        """How the sessions ended of a relay that is no schedule."""
         self.unmeasured: set[Hashable] = set()
         """Steps whose text was not read in full, and which could not be measured, once at least."""
         self.outdated = 0
@@ -388,18 +392,23 @@ class Controller:
     def relay(self, programs: Sequence[Program], order: Order) -> tuple[Event, ...] | None:
         """Carry out a schedule in one go, by a plan of whose turn it is; None where a session waits for another.
 
-        What came of it is a schedule, but not always that which was planned.
+        What came of it is a schedule, but not always that which was planned. Where it is none, `spilled` says what
+        was committed all the same.
         """
         self._deadline = time.monotonic() + self._seconds
         self._begin(programs, flushed=False)
         try:
             if self._relayed(order):
-                return self._gone_through(order)
+                events = self._gone_through(order)
+                self.spilled = () if events is not None else self._committed()
+                return events
+            self.spilled = self._committed()
             # What a session did to all settings or locks, it will do again.
             self._relays &= not any(call.told is not None and call.told.lost for call in self._calls)
             self._let_go()
             return None
         except _UnfitError:
+            self.spilled = self._committed()
             return None
         finally:
             for call in self._calls:
@@ -439,6 +448,18 @@ class Controller:
             ("executed", self._executed),
             ("exceeding", self.exceeding),
         )
+
+    def _committed(self) -> tuple[Answer, ...]:
+        """How the sessions of a relay ended that is no schedule: those that did not come to their end left nothing."""
+        found = []
+        for call in self._calls:
+            told = {} if call.told is None else call.told.results
+            results = [told.get(number) for number in range(len(call.program.units))]
+            whole = all(r is not None and r.status not in _FAILED for r in results)
+            answers = {u.statement: r for u, r in zip(call.program.units, results, strict=True) if u.answers}
+            first = {0: answers[0]} if whole and answers.get(0) is not None else {}
+            found.append(Answer(first, 1, 1, died=not first))
+        return tuple(found)
 
     def answers(self) -> tuple[Answer, ...]:
         """How the sessions of the last relay ended."""
@@ -620,7 +641,7 @@ class Controller:
             return False
         for number, unit in enumerate(call.program.units):
             result = told.results.get(number)
-            if result is None or result.status in (ExecStatus.FATAL_ERROR, ExecStatus.PIPELINE_ABORTED):
+            if result is None or result.status in _FAILED:
                 return False
             if unit.answers and unit.statement is not None:
                 call.results[unit.statement] = result

@@ -192,7 +192,11 @@ class _Explorer:
 
         def again(setting: Setting, choices: Sequence[Choice], races: bool) -> Carried | None:
             run = by_setting[setting].search.again(choices, races=races)
-            return None if run is None else self._as_carried(setting, run, probing=True).trimmed()
+            if run is None:
+                return None
+            carried = self._as_carried(setting, run, probing=True).trimmed()
+            self._judge.beside(carried.judged)
+            return carried
 
         told = tuple(self._told(case) for case in self._found if case.search.begun)
         findings, broken = self._judge.judged(again)
@@ -314,7 +318,9 @@ class _Explorer:
             self._probe(route, given, key, number, setting.caller(number))
             for number, (route, given, key) in enumerate(zip(routes, arguments, keys, strict=True))
         ]
-        return list(self._operations(answers, keys, arguments, routes))
+        found = list(self._operations(answers, keys, arguments, routes))
+        self._judge.beside(found)
+        return found
 
     def _ready(self, setting: Setting) -> list[Program]:
         """What the calls of a case send, on keys that nobody has had."""
@@ -357,6 +363,7 @@ class _Explorer:
             self._plan,
             self._opened.controller.level == LEVELS[0],
             setting.prefix(),
+            partial(self._beside, setting),
         )
         case = _Case(setting, search)
         earlier = self._earlier.get(setting.prefix())
@@ -428,6 +435,20 @@ class _Explorer:
         # It may have handled that, and committed what it did then.
         rolled_back = not any(map(self._ends_transactions, routes)) and all(_failed(answers[n]) for n in cancelled)
         return Carried(setting, calls, run.events, operations, self._before, frozenset(cancelled), rolled_back)
+
+    def _beside(self, setting: Setting, answers: Sequence[Answer]) -> None:
+        """Calls that were made beside the schedules are known to the invariants, which see what they left."""
+        if not self._judge.invariants:
+            return
+        arguments = [setting.arguments(self._contract, number) for number in range(len(answers))]
+        owners = [self._keys[number % len(self._keys)] for number in range(len(answers))]
+        routes = self._calls_of(setting.variant, len(answers))
+        operations = self._operations(answers, owners, arguments, routes)
+        # Whoever died was rolled back, but for what a procedure had committed.
+        left = [
+            o for o, a, r in zip(operations, answers, routes, strict=True) if not a.died or self._ends_transactions(r)
+        ]
+        self._judge.beside((*self._before, *left))
 
     def _used(self, setting: Setting) -> tuple[Operation, ...]:
         """Call each key as often as the case wants it used beforehand, one call after the other."""

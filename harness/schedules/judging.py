@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import psycopg
 
-from harness.contracts.contract import Contract
+from harness.contracts.contract import Contract, Operation
 from harness.contracts.invariants import Invariant
 from harness.schedules.carried import Carried, CarriedHistory
 from harness.schedules.cases import Setting
@@ -121,6 +121,8 @@ class Judge:
     """Their operations."""
     _waiting: list[Carried] = field(default_factory=list)
     """Those that are still to be judged."""
+    _beside: list[Operation] = field(default_factory=list)
+    """What else was called, which an invariant sees as well: to be added to the operations."""
     _claims: dict[str, _Claim] = field(default_factory=dict)
     _usable: _Claim | None = None
     _tried: list[_Tried] = field(default_factory=list)
@@ -138,6 +140,18 @@ class Judge:
         """Whether every claim holds so far, the invariants too."""
         self.look()
         return not self.broken and all(finding.truth is Truth.HELD for finding in self._asked())
+
+    def beside(self, operations: Iterable[Operation]) -> None:
+        """Calls that were made beside the schedules: not judged, but an invariant that looks for them finds them."""
+        if self.invariants:
+            self._beside += operations
+
+    def _known(self, operations: Sequence[Operation]) -> None:
+        """Let the invariants know of some operations, and of those beside them."""
+        beside, self._beside = self._beside, []
+        found = [o._replace(number=number) for number, o in enumerate((*operations, *beside), self._numbered)]
+        self._numbered += len(found)
+        state.add(found, self.connection)
 
     def take(self, schedule: Carried) -> None:
         """One more."""
@@ -166,9 +180,7 @@ class Judge:
                         self._claims[finding.id].add(schedule)
         self._look_after(waiting)
         if self.invariants:
-            operations = CarriedHistory(waiting, self._numbered).operations()
-            state.add(operations, self.connection)
-            self._numbered += len(operations)
+            self._known(CarriedHistory(waiting).operations())
 
     def _look_after(self, schedules: Sequence[Carried]) -> None:
         """A call made after one that was ended must be accepted, or told that the key is used up; never busy."""
@@ -257,6 +269,8 @@ class Judge:
         return schedule
 
     def _asked(self) -> list[Finding]:
+        if self.invariants:
+            self._known(())
         found = state.ask(self.invariants, None, self.connect)()
         return [verdict_of(*one) for one in zip(self.invariants, found, strict=True)]
 
@@ -284,7 +298,7 @@ class Judge:
                 continue
             with self.connect() as connection:
                 state.made(connection)
-                state.add(CarriedHistory([repeated]).operations(), connection)
+            self._known(())
             rows = list((state.violating(invariant, self.connect) - before).elements())
             if rows:
                 broken[finding.id] = repeated

@@ -99,6 +99,8 @@ class Search:
     read_committed: bool = True
     """All transactions are at that level."""
     label: str = ""
+    beside: Callable[[Sequence[Answer]], object] = lambda _: None
+    """Told how the sessions ended of what was carried out beside the schedules: repetitions, and what came to none."""
     unfinished: Mapping[str, Any] | None = None
     """Where the search of an earlier exploration stood (`saved`), to go on there."""
     runs: int = 0
@@ -204,6 +206,7 @@ class Search:
                 if bound is None:
                     scheduler = self._gone_on()
                 if not counts:
+                    self.beside(run.answers)
                     continue
                 if replaying:
                     self.runs += 1
@@ -211,6 +214,7 @@ class Search:
                     if not self.alike(run, self._first):
                         self.unsteady[run.replay] = None
                 elif not self._new(run.replay, ahead=bound is not None):
+                    self.beside(run.answers)
                     if self.dried_up and not isinstance(scheduler, Exhaustive):
                         self.ended = True
                         return
@@ -270,6 +274,7 @@ class Search:
                 run = self._carry_out(replay)[0]
                 if len(run.events) == len(choices):
                     return run
+                self.beside(run.answers)
             except (UsageError, ScheduleTimeoutError, _LostError):
                 self.controller.reset()  # it departed in the middle, or hangs, or was ended
         return None
@@ -279,8 +284,10 @@ class Search:
         self.repeated += 1
         for _ in range(_RACE_ATTEMPTS if any(event.races for event in run.events) else 1):
             again = self.again([event.choice for event in run.events])
-            if again is not None and self.alike(again, run):
-                return
+            if again is not None:
+                self.beside(again.answers)
+                if self.alike(again, run):
+                    return
         self.unsteady[run.replay] = None
 
     def _attempted(self, scheduler: Scheduler) -> tuple[Run, bool]:
@@ -303,6 +310,7 @@ class Search:
             complete = None if events is None else scheduler.adopt(events)
             if events is not None and complete is not None:
                 return self._whole(Run(events, self.controller.answers(), self.label)), complete
+            self.beside(self.controller.spilled if events is None else self.controller.answers())
             programs = self.programs()
         trace: Trace = self.controller.run(programs, scheduler.choose)
         return self._whole(Run(trace.events, trace.answers, self.label)), trace.complete

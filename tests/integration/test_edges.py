@@ -38,6 +38,15 @@ COUNTED = Invariant(
     1,
 )
 
+KNOWN = Invariant(
+    "known",
+    "Whatever was taken was taken by a call that was told so.",
+    """SELECT g.id
+         FROM gifts AS g LEFT JOIN harness.operations AS o ON o.key = g.id::text AND o.label = 'accepted'
+        WHERE g.taken_by IS NOT NULL AND o.key IS NULL""",
+    Path("known.sql"),
+    1,
+)
 TWICE = Invariant("twice", "A gift is taken once.", "SELECT id FROM gifts WHERE note = 'xx'", Path("twice.sql"), 1)
 
 Explore = Callable[..., Exploration]
@@ -168,6 +177,17 @@ def test_what_a_function_says_of_being_cancelled_is_no_fault(tried: Explore, han
     body = f"PERFORM FROM people WHERE id = p_person; {TAKE} EXCEPTION WHEN query_canceled THEN {handled};"
     found = tried(body, keys=(1,))
     assert found.truth is Truth.HELD, found.findings
+
+
+@pytest.mark.parametrize(
+    "plan", [{"edges": False}, {"edges": False, "crash": True}, {}], ids=["calls", "crash", "edges"]
+)
+def test_an_invariant_knows_of_every_call(tried: Explore, plan: dict[str, Any]) -> None:
+    """Schedules that are repeated, or come to nothing, leave rows too: an invariant finds the calls of each of them."""
+    found = tried(f"PERFORM FROM people WHERE id = p_person; {TAKE}", invariants=(KNOWN,), **plan)
+    assert found.truth is Truth.HELD, found.findings
+    unknown = f"{TAKE[:-13]} UPDATE gifts SET taken_by = p_person WHERE id = p_gift; RETURN false;"
+    assert "invariant.known" in broken(tried(unknown, replace(GIFTS, model=UpTo(9)), (KNOWN,), **plan))
 
 
 def test_two_keys_of_one_owner_are_tried(tried: Explore) -> None:
