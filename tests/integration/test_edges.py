@@ -132,6 +132,15 @@ def test_what_breaks_in_the_middle_too_is_shown_there(tried: Explore) -> None:
     assert ":" not in found["invariant.twice"], found
 
 
+def test_of_a_long_search_the_shortest_are_kept(tried: Explore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With room for two schedules of each kind, an invariant that broke is still shown by one that breaks it again."""
+    monkeypatch.setattr("harness.schedules.judging._MOST_TRIED", 2)
+    body = """
+        SELECT coalesce(length(note), 0) INTO n FROM gifts WHERE id = p_gift; IF n > 0 THEN RETURN false; END IF;
+        UPDATE gifts SET note = coalesce(note, '') || 'x' WHERE id = p_gift; RETURN true;"""
+    assert "invariant.twice" in broken(tried(body, replace(GIFTS, model=UpTo(2)), (TWICE,)))
+
+
 def test_a_function_without_a_fault_holds_at_the_edges(tried: Explore) -> None:
     """Each edge is a case of its own, tried in full; what is tried of three calls beside them is said as such."""
     found = tried()
