@@ -58,7 +58,7 @@ class KeySource:
     warm_up: Callable[[int], Sequence[Hashable]]
     """So many keys to warm connections with, one each."""
     close: Callable[[], object] = lambda: None
-    """No more are wanted: the load begins."""
+    """No more are wanted: the load begins, or, of a burst that goes by the clock, is over."""
     missing: Callable[[int], Sequence[Hashable]] | None = None
     """So many keys that are not there; None: the contract gives each by itself."""
 
@@ -170,6 +170,7 @@ def conduct(load: Load, keys: KeySource, keep: Callable[[Fired], T]) -> T:
             if isinstance(load.pattern, Burst) and load.pattern.duration is not None:
                 with _beside(load.beside, crew):
                     used_up = _burst(load, load.pattern.duration, crew, keys, wanted)
+                keys.close()
             else:
                 fresh = keys.fresh(wanted)
                 keys.close()

@@ -132,6 +132,7 @@ def test_a_burst_that_ran_out_of_tickets_goes_on_with_more(
     assert result.verdict.held, result.verdict
     assert not [note for note in result.record.notes if "used up" in note]
     assert max(o.called for o in result.history.operations()) > 0.4e9
+    assert result.record.touched is not None, "whoever made the keys has gone"
 
 
 def test_keys_can_be_asked_for_on_one_connection_again_and_again(make_harness: MakeHarness) -> None:
