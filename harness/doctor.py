@@ -146,19 +146,20 @@ def _postgrest(options: Options) -> str:
 
 
 def _files(options: Options) -> Diagnosis:
-    """The migrations that a run would apply from here."""
+    """The migrations that a run would apply from here; those that are asked for have to be there."""
     from harness.environment.choice import SUPABASE_MIGRATIONS
 
-    paths = [path for path in (*options.migrations, SUPABASE_MIGRATIONS) if path.exists()]
-    if not paths:
-        looked = ", ".join(map(str, (*options.migrations, SUPABASE_MIGRATIONS)))
-        return Diagnosis(
-            "migrations", False, f"none at {looked}", "go to your repository, or name them with --migrations"
-        )
-    count = sum(1 for _ in paths[0].rglob("*.sql")) if paths[0].is_dir() else 1
-    return Diagnosis(
-        "migrations", True, f"{count} SQL files at {paths[0]}" if count != 1 else f"1 SQL file at {paths[0]}"
-    )
+    asked_for = options.migrations != Options().migrations
+    looked = options.migrations if asked_for else (*options.migrations, SUPABASE_MIGRATIONS)
+    there = [path for path in looked if path.exists()]
+    missing = [str(path) for path in looked if path not in there]
+    if not there or (asked_for and missing):
+        said = f"none at {', '.join(missing)}"
+        return Diagnosis("migrations", False, said, "go to your repository, or name them with --migrations", asked_for)
+    found = there if asked_for else there[:1]
+    count = sum(sum(1 for _ in path.rglob("*.sql")) if path.is_dir() else 1 for path in found)
+    said = f"{count} SQL file{'' if count == 1 else 's'} at {', '.join(map(str, found))}"
+    return Diagnosis("migrations", True, said)
 
 
 def told(found: Diagnosis) -> str:
