@@ -43,12 +43,13 @@ from harness.options import (
     Options,
     as_words,
     check_outputs,
+    outputs,
     resolve,
 )
 from harness.records import Record
 from harness.records import read as read_record
 from harness.signals import ENDING, ended_by, ending, heed
-from harness.text import printable
+from harness.text import harmless
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -617,6 +618,10 @@ def report(record: Path, **given: Any) -> None:
         options = replace(_resolved(given), record=None)
         check_outputs(options)
         found = read_record(record)
+        for name, path in outputs(options).items():
+            if path.exists() and path.samefile(record):
+                flag = "--" + name.replace("_", "-")
+                raise UsageError(f"{flag} would overwrite the record {record}.", next_step="give it another name")
         try:
             _finish(found, options)
         except HarnessError:
@@ -726,15 +731,15 @@ def _print(record: Record) -> None:
         if tty:
             figures.print_record(record, Console(highlight=False, color_system=None if plain else "auto"))
             return
-        console = Console(highlight=False, width=_PIPED)
+        console = Console(highlight=False, width=_PIPED, color_system=None)
         with console.capture() as captured:
             figures.print_record(record, console)
         # Tables fill their lines with blanks.
-        click.echo("\n".join(line.rstrip() for line in captured.get().splitlines()))
+        click.echo(harmless("\n".join(line.rstrip() for line in captured.get().splitlines())))
         return
     width = shutil.get_terminal_size().columns if tty else None
     lines = (terminal.verdict if shown is Shown.VERDICT else terminal.screen)(record, width)
-    texts = ((printable(line.text), line.style) for line in lines)
+    texts = ((harmless(line.text), line.style) for line in lines)
     click.echo("\n".join(text if plain else click.style(text, **_STYLES[style]) for text, style in texts))
 
 
@@ -859,7 +864,7 @@ def _attach_streams() -> None:
 def _say(text: str) -> None:
     """On standard error; where that is closed or full, the exit status has to do."""
     with suppress(OSError, ValueError):
-        click.echo(printable(text), err=True)
+        click.echo(harmless(text), err=True)
 
 
 class _Bar:

@@ -272,6 +272,12 @@ def check_outputs(options: Options) -> None:
     for name, path in outputs(options).items():
         flag = "--" + name.replace("_", "-")
         check_writable(path, OUTPUTS[name], flag)
+        if path.suffix.lower() in (".sql", ".py") and path.exists():
+            raise UsageError(
+                f"{flag} would overwrite {path}.",
+                tried=f"a {OUTPUTS[name]} is neither SQL nor Python",
+                next_step="give it another name, or take that file away first",
+            )
         other = seen.setdefault(path.absolute(), flag)
         if other != flag:
             raise UsageError(f"{other} and {flag} name one file, {path}.", next_step="give each a file of its own")

@@ -32,6 +32,7 @@ from harness.errors import HarnessError, UsageError
 from harness.load import patterns
 from harness.options import FILE, OF_CALLS, OPTIONS, Option, Options, resolve
 from harness.signals import ended_by, ending
+from harness.text import harmless
 
 if TYPE_CHECKING:
     from harness.check import Checks
@@ -335,7 +336,7 @@ class _ScenarioItem(pytest.Item):
             return super().repr_failure(excinfo, style)
         from harness.reports import terminal
 
-        return "\n".join(line.text for line in terminal.findings(excinfo.value.runs, None))
+        return "\n".join(harmless(line.text) for line in terminal.findings(excinfo.value.runs, None))
 
     def reportinfo(self) -> tuple[Path, int, str]:
         return self.path, 0, self.name
@@ -443,7 +444,7 @@ def _tell(shown: Any, runs: Sequence[RunRecord]) -> None:
         return
     from harness.reports import rows, terminal
 
-    told = [line.text for line in terminal.findings(runs, None)]
+    told = [harmless(line.text) for line in terminal.findings(runs, None)]
     crash, entry = shown.reprcrash, shown.reprtraceback.reprentries[-1]
     if not told or crash is None:  # an interrupted run has no finding to show
         return
@@ -512,7 +513,7 @@ class _Collector:
         verdict = next((t for t in ("broken", "undecided") if t in truths), "held")
         lines.append(terminal.Line(f"verdict: {verdict} ({counted(len(truths), 'run')})", verdict))
         for text, style in lines:
-            terminalreporter.write_line(text, **_COLOURS[style])
+            terminalreporter.write_line(harmless(text), **_COLOURS[style])
 
 
 _COLOURS: dict[str, dict[str, bool]] = {

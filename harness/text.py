@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import re
+
 LONGEST = 4000
 """Characters of one text that are kept: a function may answer with a million."""
 
@@ -15,3 +18,15 @@ def printable(text: str, most: int | None = None) -> str:
         return shown
     cut = f"... (cut: {len(text)} characters)"
     return shown[: most - len(cut)] + cut
+
+
+def harmless(text: str) -> str:
+    """Text for a terminal or a log, which must not obey it.
+
+    GitHub takes `::name::` at the beginning of a line, and `##[name]` anywhere, for a command of the workflow: one that an
+    answer holds could put annotations anywhere, or stop those that are meant. A word joiner makes text of it.
+    """
+    text = printable(text)
+    if os.environ.get("GITHUB_ACTIONS") != "true":
+        return text
+    return re.sub(r"^(\s*:)(?=:)|##(?=\[)", lambda found: f"{found[0]}\u2060", text, flags=re.MULTILINE)

@@ -21,7 +21,7 @@ class Line(NamedTuple):
 def wrap(text: str, width: int | None) -> list[str]:
     """The text in lines of that width; None: in one. A word, such as a UUID or a path, is never cut."""
     if width is None:
-        return [text]
+        return [" ".join(text.splitlines())]
     return textwrap.wrap(text, max(width, 1), break_long_words=False, break_on_hyphens=False) or [""]
 
 

@@ -138,6 +138,17 @@ def test_a_record_that_is_none_has_no_report(sandbox: Sandbox) -> None:
     assert "next:" in done.stderr
 
 
+def test_a_record_is_not_lost_by_its_own_report(broken: Any, sandbox: Sandbox) -> None:
+    """A page written over the record, also by another name, would be the end of it."""
+    record = sandbox.tmp / "record.json"
+    record.write_text(json.dumps(broken[1]))
+    (sandbox.tmp / "page.html").symlink_to(record)
+    done = sandbox.run("harness", "report", record, "--html", sandbox.tmp / "page.html")
+    assert done.returncode == ExitStatus.USAGE
+    assert "--html would overwrite the record" in done.stderr
+    assert json.loads(record.read_text()) == broken[1]
+
+
 def test_a_claim_says_where_the_function_is_defined(broken: Any) -> None:
     """The file that is applied last and defines it, and the line; for the claims that hold, too."""
     report, record = broken
@@ -354,6 +365,8 @@ def test_colours_are_for_a_terminal_that_wants_them(
     plain = re.sub(r"\x1b\[[\d;]*m", "", said)
     assert "✗ broken: At most one call per ticket is accepted." in plain
     assert max(len(line) for line in plain.splitlines() if "repeat: " not in line and str(BROKEN) not in line) <= 80
+    _, figures = on_a_terminal(["report", "-v", sandbox.tmp / "record.json"], 80, environment)
+    assert ("\x1b[" in figures) is coloured
 
 
 def test_help_and_version_need_no_server(sandbox: Sandbox) -> None:

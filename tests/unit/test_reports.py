@@ -441,6 +441,15 @@ def test_what_cannot_be_written_is_said_before_the_run(
     assert "next:" in str(caught.value)
 
 
+def test_no_report_is_written_over_somebodys_sql(tmp_path: Path) -> None:
+    """A scenario or a migration that is there is not one that may be lost by a slip of the fingers."""
+    path = tmp_path / "coupon.race.sql"
+    check_outputs(options(record=path))
+    path.write_text("-- scenario: mine\n")
+    with pytest.raises(UsageError, match="--record would overwrite"):
+        check_outputs(options(record=path))
+
+
 def test_held_findings_are_no_results() -> None:
     """Of a held record nothing is told but that it held."""
     assert rows.told(held_record().runs) == []

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from harness.records import Record, RunRecord, dumps, loads
 from harness.reports import figures, layout, rows, terminal
+from harness.text import harmless
 from harness.verdict.findings import Finding, Truth
 from tests.samples import (
     KEY,
@@ -205,6 +206,20 @@ def test_the_step_at_which_a_scenario_goes_wrong_is_told_and_marked() -> None:
     assert re.search(r"^  5 ✗ +\| commit", said, re.MULTILINE)
     assert "pay:3: IF (SELECT paid" in said
     assert "where: pay.race.sql:8\n" in said
+
+
+def test_no_answer_is_a_command_of_the_workflow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """GitHub obeys `::name::` at the beginning of a line and `##[name]` in it; elsewhere nothing is changed."""
+    spite = "x\n::stop-commands::y ##[error]z"
+    made = record(load("race", {spite: 1}, findings=(broken_finding(claim=spite, observed=spite),), notes=(spite,)))
+    into_a_pipe = text(made, None)
+    assert [line for line in into_a_pipe.splitlines() if line.strip().startswith("::")] == []
+    for said in (into_a_pipe, text(made, 30), every_figure(made)):
+        assert harmless(said) == said
+        monkeypatch.setenv("GITHUB_ACTIONS", "true")
+        assert [line for line in harmless(said).splitlines() if line.strip().startswith("::") or "##[" in line] == []
+        assert "stop-commands" in harmless(said)
+        monkeypatch.delenv("GITHUB_ACTIONS")
 
 
 def test_a_table_gives_the_room_to_the_columns_that_need_it() -> None:
