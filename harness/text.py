@@ -23,8 +23,8 @@ def printable(text: str, most: int | None = None) -> str:
 def harmless(text: str) -> str:
     """Text for a terminal or a log, which must not obey it.
 
-    GitHub takes `::name::` at the beginning of a line, and `##[name]` anywhere, for a command of the workflow: one that an
-    answer holds could put annotations anywhere, or stop those that are meant. A word joiner makes text of it.
+    GitHub takes `::name::` at the beginning of a line, and `##[name]` anywhere, for a command of the workflow: one in
+    an answer could put annotations anywhere, or stop those that are meant. A word joiner makes text of it.
     """
     text = printable(text)
     if os.environ.get("GITHUB_ACTIONS") != "true":
