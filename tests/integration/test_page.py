@@ -196,6 +196,16 @@ def test_a_narrow_screen_scrolls_pictures_and_not_the_page(browser: Chromium, pa
         assert browser.evaluate("document.documentElement.scrollWidth <= innerWidth"), path
 
 
+def test_on_paper_nothing_is_cut_off(browser: Chromium, pages: dict[str, Path]) -> None:
+    """Nobody can scroll there: wide tables and the SQL are wrapped."""
+    for name, path in pages.items():
+        browser.open(path, width=760)
+        browser.send("Emulation.setEmulatedMedia", media="print")
+        browser.evaluate("dispatchEvent(new Event('beforeprint'))")
+        assert browser.evaluate("document.documentElement.scrollWidth <= innerWidth"), name
+    browser.send("Emulation.setEmulatedMedia", media="")
+
+
 def test_no_text_of_a_picture_is_cut_off(browser: Chromium, pages: dict[str, Path]) -> None:
     """Each lies within its picture, however long an outcome's name is."""
     outside = (
