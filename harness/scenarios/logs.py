@@ -237,6 +237,9 @@ def _severity(word: str, code: str) -> str:
 _WRAPPED = re.compile(r"[\w.-]+\s*\| ")
 """What docker compose puts before each line."""
 
+_SYSLOG = re.compile(r".{0,100}?\w\[\d+\]: \[\d+-(\d+)\] (.*)", re.DOTALL)
+"""What syslog puts before each piece of an entry, with the piece's number."""
+
 
 def _of_stderr(lines: Iterable[str], prefix: _Prefix, notes: Counter[str]) -> Iterator[_Entry]:
     entry = _entry()
@@ -246,6 +249,13 @@ def _of_stderr(lines: Iterable[str], prefix: _Prefix, notes: Counter[str]) -> It
         line = raw.rstrip("\r\n")
         if wrapped := _WRAPPED.match(line):
             line = line[wrapped.end() :]
+        piece = _SYSLOG.match(line)
+        if piece is not None and piece[1] != "1":
+            if current is not None and piece[2].startswith(("#011", "\t")):
+                texts.append(piece[2].removeprefix("#011").removeprefix("\t"))
+            elif current is not None:  # a long line was cut
+                texts[-1] += piece[2]
+            continue
         if line.startswith(("\t", " ")):  # a tab goes before it; some who ship logs make it a blank
             if current is not None:
                 texts.append(line[1:])
@@ -282,9 +292,10 @@ _PARTS = _known_parts()
 
 @cache
 def _entry() -> re.Pattern[str]:
-    """An entry of stderr: what stands before the word, the word, the text."""
+    """An entry of stderr: what stands before the word, the word, the text; between them, if verbose, an SQLSTATE."""
     words = "|".join(sorted(map(re.escape, _PARTS), key=len, reverse=True))
-    return re.compile(rf"(?P<prefix>.{{0,400}}?)(?<!\w)(?P<word>{words}) ?: +(?P<text>.*)", re.DOTALL)
+    code = r"(?:(?=[A-Z]*\d)[0-9A-Z]{5}: )?"
+    return re.compile(rf"(?P<prefix>.{{0,400}}?)(?<!\w)(?P<word>{words}) ?: +{code}(?P<text>.*)", re.DOTALL)
 
 
 # -- the prefix

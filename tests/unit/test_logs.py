@@ -108,6 +108,27 @@ STDERR = {
         ),
         [("11", [("SELECT 1 / $1::int", {1: "0"}, "division by zero")])],
     ),
+    "log_error_verbosity = verbose, statements and durations both": (
+        (
+            "2026-11-26 08:20:36 UTC [11] LOG:  00000: statement: UPDATE a SET b = 1\n"
+            "2026-11-26 08:20:36 UTC [11] LOCATION:  exec_simple_query, postgres.c:1052\n"
+            "2026-11-26 08:20:36 UTC [11] LOG:  00000: duration: 0.089 ms\n"
+            "2026-11-26 08:20:36 UTC [11] LOG:  00000: execute S_1: COMMIT\n"
+            "2026-11-26 08:20:36 UTC [11] ERROR:  40001: could not serialize access\n"
+            "2026-11-26 08:20:36 UTC [11] LOCATION:  OnConflict, predicate.c:4646\n"
+            "2026-11-26 08:20:36 UTC [11] STATEMENT:  COMMIT\n"
+        ),
+        [("11", [("UPDATE a SET b = 1", {}, ""), ("COMMIT", {}, "could not serialize access")])],
+    ),
+    "as syslog has it, in pieces": (
+        (
+            "Nov 26 08:20:36 db postgres[11]: [7-1] 2026-11-26 08:20:36.1 UTC [11] a@b LOG:  statement: UPDATE a\n"
+            "Nov 26 08:20:36 db postgres[11]: [7-2] #011  SET b = 'one long \n"
+            "Nov 26 08:20:36 db postgres[11]: [7-3] word' WHERE c = 2\n"
+            "Nov 26 08:20:36 db postgres[12]: [8-1] 2026-11-26 08:20:36.1 UTC [12] a@b LOG:  statement: COMMIT\n"
+        ),
+        [("11", [("UPDATE a\n  SET b = 'one long word' WHERE c = 2", {}, "")]), ("12", [("COMMIT", {}, "")])],
+    ),
     "Amazon's prefix": (
         (
             "2026-11-26 08:20:36 UTC:10.0.0.7(52114):app@shop:[1549]:LOG:  statement: BEGIN\n"
