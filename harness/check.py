@@ -292,7 +292,7 @@ class _Check:
         state = self.world.state()
         busy = {unit: places for unit, given in answers.items() if (places := self.conditions.busy(given))}
         observed = Observed(answers, state, busy, hung or {}, used_up)
-        violated = self.conditions.violated(state)
+        violated = self.conditions.violated()
         key = canonical(observed, self._is_now, self.world.constants), violated
         known = self.results.get(key)
         if known is None:
@@ -328,6 +328,7 @@ class _Check:
             reads=self.orders.reads,
             writes=self.orders.writes,
             chooses=bool(self.world.reach.chooses),
+            gathers=self.world.reach.gathers,
         )
 
     def _nothing_races(self) -> bool:

@@ -151,7 +151,7 @@ class SerialOrders:
         everybody = len({session for session, _ in order}) == len(self.world.sessions)
         if number == 0 and everybody and (self.scenario.judge == "transactions" or all(at < 0 for _, at in order)):
             # A final state is one in which everybody has ended: of some of the sessions alone nothing was claimed.
-            for place in self.conditions.violated(state):
+            for place in self.conditions.violated():
                 self.violations.setdefault(place, order)
         return SerialRun(answers, state, shifts, began)
 

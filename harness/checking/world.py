@@ -76,6 +76,8 @@ class World:
         """By schedule or round: how often a session ran something again."""
         self.pinned = False
         """Statistics are made once, and nothing renews them: what the planner chooses is the same in every try."""
+        self.changes: dict[str, Changes] = {}
+        """What differed from the baseline when the final state was last read, with what is ignored."""
         self.settings = ""
         """More of the sessions' connections, as options of a connection."""
 
@@ -353,7 +355,8 @@ class World:
         """The final state, without what is ignored: the rows in which each table differs from the baseline."""
         assert self.baseline is not None
         found = {}
-        for name, changes in self.baseline.changes().items():
+        self.changes = self.baseline.changes()
+        for name, changes in self.changes.items():
             table = self._without_ignored(name, changes)
             if table is not None:
                 found[name] = table

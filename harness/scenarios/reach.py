@@ -32,7 +32,14 @@ _DEFINES = re.compile(
 _CONNECTION = re.compile(
     r"\bpg_backend_pid\b|\binet_client_port\b|\bpg_stat_activity\b|\bpg_locks\b|\bpg_my_temp_schema\b", re.IGNORECASE
 )
-_CHOOSES = re.compile(r"\blimit\s+\d|\bfetch\s+first\b|\bdistinct\s+on\b", re.IGNORECASE)
+_CHOOSES = re.compile(
+    r"\blimit\s+(?!all\b|null\b)[\w$:(]|\bfetch\s+(?:first|next)\b[^;]*\bonly\b|\bdistinct\s+on\b", re.IGNORECASE
+)
+_GATHERS = re.compile(
+    r"\b(?:array_agg|string_agg|jsonb?_agg|json_arrayagg|xmlagg)\s*\(|\barray\s*\(\s*select\b",
+    re.IGNORECASE,
+)
+"""What puts rows one behind the other: in which order, an ORDER BY says, or nobody."""
 _ORDER = re.compile(r"\border\s+by\b", re.IGNORECASE)
 _ORDERED_BY = re.compile(r"\border\s+by\b([^;)]*)")
 _RANDOM = re.compile(r"\border\s+by\s+random\s*\(|\btablesample\b", re.IGNORECASE)
@@ -59,6 +66,8 @@ class Reach:
     """Sequences whose order they look at, by the names that a baseline gives them."""
     chooses: str = ""
     """A statement that chooses without an order; nothing where there is none."""
+    gathers: bool = False
+    """A statement puts rows one behind the other without an order, as array_agg does."""
 
 
 def reach(connection: psycopg.Connection[Any], statements: Iterable[str]) -> Reach:
@@ -114,6 +123,7 @@ def _read_texts(found: Reach, relations: list[tuple[Any, ...]]) -> None:
                 targets.add(name.split(".")[-1].strip().strip('"').lower())
         if not found.chooses and (_RANDOM.search(plain) or any(_chooses(each) for each in plain.split(";"))):
             found.chooses = " ".join(text.split())[:200]
+        found.gathers |= any(_GATHERS.search(each) and not _ORDER.search(each) for each in plain.split(";"))
     if found.why:
         found.written = None
         return

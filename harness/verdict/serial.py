@@ -26,8 +26,10 @@ from harness.verdict.values import (
     CLOCKS,
     LIKE_UUID,
     RANDOM,
+    Chance,
     Clock,
     Generated,
+    Leaf,
     Mark,
     Parts,
     Plain,
@@ -156,6 +158,8 @@ class Rules:
     """Tables that each session writes."""
     chooses: bool = False
     """A statement chooses without an order: LIMIT without ORDER BY, random()."""
+    gathers: bool = False
+    """A statement puts rows one behind the other without an order: array_agg without ORDER BY."""
     most_runs: int = 400
     """Serial orders that one search may ask for where there are too many to make all of them."""
 
@@ -300,10 +304,24 @@ def _how(each: Mark) -> str:
         case Spread():
             return "drifts with the clock, compared within its spread"
         case Parts(_, numbers):
-            return _how(next(number for number in numbers if not isinstance(number, Plain)))
+            return _how(next((number for number in numbers if not isinstance(number, Plain)), Clock()))
+        case Chance():
+            return "chosen by chance, not the same when it is run again"
         case Generated(domain, _):
             return "random, renamed one to one" if domain == RANDOM else "generated, renamed one to one"
     return ""
+
+
+@dataclass(frozen=True, slots=True)
+class Ease:
+    """What may differ from a serial order, beyond what its runs allow; see Renaming's fields of these names."""
+
+    loose: bool = False
+    chance: bool = False
+    gathered: bool = False
+
+
+_STRICT = Ease()
 
 
 class _Judging:
@@ -348,11 +366,20 @@ class _Judging:
             order = self._explained(self._by_transaction(), {})
             if order is not None:
                 return Judgement(Truth.UNDECIDED, "transactions", order, nearest=nearest)
-        if self.rules.chooses and (order := self._explained(observed, {}, loose=True)) is not None:
-            return Judgement(Truth.UNDECIDED, "choice", order, nearest=nearest)
+        for ease in self._eases():
+            if (order := self._explained(observed, {}, ease)) is not None:
+                return Judgement(Truth.UNDECIDED, "choice", order, nearest=nearest)
         if self.unfinished:
             return Judgement(Truth.UNDECIDED, "unfinished", nearest=nearest)
         return Judgement(Truth.BROKEN, "not_serial", nearest=nearest)
+
+    def _eases(self) -> Iterator[Ease]:
+        """What may differ where the SQL leaves a choice, the least first."""
+        chance = any(self._expected(order).has(Chance) for order in list(self.asked))
+        if chance or self.rules.gathers:
+            yield Ease(chance=chance, gathered=self.rules.gathers)
+        if self.rules.chooses:
+            yield Ease(loose=True)
 
     def _by_transaction(self) -> Observed:
         """The result with its sessions' answers by transaction."""
@@ -368,11 +395,16 @@ class _Judging:
         return Observed(answers, self.observed.state, busy)
 
     def _runs(self, order: tuple[Unit, ...]) -> Sequence[SerialRun]:
+        runs = self.oracle.runs(order)
+        if order in self.asked:
+            return runs
         self.asked[order] = None
-        return self.oracle.runs(order)
+        if len(runs) < REPEATS and len(order) <= ALL_UP_TO and _Expected(runs).has(Spread):
+            return self.oracle.runs(order, REPEATS)  # any two numbers are in order: that is no drift yet
+        return runs
 
     def _explained(
-        self, observed: Observed, noes: Mapping[Unit, Set[int]], *, loose: bool = False
+        self, observed: Observed, noes: Mapping[Unit, Set[int]], ease: Ease = _STRICT
     ) -> tuple[Unit, ...] | None:
         """A serial order of some of the units that gives this result, with all others excused."""
         units = list(observed.answers)
@@ -388,23 +420,25 @@ class _Judging:
                 inside = [unit for unit in units if unit not in out]
                 if not inside:
                     continue
-                for order in self._orders(observed, inside, loose=loose):
+                for order in self._orders(observed, inside, ease):
                     if all(self._excused(observed, unit, order, noes) for unit in out):
                         return order
                     if len(units) > ALL_UP_TO:
                         break  # another order of the same units hardly excuses anybody else
         return None
 
-    def _orders(self, observed: Observed, inside: Sequence[Unit], *, loose: bool) -> Iterator[tuple[Unit, ...]]:
+    def _orders(self, observed: Observed, inside: Sequence[Unit], ease: Ease) -> Iterator[tuple[Unit, ...]]:
         """Orders of these units that give their answers and the final state."""
         budget = self.rules.most_runs if len(inside) > ALL_UP_TO else None
         spent: set[tuple[Unit, ...]] = set()
 
         def follow(prefix: tuple[Unit, ...]) -> Iterator[tuple[Unit, ...]]:
             if len(prefix) == len(inside):
-                if self._expected(prefix).gives(observed, prefix, self._renaming(loose), state=True):
+                if self._expected(prefix).gives(observed, prefix, self._renaming(ease), state=True):
                     yield prefix
                 return
+            idle: list[Unit] = []
+            moved = False
             for unit in inside:
                 if unit in prefix or any((unit[0], k) not in prefix for k in range(unit[1]) if (unit[0], k) in inside):
                     continue
@@ -415,11 +449,25 @@ class _Judging:
                 spent.add(order)
                 self.followed.add(order)
                 rest = [u for u in inside if u not in order]
-                if not self._begun(order, rest).gives(observed, order, self._renaming(loose), state=False):
+                if not self._begun(order, rest).gives(observed, order, self._renaming(ease), state=False):
                     continue
+                if budget is not None and unit[1] < 0 and self.oracle.idle(order):
+                    idle.append(unit)
+                    continue
+                moved = True
                 yield from follow(order)
                 if budget is not None and self._commutes(unit, rest):
                     return  # it fits here and minds nobody's place: no other place is better
+            if idle and not moved:
+                # From here on nobody changes anything: in whatever order, each is told what it is told here.
+                whole = (*prefix, *idle)
+                if len(whole) == len(inside):
+                    yield from (
+                        o for o in [whole] if self._expected(o).gives(observed, o, self._renaming(ease), state=True)
+                    )
+                return
+            for unit in idle:
+                yield from follow((*prefix, unit))
 
         yield from follow(())
 
@@ -430,8 +478,9 @@ class _Judging:
             return False
         return all(u[0] != unit[0] and not writes & self.rules.touched(u) for u in others)
 
-    def _renaming(self, loose: bool) -> Renaming:
-        return Renaming(frozenset() if loose else self.rules.ordered, self.rules.starts, loose=loose)
+    def _renaming(self, ease: Ease) -> Renaming:
+        ordered = self.rules.ordered if ease == _STRICT else frozenset()
+        return Renaming(ordered, self.rules.starts, loose=ease.loose, chance=ease.chance, gathered=ease.gathered)
 
     def _expected(self, order: tuple[Unit, ...]) -> _Expected:
         return _Expected(self._runs(order))
@@ -461,7 +510,7 @@ class _Judging:
             expected = self._begun(serial)
             if len(expected.first.answers[unit]) <= at:
                 continue
-            if expected.answers_alike(answers[at], unit, at, self._renaming(False)):
+            if expected.answers_alike(answers[at], unit, at, self._renaming(_STRICT)):
                 return True
         return False
 
@@ -489,7 +538,7 @@ class _Judging:
                 continue
             orders = [order for order in self.asked if unit in order]
             expected = [e for order in orders if len((e := self._expected(order)).first.answers[unit]) > at]
-            if any(each.answers_alike(answer, unit, at, self._renaming(False)) for each in expected):
+            if any(each.answers_alike(answer, unit, at, self._renaming(_STRICT)) for each in expected):
                 continue
             if looks_like_no(answer, [each.first.answers[unit][at] for each in expected]):
                 found.add(at)
@@ -506,7 +555,7 @@ class _Judging:
         scored: list[tuple[int, int, Difference]] = []
         for order in self.asked:
             if len(order) == longest and set(order) <= set(units):
-                wrong = list(_Expected(self._runs(order)).departures(observed, order, self._renaming(False)))
+                wrong = list(_Expected(self._runs(order)).departures(observed, order, self._renaming(_STRICT)))
                 if wrong:
                     first = replace(wrong[0], state=any(each.table for each in wrong))
                     scored.append((len(wrong), len(scored), first))
@@ -612,6 +661,16 @@ class _Expected:
         if not found:
             yield Difference(order, None, -1, "", ("generated values that cannot be renamed one to one",), ())
 
+    def has(self, kind: type[Mark]) -> bool:
+        """Whether something in this order is marked so."""
+        answers = (self.answer(unit, at) for unit, given in self.first.answers.items() for at in range(len(given)))
+        return any(
+            isinstance(each, kind) or (isinstance(each, Parts) and any(isinstance(n, kind) for n in each.numbers))
+            for rows in (*answers, *map(self.table, self.first.state))
+            for _, marks in rows.rows
+            for each in marks
+        )
+
     def answer(self, unit: Unit, at: int) -> _Rows:
         place = f"answer {unit[0]} {unit[1]} {at}"
         runs = [r for r in self.runs if len(r.answers[unit]) > at]
@@ -690,6 +749,8 @@ def _match(pieces: Sequence[tuple[_Rows, list[Row]]], renaming: Renaming) -> boo
         if isinstance(each, Plain) and each.leaf.kind in ("text", "uuid")
     )
     todo: list[_Wanted] = []
+    if renaming.gathered:
+        pieces = [each for expected, rows in pieces for each in _scattered(expected, rows)]
     for expected, rows in pieces:
         if len(expected.rows) != len(rows):
             return False
@@ -708,13 +769,64 @@ def _match(pieces: Sequence[tuple[_Rows, list[Row]]], renaming: Renaming) -> boo
         slots = list(plain.elements())
         if len(slots) != len(left):
             return False
-        if left and not renaming.loose and all(_as_row(*each) is not None and not _floats(each[1]) for each in left):
+        if (
+            left
+            and not (renaming.loose or renaming.chance)
+            and all(_as_row(*each) is not None and not _floats(each[1]) for each in left)
+        ):
             return False
         todo += [_Wanted(slots, shape, marks) for shape, marks in left]
     try:
         return _place(todo, renaming)
     finally:
         renaming.undo(start)
+
+
+def _scattered(expected: _Rows, rows: list[Row]) -> Iterator[tuple[_Rows, list[Row]]]:
+    """Rows without their arrays, and the elements of each column's arrays as rows of their own, which have no order."""
+    wanted: dict[int, list[tuple[str, tuple[Mark, ...]]]] = {}
+    found: dict[int, list[Row]] = {}
+    kept: list[tuple[str, tuple[Mark, ...]]] = []
+    for shape, marks in expected.rows:
+        places = _gathered_columns(shape)
+        kept.append(
+            (shape, tuple(_shuffled(m) for m, at in zip(marks, leaf_columns(shape), strict=True) if at not in places))
+        )
+        for each, at in zip(marks, leaf_columns(shape), strict=True):
+            if at in places:
+                wanted.setdefault(at, []).append(("_", (each,)))
+    left = []
+    for row in rows:
+        places = _gathered_columns(row.shape)
+        columns = leaf_columns(row.shape)
+        of_row = [_shuffled_leaf(leaf) for leaf, at in zip(row.leaves, columns, strict=True) if at not in places]
+        left.append(Row(row.shape, tuple(of_row)))
+        for leaf, at in zip(row.leaves, columns, strict=True):
+            if at in places:
+                found.setdefault(at, []).append(Row("_", (leaf,)))
+    yield _Rows(expected.place, expected.ordered, tuple(kept)), left
+    for at in sorted(wanted.keys() | found.keys()):
+        yield _Rows(f"{expected.place}.{at}", False, tuple(wanted.get(at, ()))), found.get(at, [])
+
+
+def _gathered_columns(shape: str) -> frozenset[int]:
+    """The places of the columns that are arrays or JSON."""
+    found = set()
+    column = depth = 0
+    for sign in re.sub(r'"(?:\\.|[^"\\])*"', "", shape):
+        if sign in "{[" and depth == 0:
+            found.add(column)
+        depth += (sign in "{[(") - (sign in ")]}")
+        column += sign == "," and depth == 0
+    return frozenset(found)
+
+
+def _shuffled(each: Mark) -> Mark:
+    return Plain(_shuffled_leaf(each.leaf)) if isinstance(each, Plain) else each
+
+
+def _shuffled_leaf(leaf: Leaf) -> Leaf:
+    return Leaf(leaf.kind, "".join(sorted(leaf.text))) if leaf.kind == "text" else leaf
 
 
 def _as_row(shape: str, marks: tuple[Mark, ...]) -> Row | None:

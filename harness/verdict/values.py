@@ -29,7 +29,11 @@ _ARRAYS = {
 _LIKE_NUMBER = re.compile(r"-?\d+(\.\d+)?")
 LIKE_UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _LIKE_MADE = re.compile(rf"{LIKE_UUID.pattern}|\d+")
-_LIKE_CLOCK = re.compile(r"\d{4}-\d\d-\d\d([ T]\d\d:\d\d|$)|^\d\d:\d\d(:\d\d)?")
+_TIME = r"\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|[+-]\d\d(?::?\d\d)*)?"
+_MOMENT = rf"\d{{4}}-\d\d-\d\d[ T](?:{_TIME}|\d\d:\d\d)"
+_LIKE_CLOCK = re.compile(rf"{_MOMENT}|{_TIME}|\d\d:\d\d|\d{{4}}-\d\d-\d\d")
+_CLOCK_WITHIN = re.compile(rf"{_MOMENT}|(?<![\d:]){_TIME}")
+"""A time within a text."""
 _DIGITS = re.compile(r"(\d+)")
 RANDOM = "(random)"
 """The domain of values that chance made: one for all of them, since one token may be shown in many places."""
@@ -90,7 +94,7 @@ def _read(text: str | None, type_: int, shape: list[str], leaves: list[Leaf]) ->
     elif text[:1] == "(" and text[-1:] == ")" and (type_ == _RECORD or type_ >= _FIRST_OWN):
         shape.append("(")
         for each in _elements(text[1:-1], "(", ")"):
-            _read(each or None, 0, shape, leaves)
+            _read(each, 0, shape, leaves)
             shape.append(",")
         shape.append(")")
     else:
@@ -142,13 +146,14 @@ def _kind(text: str, type_: int) -> str:
         for kind, like in (("number", _LIKE_NUMBER), ("uuid", LIKE_UUID)):
             if like.fullmatch(text):
                 return kind
-    return "clock" if _LIKE_CLOCK.match(text) else "text"
+    return "clock" if _LIKE_CLOCK.fullmatch(text) else "text"
 
 
 def _elements(text: str, opened: str, closed: str) -> Iterator[str | None]:
     """The elements between the brackets of an array's or a record's text."""
     if not text and opened == "{":
         return
+    null = "NULL" if opened == "{" else ""
     depth, quoted, plain, current = 0, False, True, ""
     at = 0
     while at < len(text):
@@ -165,13 +170,13 @@ def _elements(text: str, opened: str, closed: str) -> Iterator[str | None]:
         elif quoted:
             current += sign
         elif sign == "," and depth == 0:
-            yield None if plain and current == "NULL" and opened == "{" else current
+            yield None if plain and current == null else current
             current, plain = "", True
         else:
             depth += (sign == opened) - (sign == closed)
             current += sign
         at += 1
-    yield None if plain and current == "NULL" and opened == "{" else current
+    yield None if plain and current == null else current
 
 
 # What a leaf of a serial run may be compared as, after several runs.
@@ -210,10 +215,17 @@ class Parts:
     """A text with numbers in it, some of which are not the same in every run."""
 
     skeleton: tuple[str, ...]
-    numbers: tuple[Plain | Generated | Spread, ...]
+    numbers: tuple[Plain | Generated | Spread | Chance, ...]
 
 
-Mark = Plain | Generated | Clock | Spread | Parts
+@dataclass(frozen=True, slots=True)
+class Chance:
+    """It differs from run to run, and some runs agree: a die, or a row that is chosen by a random key."""
+
+    text: str
+
+
+Mark = Plain | Generated | Clock | Spread | Parts | Chance
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,27 +241,37 @@ class Sample:
 def mark(kind: str, samples: Sequence[Sample], place: str) -> Mark:
     """What a leaf is compared as, by what it was in several runs of one order. `place` names its column."""
     first = samples[0].text
-    if all(sample.text == first for sample in samples):
+    texts = {sample.text for sample in samples}
+    if len(texts) == 1:
         return Plain(Leaf(kind, first))
     if kind == "clock":
         return Clock()
     if kind in ("number", "float"):
         return _mark_number(samples, place)
-    pieces = [_DIGITS.split(sample.text) for sample in samples]
+    pieces = [_DIGITS.split(without_times(sample.text)) for sample in samples]
     skeletons = {tuple(piece[::2]) for piece in pieces}
     if kind == "text" and len(skeletons) == 1:
-        if any(_LIKE_CLOCK.search(sample.text) for sample in samples):
-            return Clock()
         numbers = []
         for at in range(1, len(pieces[0]), 2):
             of_part = [Sample(piece[at], s.shifts, s.at) for piece, s in zip(pieces, samples, strict=True)]
             same = all(each.text == of_part[0].text for each in of_part)
             numbers.append(Plain(Leaf("text", of_part[0].text)) if same else _mark_number(of_part, place))
         return Parts(skeletons.pop(), tuple(numbers))
-    return Generated(RANDOM, first)
+    return Chance(first) if _among_few(samples) else Generated(RANDOM, first)
 
 
-def _mark_number(samples: Sequence[Sample], place: str) -> Generated | Spread:
+def _among_few(samples: Sequence[Sample]) -> bool:
+    """Whether runs with the same sequences differ, and others agree: a token of chance is never there twice."""
+    alike = {sample.text for sample in samples if sample.shifts == samples[0].shifts}
+    return len(alike) > 1 and len({sample.text for sample in samples}) < len(samples)
+
+
+def without_times(text: str) -> str:
+    """A text of which the times are left out: what stands beside them is compared."""
+    return _CLOCK_WITHIN.sub("(a time)", text)
+
+
+def _mark_number(samples: Sequence[Sample], place: str) -> Generated | Spread | Chance:
     try:
         values = [float(sample.text) for sample in samples]
     except ValueError:  # pragma: no cover - the server has no other numbers
@@ -263,7 +285,7 @@ def _mark_number(samples: Sequence[Sample], place: str) -> Generated | Spread:
         return Generated(place, _number(samples[0].text))  # something made of a sequence's value
     if values in (sorted(values), sorted(values, reverse=True)):
         return _spread(values, samples)
-    return Generated(RANDOM, _number(samples[0].text))
+    return Chance(samples[0].text) if _among_few(samples) else Generated(RANDOM, _number(samples[0].text))
 
 
 def _spread(values: Sequence[float], samples: Sequence[Sample]) -> Spread:
@@ -294,6 +316,10 @@ class Renaming:
     """Texts that are the same in every run: nothing random is renamed to one of them."""
     loose: bool = False
     """Values that no mark allows to differ may be renamed too: what is left to compare is the structure."""
+    chance: bool = False
+    """What is chosen by chance among few may be anything."""
+    gathered: bool = False
+    """The elements of an array, and the signs of a text, have no order."""
     _trail: list[tuple[str, str, str]] = field(default_factory=list)
 
     def position(self) -> int:
@@ -320,12 +346,14 @@ class Renaming:
                 return same(observed, leaf)
             case Generated(domain, text):
                 return self._generated(domain, observed.text, text)
+            case Chance(text):
+                return self.chance or self.loose or self._generated(RANDOM, observed.text, text)
             case Clock():
                 return observed.kind in ("clock", "text", "number")
             case Spread(least, most):
                 return _within(observed.text, least, most)
             case Parts(skeleton, numbers):
-                pieces = _DIGITS.split(observed.text)
+                pieces = _DIGITS.split(without_times(observed.text))
                 if tuple(pieces[::2]) != skeleton:
                     return False
                 return all(

@@ -315,6 +315,44 @@ CASES: dict[str, tuple[str, Truth, str]] = {
         Truth.BROKEN,
         "",
     ),
+    "a stale figure that stands in a text beside a time, and nowhere else": (
+        COUNTER
+        + "CREATE TABLE log (line text);\nCREATE FUNCTION note() RETURNS void LANGUAGE plpgsql AS $$\n"
+        + "DECLARE had int;\nBEGIN\n    SELECT n INTO had FROM c WHERE id = 1;\n"
+        + "    UPDATE c SET n = n + 1 WHERE id = 1;\n"
+        + "    INSERT INTO log VALUES (clock_timestamp() || ' there were ' || had);\nEND $$;\n"
+        + "-- session: one x 2\nSELECT note();\n",
+        Truth.BROKEN,
+        "",
+    ),
+    "rows that are gathered in no order": (
+        COUNTER
+        + "-- session: one\nBEGIN;\nINSERT INTO c VALUES (11, 0);\nINSERT INTO c VALUES (13, 0);\nCOMMIT;\n"
+        + "-- session: two\nINSERT INTO c VALUES (12, 0);\n-- session: reader\nSELECT array_agg(id) FROM c;\n",
+        Truth.UNDECIDED,
+        "choice without order",
+    ),
+    "a figure that is lost, gathered in no order": (
+        COUNTER
+        + "-- session: one x 2\nBEGIN;\nSELECT array_agg(n) AS had, sum(n) AS s FROM c \\gset\n"
+        + "UPDATE c SET n = :s + 1 WHERE id = 1;\nCOMMIT;\n",
+        Truth.BROKEN,
+        "",
+    ),
+    "a die": (
+        COUNTER + "-- session: one x 3\nINSERT INTO c VALUES (10 + :number, (random() * 2)::int) RETURNING n;\n",
+        Truth.UNDECIDED,
+        "choice without order",
+    ),
+    "an empty text is not NULL in a row's text": (
+        COUNTER
+        + "CREATE TYPE pair AS (a text, b text);\n-- session: reader\nBEGIN;\n"
+        + "SELECT ROW(CASE WHEN n = 0 THEN '' END, 'x')::pair AS p FROM c WHERE id = 1;\n"
+        + "SELECT ROW(CASE WHEN n = 0 THEN '' END, 'x')::pair AS p FROM c WHERE id = 1;\nCOMMIT;\n"
+        + "-- session: writer\nUPDATE c SET n = n + 1 WHERE id = 1;\n",
+        Truth.BROKEN,
+        "fuzzy read",
+    ),
     "everybody is turned down": (
         COUNTER + "-- session: one x 2\nUPDATE c SET n = 1 WHERE id = 1 AND n > 7;\n",
         Truth.HELD,
@@ -339,6 +377,18 @@ def test_what_happens_together_is_called_what_it_is(case: str, check: Check) -> 
     assert found.truth is truth, (found, run.notes)
     if anomaly:
         assert found.anomaly == anomaly, found
+
+
+def test_a_condition_may_ask_about_what_is_ignored(check: Check) -> None:
+    """What is not compared is asked about all the same: two results that are else alike are two for a condition."""
+    once = "INSERT INTO c SELECT 9, 0 WHERE NOT EXISTS (SELECT FROM c WHERE id = 9);\n"
+    run = check(
+        COUNTER.replace("PRIMARY KEY", "")
+        + f"-- session: one x 2\n{once}-- ignore: c because it is tried here\n-- judge: queries only\n"
+        + "-- never: it is there twice\nSELECT FROM c WHERE id = 9 HAVING count(*) > 1;\n",
+        by=("explore",),
+    )
+    assert finding(run, "never_1").truth is Truth.BROKEN, run.findings
 
 
 ODD = {

@@ -198,3 +198,94 @@ def test_keys_of_a_json_object_that_chance_made_are_values() -> None:
     assert made[0].shape == made[1].shape
     assert [leaf.text for leaf in made[0].leaves][2::2] == ["a", "b"] == [leaf.text for leaf in made[1].leaves][2::2]
     assert leaf_columns(made[0].shape) == [0] * 5
+
+
+class _Shop:
+    """An oracle of sessions that each take the one seat, or are told that nothing was inserted."""
+
+    def __init__(self) -> None:
+        self.made: dict[tuple[Unit, ...], SerialRun] = {}
+
+    def runs(self, order: tuple[Unit, ...], at_least: int = 1) -> Sequence[SerialRun]:
+        answers = {unit: (Answer(command=f"INSERT 0 {int(unit == order[0])}"),) for unit in order}
+        self.made[order] = SerialRun(answers, _seats([order[0]]))
+        return [self.made[order]] * max(at_least, 2)
+
+    def beginning(self, order: tuple[Unit, ...]) -> tuple[Unit, ...] | None:
+        return next((known for known in self.made if known[: len(order)] == order), None)
+
+    def idle(self, order: tuple[Unit, ...]) -> bool:
+        return len(order) != 1
+
+
+def _seats(winners: Sequence[Unit]) -> dict[str, Table]:
+    return {"seats": Table(("change", "who"), (TEXT, INT), tuple(("+", str(who)) for who, _ in winners))}
+
+
+def test_of_ten_sessions_that_change_nothing_not_every_order_is_tried() -> None:
+    """Four of ten took the one seat: broken, in some orders more than there are sessions, and not given up."""
+    for won, wanted in ((1, Truth.HELD), (4, Truth.BROKEN)):
+        units = [(number, -1) for number in range(10)]
+        answers = {unit: (Answer(command=f"INSERT 0 {int(unit[0] < won)}"),) for unit in units}
+        shop = _Shop()
+        found = judge(Observed(answers, _seats(units[:won])), [[1]] * 10, shop, Rules())
+        assert found.truth is wanted
+        assert len(shop.made) < 60
+
+
+def test_what_is_chosen_by_chance_among_few_is_undecided_and_nothing_else_is() -> None:
+    """Of runs that differ and agree by turns nothing follows; what stands beside it must still be as it is."""
+    for n, wanted in (("7", Truth.UNDECIDED), ("8", Truth.BROKEN)):
+        told = {(0, -1): (Answer(("die", "n"), (INT, INT), (("3", n),), "SELECT 1"),) * 2}
+        assert judge(Observed(told, {}), [[2]], _Dice(), Rules()).truth is wanted
+
+
+class _Dice:
+    """An oracle whose one session throws two dice."""
+
+    def __init__(self) -> None:
+        self.made = 2
+
+    def runs(self, order: tuple[Unit, ...], at_least: int = 1) -> Sequence[SerialRun]:
+        del order
+        self.made = max(at_least, self.made)
+        throws = [("1", "2"), ("4", "3"), ("1", "3"), ("2", "1"), ("4", "4"), ("2", "3"), ("1", "1")]
+        return [
+            SerialRun({(0, -1): tuple(Answer(("die", "n"), (INT, INT), ((t, "7"),), "SELECT 1") for t in both)}, {})
+            for both in throws[: self.made]
+        ]
+
+    def beginning(self, order: tuple[Unit, ...]) -> tuple[Unit, ...] | None:
+        return order
+
+    def idle(self, order: tuple[Unit, ...]) -> bool:
+        return not order
+
+
+def test_a_time_in_a_text_hides_nothing_beside_it() -> None:
+    """A time is no part of the text; other figures are compared."""
+    at = "2026-11-26 12:00:0{}.123456+00 there are {}"
+    for n, wanted in ((5, Truth.HELD), (6, Truth.BROKEN)):
+        oracle = _Lines([at.format(second, 5) for second in range(8)])
+        told = {(0, -1): (Answer(("line",), (TEXT,), ((at.format(9, n),),), "SELECT 1"),)}
+        assert judge(Observed(told, {}), [[1]], oracle, Rules()).truth is wanted
+
+
+class _Lines:
+    """An oracle whose one session is told one line after the other."""
+
+    def __init__(self, lines: Sequence[str]) -> None:
+        self.lines = lines
+
+    def runs(self, order: tuple[Unit, ...], at_least: int = 1) -> Sequence[SerialRun]:
+        del order
+        return [
+            SerialRun({(0, -1): (Answer(("line",), (TEXT,), ((line,),), "SELECT 1"),)}, {})
+            for line in self.lines[: max(at_least, 2)]
+        ]
+
+    def beginning(self, order: tuple[Unit, ...]) -> tuple[Unit, ...] | None:
+        return order
+
+    def idle(self, order: tuple[Unit, ...]) -> bool:
+        return not order
