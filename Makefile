@@ -54,13 +54,14 @@ page-tools: .page-tools/axe.min.js .page-tools/sarif-2.1.0.json
 	rm .page-tools/microsoft-jest-sarif-1.0.0-beta.0.tgz
 	touch $@
 
+# Without --no-compile a third of the installation's processor time goes to modules that nothing imports.
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable .
+	$(BIN)/python -m pip install --no-compile --quiet --disable-pip-version-check --constraint constraints.txt --editable .
 	touch $@
 
 .venv/ready-dev: .venv/ready
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --no-compile --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
 clean:
