@@ -792,10 +792,11 @@ def _make(
                     finish(interrupted=True)
                 raise KeyboardInterrupt from error
             told = _told(error)
-            if not opened.runs:
+            if not opened.runs and told.exit_status is ExitStatus.USAGE:
                 raise told from error
             _say(f"error: {told}")
-            sys.exit(finish(cut_short=told.what).exit_status)  # those before it
+            # Those before it, or that there is none.
+            sys.exit(finish(cut_short=told.what.rstrip(".") + shown.so_far()).exit_status)
         sys.exit(finish().exit_status)
 
 
@@ -875,6 +876,13 @@ class _Bar:
         self.runs: Sequence[RunRecord] = ()
         """Those that are made already."""
         self._shown = 0.0
+        self._so_far = "", 0
+        """What was told last, and after how many runs."""
+
+    def so_far(self) -> str:
+        """What was under way and how far it had come, in brackets; empty where nobody told."""
+        said, runs = self._so_far
+        return f" ({said})" if said and runs == len(self.runs) else ""
 
     def __enter__(self) -> Self:
         if self._bar is None and sys.stderr.isatty():
@@ -895,25 +903,28 @@ class _Bar:
     def calls(self, pattern: str, calls: int, over: float | None) -> None:
         """A pattern has made so many calls, and this share of its time is over."""
         self.show(pattern, f"{calls} calls", over)
+        self._so_far = f"{pattern}: {calls} calls", len(self.runs)
 
     def tries(self, what: str, done: str, over: float, tries: int, red: int) -> None:
         """So many tries of a scenario have been judged, and so many of them were broken."""
+        said = f"{tries} {'try' if tries == 1 else 'tries'}" + (f", {red} broken" if red else "")
         if self._bar is not None and time.monotonic() > self._shown + 0.1:
             self._shown = time.monotonic()
-            self.show(
-                what, f"{done}, {tries} {'try' if tries == 1 else 'tries'}" + (f", {red} broken" if red else ""), over
-            )
+            self.show(what, f"{done}, {said}", over)
+        self._so_far = f"{what}: {said}", len(self.runs)
 
     def cases(self, far: Any) -> None:
         """An exploration has come so far (`schedules.Progress`)."""
+        said = f"{far.done} of {far.cases} cases, {far.schedules} orders tried"
+        said += f"; broken: {', '.join(far.found)}" if far.found else ""
         if self._bar is not None and (time.monotonic() > self._shown + 0.1 or far.done == far.cases):
             self._shown = time.monotonic()
-            said = f"{far.done} of {far.cases} cases, {far.schedules} orders tried"
-            found = f"; broken: {', '.join(far.found)}" if far.found else ""
-            self.show("exploring", said + found, far.done / far.cases)
+            self.show("exploring", said, far.done / far.cases)
+        self._so_far = f"exploring: {said}", len(self.runs)
 
     def show(self, what: str, said: str = "", over: float | None = None) -> None:
         """What is done now; `over` is the share of it that is done, None where nobody knows."""
+        self._so_far = "", 0
         if self._bar is None:
             return
         found = Counter(run.truth.value for run in self.runs)

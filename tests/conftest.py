@@ -103,6 +103,16 @@ def _of_embedded(item: pytest.Item) -> bool:
     return item.name.startswith(tuple(f"test_{each}" for each in begins))
 
 
+@pytest.fixture(autouse=True, scope="session")
+def ctrl_c_counts() -> Iterator[None]:
+    """A shell that starts these tests in the background has them ignore Ctrl-C, and tests raise it here."""
+    before = signal.getsignal(signal.SIGINT)
+    if before == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.fixture(scope="session")
 def server() -> Iterator[Server]:
     """A server, booted once: embedded, or a container of the image that HARNESS_TEST_IMAGE names, of another version.

@@ -23,6 +23,7 @@ from psycopg.pq import TransactionStatus
 
 from harness.environment import platforms
 from harness.environment.description import GONE_ON
+from harness.environment.own import is_loss
 from harness.errors import HarnessError, limit_of
 from harness.sqltext import queries
 from harness.sqltext.scripts import Script, Statement
@@ -298,6 +299,8 @@ class Applier:
             self.connection.execute("COMMIT")
         except psycopg.Error as error:
             if transaction and isinstance(error, _CANNOT_RUN_IN_TRANSACTION):
+                raise
+            if is_loss(error):
                 raise
             # A deferred constraint speaks at COMMIT, of no statement in particular.
             raise HarnessError(

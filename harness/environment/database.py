@@ -27,7 +27,7 @@ from harness.environment import migrations as files
 from harness.environment.applying import Applied, Applier, Failure
 from harness.environment.given import GivenDatabase
 from harness.environment.leftovers import create_database, drop_database
-from harness.environment.own import Connection
+from harness.environment.own import Connection, is_loss
 from harness.environment.roles import SupabaseRoles
 from harness.environment.servers import ExternalServer, Server, connect
 from harness.errors import HarnessError, UsageError
@@ -335,6 +335,8 @@ class Template:
                 try:
                     stood_in = platforms.prelude(connection, self._plan.default_privileges)
                 except psycopg.Error as error:
+                    if is_loss(error):
+                        raise
                     raise HarnessError(
                         "The Supabase prelude cannot be applied.",
                         tried=f"as {self._me}: {' '.join(str(error).split())} (SQLSTATE {error.sqlstate})",

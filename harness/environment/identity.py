@@ -149,12 +149,16 @@ class Identity:
         """Have the server take the settings once, so that a wrong one is said before anything runs."""
         import psycopg
 
+        from harness.environment.own import is_loss
+
         local = "; ".join(f"SET LOCAL {assignment}" for assignment in assignments)
         try:
             with connection.transaction(force_rollback=True):
                 if local:
                     connection.execute(local.encode(), prepare=False)
         except psycopg.Error as error:
+            if is_loss(error):
+                raise
             raise HarnessError(
                 f"The server does not let anything run as {self}.",
                 tried=f"{local}\n    {' '.join(str(error).split())} (SQLSTATE {error.sqlstate})",

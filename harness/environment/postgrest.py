@@ -31,7 +31,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from harness.environment.database import Database
 from harness.environment.leftovers import create_login
-from harness.environment.own import environment_for, said
+from harness.environment.own import environment_for, is_loss, said
 from harness.environment.remains import Guardian
 from harness.environment.roles import SupabaseRoles as SupabaseRoles
 from harness.environment.servers import Server, connect
@@ -174,6 +174,8 @@ class PostgREST(ABC):
                 connection.execute(sql.SQL(_SQL["let_take"]).format(role=taken, login=sql.Identifier(self._login)))
                 connection.execute(sql.SQL(_SQL["let_use"]).format(role=taken, schema=sql.Identifier(_OWN_SCHEMA)))
         except psycopg.Error as error:
+            if is_loss(error):
+                raise
             raise HarnessError(
                 f"PostgREST cannot make calls as {role!r}.",
                 tried=f"GRANT {role} to its login: {str(error).strip()} (SQLSTATE {error.sqlstate})",
@@ -255,6 +257,8 @@ class PostgREST(ABC):
                 with suppress(psycopg.errors.InsufficientPrivilege):
                     connection.execute(sql.SQL(_SQL["track_functions"]).format(login))
         except psycopg.Error as error:
+            if is_loss(error):
+                raise
             raise HarnessError(
                 "PostgREST's login role cannot be prepared.",
                 tried=f"CREATE ROLE ... IN ROLE anon, authenticated, service_role, and grants on {self.database.name}: "

@@ -14,6 +14,7 @@ from typing import Any, Self
 import psycopg
 from psycopg import sql
 
+from harness.environment.own import is_loss
 from harness.environment.servers import Server, address, connect
 from harness.errors import HarnessError
 from harness.signals import uninterrupted
@@ -56,6 +57,8 @@ class SupabaseRoles:
                 self._connection.execute(queries.text("harness.environment", "supabase_roles.sql"))
         except psycopg.Error as error:
             self._connection.close()
+            if is_loss(error):
+                raise
             raise HarnessError(
                 f"The roles of Supabase cannot be created on {address(self._dsn)}.",
                 tried=f"CREATE ROLE for those of anon, authenticated, service_role, authenticator and the platform's "

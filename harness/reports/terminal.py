@@ -42,7 +42,7 @@ def screen(record: Record, width: int | None) -> list[Line]:
     lines += paragraph("server   ", rows.server(record), width, "dim")
     lines += paragraph("applied  ", rows.applied(record), width, "dim")
     made = list(map(rows.row, record.runs))
-    lines += [Line(""), *table_of(made, width), Line("")]
+    lines += [Line(""), *table_of(made, width), Line("")] if made else [Line("")]
     for each in made:
         # Of many that held their rows are enough: each has its name.
         if each.summary and (len(made) <= SENTENCES or each.truth != Truth.HELD.value):

@@ -141,9 +141,12 @@ class Actor:
         if self.lost:
             return
         pgconn = self.pgconn
-        if pgconn.transaction_status != TransactionStatus.IDLE:
-            pgconn.exec_(b"ROLLBACK")
-        if pgconn.exec_(_LINGERS.encode()).status == ExecStatus.FATAL_ERROR:
+        try:
+            if pgconn.transaction_status != TransactionStatus.IDLE:
+                pgconn.exec_(b"ROLLBACK")
+            if pgconn.exec_(_LINGERS.encode()).status == ExecStatus.FATAL_ERROR:
+                self.close()
+        except psycopg.OperationalError:  # it is lost, and the next run has another
             self.close()
 
     def close(self) -> None:
@@ -314,6 +317,8 @@ class Driver:
                 results, got[place] = got[place], []
                 try:
                     text = play.send(results)
+                    while actor.lost:  # nobody is there to send it to
+                        text = play.send([])
                 except StopIteration:
                     poll.unregister(socket)
                     del got[place]

@@ -274,6 +274,8 @@ class Controller:
         self._by_socket: dict[int, _Call] = {}
         self._releasing = False
         """A release was sent, and its answer is not read yet."""
+        self._raised: BaseException | None = None
+        """What was raised while a notice was taken in."""
         self._learned: dict[Hashable, Access] = {}
         """What was measured of each step, in all schedules."""
         self._told_of: dict[Hashable, Access] = {}
@@ -546,6 +548,10 @@ class Controller:
 
     def _overhear(self, call: _Call) -> None:
         """Take in what one connection has to say in a relay."""
+        self._take_answers(call)
+        self._raise_what_was_raised()
+
+    def _take_answers(self, call: _Call) -> None:
         pgconn = call.pgconn
         try:
             pgconn.consume_input()
@@ -964,6 +970,11 @@ class Controller:
             self._ask_blockers(doubtful)
 
     def _hear(self, call: _Call) -> None:
+        """Take in what one connection has to say between two choices."""
+        self._take_in(call)
+        self._raise_what_was_raised()
+
+    def _take_in(self, call: _Call) -> None:
         pgconn = call.pgconn
         try:
             pgconn.consume_input()
@@ -1139,6 +1150,18 @@ class Controller:
             call.due.append(_Due.NOTHING)
         pgconn.pipeline_sync()
 
+    def _take_notice(self, call: _Call, notice: pq.abc.PGresult) -> None:
+        """Called by libpq in the middle of reading: what is raised here, a signal too, it would print and forget."""
+        try:
+            self._noticed(call, notice)
+        except BaseException as error:
+            self._raised = self._raised or error
+
+    def _raise_what_was_raised(self) -> None:
+        if self._raised is not None:
+            raised, self._raised = self._raised, None
+            raise raised
+
     def _noticed(self, call: _Call, notice: pq.abc.PGresult) -> None:
         if call.told is not None:
             call.told.notice(notice.error_field(DiagnosticField.MESSAGE_PRIMARY) or b"", self._gates)
@@ -1303,7 +1326,7 @@ class Controller:
                     next_step="check the contract's function against the migrations",
                 )
         call = _Call(number, connection, pgconn, pgconn.backend_pid, pgconn.socket, gates=Gates(number))
-        pgconn.notice_handler = lambda notice: self._noticed(call, notice)
+        pgconn.notice_handler = lambda notice: self._take_notice(call, notice)
         pgconn.nonblocking = 1
         pgconn.enter_pipeline_mode()
         if self._ask(b"shut", self._space, self._gate(call, 0)).get_value(0, 0) != b"t":

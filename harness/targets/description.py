@@ -17,6 +17,7 @@ from psycopg.errors import error_from_result
 from psycopg.pq import DiagnosticField, ExecStatus, Format
 
 from harness.contracts.contract import Column, Contract, Function, Parameter
+from harness.environment.own import is_loss
 from harness.errors import HarnessError, UsageError
 from harness.sqltext import queries
 from harness.sqltext.placeholders import numbered
@@ -428,7 +429,9 @@ def _named_type(connection: psycopg.Connection[Any], function: Function, name: s
         return None
     try:
         row = connection.execute(_SQL["type_named"], [wanted]).fetchone()
-    except psycopg.Error:  # a text that is no type's name at all
+    except psycopg.Error as error:  # a text that is no type's name at all
+        if is_loss(error):
+            raise
         row = None
     if row is None or row[0] is None:
         raise HarnessError(
@@ -445,6 +448,8 @@ def _described(
     result = connection.pgconn.prepare(b"", text, oids)
     if result.status != ExecStatus.COMMAND_OK:
         error = error_from_result(result)
+        if is_loss(error):
+            raise error
         raise HarnessError(
             f"The call of {function.name} cannot be prepared (SQLSTATE {error.sqlstate}).",
             tried=f"{text.decode()}\n    {' '.join(str(error).split())}",

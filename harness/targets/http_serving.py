@@ -10,6 +10,7 @@ from psycopg import sql
 
 from harness.contracts.contract import Contract
 from harness.environment.database import Database
+from harness.environment.own import is_loss
 from harness.environment.postgrest import DEFAULT_IMAGE, DEFAULT_POOL, PostgREST, Token, open_postgrest
 from harness.environment.servers import Server, connect
 from harness.errors import HarnessError, UsageError
@@ -121,6 +122,8 @@ def _install(dsn: str, contract: Contract) -> CallDescription:
                 )
             )
         except psycopg.Error as error:
+            if is_loss(error):
+                raise
             raise HarnessError(
                 f"The function {function.name} is not as the contract expects it.",
                 tried=f"a call of {function}: {' '.join(str(error).split())} (SQLSTATE {error.sqlstate})",

@@ -76,6 +76,21 @@ def test_a_server_that_is_not_there_is_status_3(folder: Path, sandbox: Sandbox) 
     assert "Traceback" not in done.stderr
 
 
+def test_a_server_that_goes_away_in_the_first_check_leaves_a_record(
+    folder: Path, sandbox: Sandbox, server: EmbeddedServer
+) -> None:
+    """What is known: the server, what was applied, and why no verdict came of it; text, record and status agree."""
+    ends = "EXECUTE 'SELECT pg_termin' || 'ate_backend(pg_backend_pid())';"  # as if an administrator had done it
+    (folder / "ends.race.sql").write_text(f"-- scenario: it is ended\n-- session: s x 2\nDO $$ BEGIN {ends} END $$;\n")
+    words = ("check", "ends.race.sql", "--migrations", "tables.sql", "--record", "r.json")
+    done = sandbox.run("harness", *words, cwd=folder, HARNESS_SERVER=server.dsn)
+    assert done.returncode == ExitStatus.ENVIRONMENT, done.stdout + done.stderr
+    record = json.loads((folder / "r.json").read_text())
+    assert (record["truth"], record["exit_status"], record["runs"]) == ("undecided", 3, [])
+    assert [file["path"] for file in record["migrations"]] == ["tables.sql"]
+    assert "verdict: undecided - cut short: The connection of the session s-1 was lost" in done.stdout
+
+
 def test_a_check_may_go_on_without_what_failed_and_says_so(
     folder: Path, sandbox: Sandbox, server: EmbeddedServer
 ) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -12,10 +13,12 @@ from harness.check import Checks
 from harness.checking.world import World
 from harness.environment.database import Template
 from harness.environment.embedded import EmbeddedServer
+from harness.environment.servers import connect
 from harness.errors import HarnessError, UsageError
 from harness.options import Options
 from harness.records import RunRecord
 from harness.scenarios import reader
+from harness.scenarios.acting import Actor, Driver, Play
 from harness.verdict.findings import Finding, Truth
 
 Check = Callable[..., RunRecord]
@@ -688,5 +691,26 @@ def test_rounds_that_lose_a_connection_are_made_again(check: Check, monkeypatch:
     lost = iter([False] * 12 + [True])
     monkeypatch.setattr(World, "lost", lambda *_: next(lost, False))
     run = check(COUNTER + "-- session: s x 2\nUPDATE c SET n = n + 1 WHERE id = 1;\n", by=("race",))
+    assert finding(run).truth is Truth.HELD
+    assert "not judged: 1 round in which a session's connection was lost" in run.notes
+
+
+def test_a_backend_that_ends_between_two_rounds_spoils_one(
+    check: Check, server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What would be sent next, behind the transaction's beginning, is sent to nobody."""
+    drive, ended = Driver.drive, []
+
+    def without_one(self: Driver, plays: Sequence[tuple[Actor, Play]], *how: Any, **more: Any) -> None:
+        if len(plays) == 2 and not ended:
+            ended.append(plays[0][0].pgconn.backend_pid)
+            with connect(server.dsn) as connection:
+                connection.execute("SELECT pg_terminate_backend(%s, 5000)", ended)
+        drive(self, plays, *how, **more)
+
+    monkeypatch.setattr(Driver, "drive", without_one)
+    add = "-- isolation: repeatable read\n-- retry: 40001 up to 20\n-- session: s x 2\nUPDATE c SET n = n + 1 WHERE id = 1;\n"
+    run = check(COUNTER + add, by=("race",))
+    assert ended
     assert finding(run).truth is Truth.HELD
     assert "not judged: 1 round in which a session's connection was lost" in run.notes

@@ -18,6 +18,7 @@ from harness.contracts import invariants
 from harness.environment.database import Database
 from harness.errors import HarnessError, UsageError
 from harness.schedules import Exploration, Plan, explore
+from harness.schedules.control import Controller
 from harness.verdict.findings import Truth
 
 FUNCTIONS = Path(__file__).parent / "functions"
@@ -327,3 +328,33 @@ def test_a_function_that_is_not_deterministic_is_said_to_be(database: Database) 
     found = tried(database, scan("IF random() < 0.5 THEN PERFORM 1 FROM events; END IF;"), max_schedules=400)
     assert truths(found)["same_end_when_repeated"] is Truth.UNDECIDED
     assert found.truth is Truth.UNDECIDED
+
+
+def raising(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have one of the notices that tell what steps do raise, somewhere in the middle."""
+    noticed, notices = Controller._noticed, iter(range(5))
+
+    def cut(self: Controller, *told: Any) -> None:
+        if next(notices, None) == 4:
+            raise error
+        noticed(self, *told)
+
+    monkeypatch.setattr(Controller, "_noticed", cut)
+
+
+def test_what_goes_wrong_while_a_notice_is_taken_in_is_not_forgotten(
+    database: Database, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The driver would print a traceback and go on, in a schedule of which nobody knows where it stands."""
+    raising(psycopg.OperationalError("invalid socket"), monkeypatch)
+    with pytest.raises(psycopg.OperationalError, match="invalid socket"):
+        tried(database)
+    assert not caplog.records
+
+
+def test_a_signal_while_a_notice_is_taken_in_ends_the_exploration(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is not lost in there."""
+    raising(KeyboardInterrupt(), monkeypatch)
+    assert tried(database).interrupted
