@@ -709,7 +709,7 @@ def test_a_backend_that_ends_between_two_rounds_spoils_one(
         drive(self, plays, *how, **more)
 
     monkeypatch.setattr(Driver, "drive", without_one)
-    add = "-- isolation: repeatable read\n-- retry: 40001 up to 20\n-- session: s x 2\nUPDATE c SET n = n + 1 WHERE id = 1;\n"
+    add = "-- isolation: repeatable read\n-- retry: 40001 up to 20\n-- session: s x 2\nUPDATE c SET n = n + 1;\n"
     run = check(COUNTER + add, by=("race",))
     assert ended
     assert finding(run).truth is Truth.HELD
