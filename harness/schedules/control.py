@@ -347,11 +347,14 @@ class Controller:
             events.append(event)
         if any(call.mode is not _Mode.ENDED for call in self._calls):
             raise ScheduleTimeoutError(f"nothing can go on: {self._standing()}")
-        died = [call.died for call in self._calls]
-        for call in self._calls:
+        were = list(self._calls)
+        for call in were:
             if call.died:
                 self._replace(call)  # by one that did nothing: what a dead one was told counts for nobody
-        answers = [replace(self._answer(call), died=d) for call, d in zip(self._calls, died, strict=True)]
+        answers = [
+            replace(self._answer(call), died=was.died, began=was.began, ended=was.ended)
+            for call, was in zip(self._calls, were, strict=True)
+        ]
         return Trace(tuple(events), tuple(answers), complete)
 
     def _begin(self, programs: Sequence[Program], *, flushed: bool = True) -> None:

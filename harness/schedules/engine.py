@@ -521,8 +521,8 @@ class _Explorer:
             evidence = dict(zip(names, values, strict=True)) if any(v is not None for v in values) else {}
             outcome, evidence = readable(outcome, evidence)
             ended = int(answer.ended * _POSITION)
-            if outcome.effect is Effect.IN_DOUBT and self._ends_transactions(routes[number]):
-                ended = NEVER  # what it had committed before it died stands: the call may have taken effect
+            if outcome.effect is Effect.IN_DOUBT:
+                ended = NEVER  # as in every history: nobody must have come after it, and it may have taken effect
             yield Operation(
                 number=number,
                 client=number,

@@ -183,8 +183,11 @@ class Judge:
             self._known(CarriedHistory(waiting).operations())
 
     def _look_after(self, schedules: Sequence[Carried]) -> None:
-        """A call made after one that was ended must be accepted, or told that the key is used up; never busy."""
-        ended = [schedule for schedule in schedules if schedule.died or schedule.cancelled]
+        """A call made after one that was ended must be accepted, or told that the key is used up; never busy.
+
+        Not where there is no such key: to say so is right.
+        """
+        ended = [each for each in schedules if (each.died or each.cancelled) and not each.setting.missing]
         if not ended:
             return
         if self._usable is None:

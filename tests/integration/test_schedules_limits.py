@@ -17,8 +17,11 @@ from harness import Contract, Function, UpTo, Variant, contracts
 from harness.contracts import invariants
 from harness.environment.database import Database
 from harness.errors import HarnessError, UsageError
-from harness.schedules import Exploration, Plan, explore
+from harness.history import NEVER
+from harness.schedules import Exploration, Plan, engine, explore
+from harness.schedules.carried import Carried
 from harness.schedules.control import Controller
+from harness.schedules.trace import Kind
 from harness.verdict.findings import Truth
 
 FUNCTIONS = Path(__file__).parent / "functions"
@@ -358,3 +361,25 @@ def test_a_signal_while_a_notice_is_taken_in_ends_the_exploration(
     """It is not lost in there."""
     raising(KeyboardInterrupt(), monkeypatch)
     assert tried(database).interrupted
+
+
+def test_a_call_that_died_was_under_way_from_its_first_step(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not from the beginning of time: beside two others that overlap, it would have had to take effect before them."""
+    carried: list[Carried] = []
+    as_carried = engine._Explorer._as_carried
+
+    def kept(self: engine._Explorer, *run: Any, **how: Any) -> Carried:
+        carried.append(as_carried(self, *run, **how))
+        return carried[-1]
+
+    monkeypatch.setattr(engine._Explorer, "_as_carried", kept)
+    found = tried(database, crash=True, calls=3, max_schedules=40)
+    died = [(each, event.choice.call) for each in carried for event in each.events if event.choice.kind is Kind.DIE]
+    assert died
+    for schedule, call in died:
+        began = next(at for at, event in enumerate(schedule.events, 1) if event.choice.call == call)
+        operation = schedule.operations[call]
+        assert (operation.called, operation.returned) == (began * 1_000_000, NEVER)
+    assert not [finding for finding in found.findings if finding.truth is Truth.BROKEN]
