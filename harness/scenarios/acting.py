@@ -22,7 +22,7 @@ from psycopg import pq
 from psycopg.pq import ConnStatus, DiagnosticField, ExecStatus, TransactionStatus
 
 from harness.environment.identity import Identity, IdentityStatements
-from harness.errors import UsageError
+from harness.errors import HarnessError, UsageError
 from harness.scenarios.reader import Session, substituted, substituted_by_any
 from harness.sqltext.scripts import Statement
 from harness.verdict.serial import Answer
@@ -130,7 +130,11 @@ class Actor:
             self._connection = connection = self._connect()
             wanted = replace(self.session.identity, isolation=self.session.isolation or None)
             if wanted != Identity() and self.identity is None:
-                self.identity = wanted.statements(connection)
+                try:
+                    self.identity = wanted.statements(connection)
+                except HarnessError as error:
+                    where = f"{self.session.statements[0].path}:{self.session.identity_line or self.session.line}"
+                    raise UsageError(f"{where}: {error.what}", tried=error.tried, next_step=error.next_step) from error
         self.answers = []
         self.used_up = self._stopped = False
         self.repeated = 0

@@ -167,6 +167,8 @@ class Session:
     line: int
     statements: tuple[Statement, ...]
     identity: Identity = field(default_factory=Identity)
+    identity_line: int = 0
+    """Of its `as:`."""
     isolation: str = ""
     retry: Retry | None = None
     stop_on_error: bool = False
@@ -361,6 +363,7 @@ class _Reader(LoadHeadings):
         return replace(
             session,
             identity=session.identity if session.identity != Identity() else default.identity,
+            identity_line=session.identity_line or default.identity_line,
             isolation=session.isolation or default.isolation,
             retry=session.retry or default.retry,
         )
@@ -432,8 +435,9 @@ class _Reader(LoadHeadings):
     def _statements(self, body: str, line: int, variables: dict[str, str] | None = None) -> Iterator[Statement]:
         variables = {} if variables is None else variables
         try:
-            for statement in Script(self.path, body).statements(variables):
-                yield replace(statement, line=statement.line + line - 1)
+            # So that a statement's line, and an error's, is that of the file.
+            for statement in Script(self.path, "\n" * (line - 1) + body).statements(variables):
+                yield statement
                 for name in gset_names(statement.text, statement.then):
                     variables.pop(name, None)  # from here on it is what was answered
         except UsageError:
@@ -518,7 +522,7 @@ class _Reader(LoadHeadings):
             identity = Identity.read(section.rest)
         except UsageError as error:
             raise self._error(section.line, error.what, error.next_step) from error
-        self._of_session(section, identity=identity)
+        self._of_session(section, identity=identity, identity_line=section.line)
 
     def _isolation(self, section: _Section) -> None:
         if section.rest.lower() not in ISOLATION_LEVELS:

@@ -287,12 +287,19 @@ class Starting:
         return text if error is None else f"-- The server says of this: {error}\n{text}"
 
     def _argument(self, name: str, type_: str, number: int) -> str:
-        """A row of a table that the parameter is named after, else any value of its type."""
+        """A row of a table that the parameter, or its key, is named after, else any value of its type."""
         bare = re.sub(r"^_?(p|v|in|arg)_|_?(id|uuid)$", "", name.lower()).strip("_")
         if bare:
             for (schema, table), (key, key_type) in self.keys.items():
                 if key_type == type_ and table.lower() in (bare, f"{bare}s", f"{bare}es", f"{bare[:-1]}ies"):
                     return self._first(schema, table, key)
+            named = [
+                (schema, table, key)
+                for (schema, table), (key, key_type) in self.keys.items()
+                if key_type == type_ and key.lower() == bare
+            ]
+            if len(named) == 1:
+                return self._first(*named[0])
         if type_ in ("text", "character varying"):
             return ":'session'"
         value = _value(type_, "example")

@@ -394,6 +394,12 @@ def test_a_condition_may_ask_about_what_is_ignored(check: Check) -> None:
     assert finding(run, "never_1").truth is Truth.BROKEN, run.findings
 
 
+def test_a_role_that_is_not_there_is_said_with_its_line(check: Check) -> None:
+    """`as:` of a role that nobody created is a mistake in the file."""
+    with pytest.raises(UsageError, match=r"tried\.race\.sql:6: There is no role 'nobody_at_all'"):
+        check(COUNTER + "-- session: one x 2\n-- as: nobody_at_all\nSELECT n FROM c;\n")
+
+
 ODD = {
     "COPY data in the setup": (
         "COPY c FROM stdin;\n3\t0\n\\.\n-- session: a x 2\nUPDATE c SET n = n + 1 WHERE id = 3 RETURNING n;\n"

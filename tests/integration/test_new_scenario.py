@@ -30,6 +30,13 @@ BEGIN
 END $$;
 CREATE FUNCTION "Give Back"(p_item_id int) RETURNS int LANGUAGE sql AS
     $$ UPDATE items SET n = n + 1 WHERE id = p_item_id RETURNING n $$;
+CREATE TABLE vouchers (code text PRIMARY KEY, left_over int NOT NULL);
+CREATE FUNCTION redeem(p_code text) RETURNS boolean LANGUAGE plpgsql AS $$
+BEGIN
+    IF (SELECT left_over FROM vouchers WHERE code = p_code) < 1 THEN RETURN false; END IF;
+    UPDATE vouchers SET left_over = left_over - 1 WHERE code = p_code;
+    RETURN true;
+END $$;
 CREATE PROCEDURE tidy_up() LANGUAGE sql AS $$ DELETE FROM notes $$;
 CREATE FUNCTION twice(int) RETURNS int LANGUAGE sql AS 'SELECT 1';
 CREATE FUNCTION twice(text) RETURNS int LANGUAGE sql AS 'SELECT 1';
@@ -49,6 +56,7 @@ REFUSED = {
     [
         ["buy"],
         ["buy", "Give Back"],
+        ["redeem"],
         ["public.tidy_up"],
         ["twice(int)", "public.twice( text )"],
         *([each] for each in REFUSED),
@@ -71,6 +79,9 @@ def test_what_is_written_runs_as_it_is(functions: list[str], server: EmbeddedSer
         run = Checks(Options(timeout=5.0), server, template).check(reader.read(path), by=("explore",))
     assert run.truth in (Truth.HELD, Truth.BROKEN)
     assert not [note for note in run.notes if "fails already" in note]
+    if functions[0] == "redeem":
+        assert "SELECT redeem((SELECT code FROM vouchers ORDER BY 1 LIMIT 1));" in text
+        assert run.truth is Truth.BROKEN
     if functions[0] == "buy":
         assert text.index("INTO shops") < text.index("INTO items")
         assert "refused" not in text

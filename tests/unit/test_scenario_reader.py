@@ -114,6 +114,13 @@ def test_what_is_wrong_is_said_with_its_line(case: str, tmp_path: Path) -> None:
     assert next_step in error.value.next_step
 
 
+def test_what_cannot_be_split_is_said_with_the_line_of_the_file(tmp_path: Path) -> None:
+    """The line is counted from the beginning of the file, and not from the heading."""
+    with pytest.raises(UsageError) as error:
+        _read(tmp_path, SHORT + "-- session: b\nSELECT 1;\n\\! ls\n")
+    assert "last_seat.race.sql:6: The backslash command" in error.value.tried
+
+
 @pytest.mark.parametrize(
     ("text", "wanted"),
     [
