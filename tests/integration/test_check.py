@@ -239,6 +239,23 @@ CASES: dict[str, tuple[str, Truth, str]] = {
         "",
     ),
     "one random token for two": (TOKENS, Truth.BROKEN, ""),
+    "one random number for two": (
+        TOKENS.replace("md5(random()::text)", "(random() * 1e9)::int")
+        .replace(" text", " int")
+        .replace("(w int", "(w text")
+        .replace("who int", "who text"),
+        Truth.BROKEN,
+        "",
+    ),
+    "a random number for each": (
+        TOKENS.replace("md5(random()::text)", "(random() * 1e9)::int")
+        .replace(" text", " int")
+        .replace("(w int", "(w text")
+        .replace("who int", "who text")
+        .replace("FROM spare;", "FROM spare FOR UPDATE;"),
+        Truth.HELD,
+        "",
+    ),
     "numbers made of a sequence": (INVOICES, Truth.HELD, ""),
     "a clock in a number": (
         COUNTER + "-- session: one x 2\nUPDATE c SET n = extract(epoch FROM clock_timestamp())::int WHERE id = :number "

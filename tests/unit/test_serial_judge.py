@@ -289,3 +289,43 @@ class _Lines:
 
     def idle(self, order: tuple[Unit, ...]) -> bool:
         return not order
+
+
+def test_what_some_runs_of_an_order_come_to_is_explained_by_it() -> None:
+    """The first row by a random key is one or the other: both are explained, and a third thing is not."""
+    for rows, wanted in (
+        ([("+", "k9", "paid")], Truth.HELD),
+        ([("-", "k0", "new"), ("+", "k0", "paid"), ("+", "k9", "new")], Truth.HELD),
+        ([("-", "k0", "new"), ("+", "k0", "paid"), ("+", "k9", "paid")], Truth.BROKEN),
+    ):
+        found = judge(Observed({(0, -1): ()}, _first_by_key(rows)), [[0]], _FirstByKey(), Rules())
+        assert found.truth is wanted, rows
+
+
+def _first_by_key(rows: Sequence[tuple[str, str, str]]) -> dict[str, Table]:
+    def key(text: str) -> str:
+        return f"0000000{text[1]}-0000-4000-8000-000000000000"
+
+    return {"t": Table(("change", "id", "state"), (TEXT, 2950, TEXT), tuple((s, key(k), v) for s, k, v in rows))}
+
+
+class _FirstByKey:
+    """An oracle of an order in which one inserts a row by a random key, and one pays the first row by its key."""
+
+    def __init__(self) -> None:
+        self.made: list[SerialRun] = []
+
+    def runs(self, order: tuple[Unit, ...], at_least: int = 1) -> Sequence[SerialRun]:
+        while len(self.made) < max(at_least, 2):
+            new = f"k{len(self.made) % 8 + 1}"
+            rows = [("-", "k0", "new"), ("+", "k0", "paid"), ("+", new, "new")]
+            if len(self.made) % 3 == 2:
+                rows = [("+", new, "paid")]
+            self.made.append(SerialRun(dict.fromkeys(order, ()), _first_by_key(rows)))
+        return self.made
+
+    def beginning(self, order: tuple[Unit, ...]) -> tuple[Unit, ...] | None:
+        return order
+
+    def idle(self, order: tuple[Unit, ...]) -> bool:
+        return not order
