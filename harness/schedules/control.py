@@ -1224,7 +1224,13 @@ class Controller:
         for row in range(result.ntuples):
             call = by_pid[int(result.get_value(row, 0) or b"")]
             blockers = [int(pid) for pid in (result.get_value(row, 1) or b"").split()]
-            self._hear(call)  # it may have gone on meanwhile
+            stood = call.gate, call.unit
+            self._hear(call)
+            if (call.gate, call.unit) != stood:
+                # It has gone on meanwhile, through a turnstile or to its next unit: what was told is of before.
+                if call.mode is _Mode.WAITING:
+                    call.mode = _Mode.RUNNING
+                continue
             if call.mode not in (_Mode.RUNNING, _Mode.WAITING) or call.leaving:
                 continue
             told, call.told_waiting = call.told_waiting, False
