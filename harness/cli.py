@@ -143,7 +143,19 @@ _SECONDS = _Seconds(0, MOST, min_open=True)
 _NUMBER = click.IntRange(1, MOST)
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+class _Commands(click.Group):
+    """Also what click prints itself, help and version, may find no room."""
+
+    def main(self, *words: Any, **how: Any) -> Any:
+        try:
+            return super().main(*words, **how)
+        except OSError as error:
+            told = explained(error)
+            _say(f"error: {told}")
+            sys.exit(told.exit_status)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(harness.__version__, prog_name="harness")
 def main() -> None:
     """Say with evidence whether a PostgreSQL function keeps its promise under concurrency, and how fast it is.

@@ -222,10 +222,17 @@ def loads(text: str, name: str = "The text") -> Record:
 def read(path: Path) -> Record:
     """The record in a file. Raises UsageError when it cannot be read or holds none."""
     try:
-        text = path.read_text(encoding="utf-8")
+        with path.open(encoding="utf-8") as file:
+            text = file.read(_LONGEST_TEXT + 1)  # a device may have no end
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"The record {path} cannot be read.", tried=str(error), next_step="name a record") from error
+    if len(text) > _LONGEST_TEXT:
+        raise UsageError(f"{path} is too long for a record.", tried=f"{_LONGEST_TEXT} signs", next_step="name a record")
     return loads(text, str(path))
+
+
+_LONGEST_TEXT = 200_000_000
+"""Signs of a record that is read: none that was ever written came near it."""
 
 
 def json_schema() -> dict[str, Any]:

@@ -379,3 +379,11 @@ def test_help_and_version_need_no_server(sandbox: Sandbox) -> None:
         assert option.flag in done.stdout
         assert option.variable in done.stdout
     assert sandbox.run("harness", "--version").stdout.startswith("harness, version ")
+
+
+def test_help_that_finds_no_room_is_said(sandbox: Sandbox) -> None:
+    """What click prints itself is no exception: a sentence, and no status that means broken."""
+    done = sandbox.run("sh", "-c", "harness --help >/dev/full")
+    assert done.returncode == ExitStatus.ENVIRONMENT
+    assert "error: The system refused something." in done.stderr
+    assert "Traceback" not in done.stderr

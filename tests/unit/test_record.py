@@ -305,3 +305,9 @@ def test_a_record_that_cannot_be_read_says_which(tmp_path: Path) -> None:
     for name in ("missing.json", "r.json"):
         with pytest.raises(UsageError, match=f"{name} cannot be read"):
             read(tmp_path / name)
+
+
+def test_a_device_without_an_end_is_no_record() -> None:
+    """It would fill the memory."""
+    with pytest.raises(UsageError, match="too long for a record"):
+        read(Path("/dev/zero"))
