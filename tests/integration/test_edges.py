@@ -32,7 +32,7 @@ COUNTED = Invariant(
     "counted",
     "Of everybody it is known how many gifts they took.",
     """SELECT id, gifts - taken AS off
-         FROM people, LATERAL (SELECT count(*) AS taken FROM gifts WHERE taken_by = people.id)
+         FROM people, LATERAL (SELECT count(*) AS taken FROM gifts WHERE taken_by = people.id) AS counted
         WHERE gifts <> taken""",
     Path("counted.sql"),
     1,
