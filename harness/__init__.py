@@ -6,6 +6,8 @@ with evidence whether the function keeps its promise under concurrency and how f
 The floors; a file imports only from floors below::
 
     cli.py  plugin.py  gate/    two thin faces: console command, pytest plugin; what `pytest harness/` runs
+    console.py                  from a command to its exit status: errors, signals, the record printed and written
+    arguments.py  progress.py   options that commands share; the bar while one takes its time
     reports/                    each reads a record, nothing else
     dry_run.py                  what a run would do, without a server
     doctor.py                   what is there, and what to do for what is not

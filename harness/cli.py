@@ -3,32 +3,34 @@
 from __future__ import annotations
 
 import sys
-import time
 
 from harness.signals import defer_until_handled
 
 if sys.argv[0].endswith("harness"):  # this process is the command's own, and imports take a while
     defer_until_handled()
 
-import io
-import os
 import re
-import shutil
-import signal
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import replace
-from enum import Enum
 from functools import partial
 from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING, Any, NoReturn, Self
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 import harness
-from harness import configuration
+from harness.arguments import (
+    NUMBER,
+    OF_A_CALL,
+    OF_A_LOAD,
+    SECONDS,
+    TABLE,
+    changed_options,
+    given_of_load,
+    resolved,
+    shared_options,
+)
+from harness.console import attach_streams, guarded, make_runs, publish, say, say_environment
 from harness.errors import ExitStatus, HarnessError, UsageError, explained
 from harness.load import patterns
 from harness.load.pattern import PATTERNS
@@ -37,110 +39,17 @@ from harness.options import (
     MOST,
     OF_CALLS,
     OF_CONTRACTS,
-    OPTIONS,
     OUTPUTS,
-    Option,
     Options,
     as_words,
     check_outputs,
     outputs,
-    resolve,
 )
-from harness.records import Record
+from harness.progress import Bar
 from harness.records import read as read_record
-from harness.signals import ENDING, ended_by, ending, heed
-from harness.text import harmless
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
-
-    from harness.records import RunRecord
     from harness.scenarios.reader import Scenario
-
-
-class Shown(Enum):
-    """How much is printed of a record."""
-
-    VERDICT = "the verdict"
-    SCREEN = "what fits one screen where everything held"
-    FIGURES = "every figure"
-
-
-_TABLE = (*OPTIONS, *patterns.options())
-
-_OF_A_LOAD = frozenset({"profile", "pool_size", "timeout", *(option.name for option in patterns.options())})
-"""Options that an exploration has no use for."""
-
-_OF_A_CALL = _OF_A_LOAD | set(OUTPUTS) | OF_CALLS | OF_CONTRACTS | {"github_summary"}
-"""Options that applying files has no use for."""
-
-
-def _shown_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """-v and -q; `_print` finds them in the context, so that a command need not hand them on."""
-    choices = (
-        ("-v", "--verbose", Shown.FIGURES, "print all figures of every run"),
-        ("-q", "--quiet", Shown.VERDICT, "print the verdict alone"),
-    )
-
-    def keep(value: Shown) -> Callable[[click.Context, click.Parameter, bool], None]:
-        def kept(context: click.Context, _: click.Parameter, given: bool) -> None:
-            if given and context.meta.setdefault(_SHOWN, value) is not value:
-                raise click.UsageError("--verbose and --quiet are opposites.", context)
-
-        return kept
-
-    for short, name, value, text in reversed(choices):
-        command = click.option(short, name, is_flag=True, expose_value=False, callback=keep(value), help=text)(command)
-    return command
-
-
-_SHOWN = "harness.shown"
-"""Where the context keeps how much is printed."""
-
-
-def _options(command: Callable[..., Any], *, without: Set[str] = frozenset(), shown: bool = True) -> Callable[..., Any]:
-    """The options of all commands, without those that this one has no use for; `shown`: it prints a record."""
-    command = _shown_options(command) if shown else command
-    for option in reversed([option for option in _TABLE if option.name not in without]):
-        default = f"  [default: {option.default}]" if option.default else ""
-        command = click.option(
-            option.flag,
-            option.name,
-            help=f"{option.help}; {option.variable}{default}",
-            **_how(option),
-        )(command)
-    return command
-
-
-def _changed_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """What goes by a change: --changed-since and --last-record."""
-    command = click.option(
-        "--last-record",
-        type=click.Path(path_type=Path),
-        metavar="FILE",
-        help="record that says what was touched, for --changed-since  [default: that of --record, where it is there]",
-    )(command)
-    text = "run only what the changes since this commit of git can matter to"
-    return click.option("--changed-since", metavar="REF", help=text)(command)
-
-
-def _how(option: Option) -> dict[str, Any]:
-    if option.switch:
-        return {"is_flag": True, "flag_value": "yes", "default": None}
-    metavar = f"[{'|'.join(option.kind.words)}]" if option.kind.words else option.kind.metavar
-    return {"multiple": option.repeatable, "metavar": metavar}
-
-
-class _Seconds(click.FloatRange):
-    """A number of seconds; click takes `nan` for one."""
-
-    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> Any:
-        found = super().convert(value, parameter, context)
-        return found if found == found else self.fail(f"{value} is no number of seconds.", parameter, context)
-
-
-_SECONDS = _Seconds(0, MOST, min_open=True)
-_NUMBER = click.IntRange(1, MOST)
 
 
 class _Commands(click.Group):
@@ -151,7 +60,7 @@ class _Commands(click.Group):
             return super().main(*words, **how)
         except OSError as error:
             told = explained(error)
-            _say(f"error: {told}")
+            say(f"error: {told}")
             sys.exit(told.exit_status)
 
 
@@ -163,12 +72,12 @@ def main() -> None:
     Exit status: 0 every claim held, 1 one is broken, 2 wrong usage, 3 the environment failed, 4 undecided,
     130 ended by Ctrl-C, 143 by SIGTERM or SIGHUP.
     """
-    _attach_streams()
+    attach_streams()
     try:
         here = str(Path.cwd())
     except OSError as error:
         gone = HarnessError("The current folder is not there.", tried=str(error), next_step="go to one that is: cd")
-        _say(f"error: {gone}")
+        say(f"error: {gone}")
         sys.exit(gone.exit_status)
     if here not in sys.path:
         # A contract of one's own may lie here; after what is installed, so that nothing of that is replaced by it.
@@ -188,8 +97,8 @@ def main() -> None:
 @click.option("--tickets", type=click.Path(path_type=Path), metavar="FILE", help="their ids (JSON), for --http-url")
 @click.option("--yes", is_flag=True, help="do not ask before real tickets are scanned")
 @click.option("--dry-run", is_flag=True, help="only say what would run; nothing is booted, and the exit status is 0")
-@_changed_options
-@_options
+@changed_options
+@shared_options
 def run(
     file: Path | None,
     chosen: tuple[str, ...],
@@ -207,8 +116,8 @@ def run(
 
     With --http-url or --tickets: burst and race against an API that is there, with real tickets.
     """
-    with _guarded():
-        options = _resolved(given, patterns.options())
+    with guarded():
+        options = resolved(given, patterns.options())
         said = {name for name, value in given.items() if value}
         if file is not None:
             options = _of_a_file(file, options, said)
@@ -246,10 +155,10 @@ def run(
 
                 overhead(harness_, harness_.http_options, pairs=6, seconds=0.4, rounds=100)
 
-        with _Bar() as bar, open_harness(options, bar.calls) as opened:
+        with Bar() as bar, open_harness(options, bar.calls) as opened:
             bar.stop()
-            _report(opened.environment, opened.template.applied.prelude)
-            _make(opened, options, runs, bar)
+            say_environment(opened.environment, opened.template.applied.prelude)
+            make_runs(opened, options, runs, bar)
 
 
 def _of_a_file(file: Path, options: Options, said: Set[str]) -> Options:
@@ -265,19 +174,19 @@ def _of_a_file(file: Path, options: Options, said: Set[str]) -> Options:
 
 @main.command()
 @click.option("--pairs", type=click.IntRange(FEWEST_PAIRS, MOST), default=8, show_default=True, help="pairs of blocks")
-@click.option("--seconds", type=_SECONDS, default=1.0, show_default=True, help="of each block")
-@partial(_options, without=_OF_A_LOAD - {"clients", "rounds", "timeout"} | {"http"})
+@click.option("--seconds", type=SECONDS, default=1.0, show_default=True, help="of each block")
+@partial(shared_options, without=OF_A_LOAD - {"clients", "rounds", "timeout"} | {"http"})
 def overhead(pairs: int, seconds: float, **given: Any) -> None:
     """Measure what PostgREST adds: blocks by SQL and by HTTP in turn, then races by both doors."""
-    with _guarded():
-        options = _resolved(given | {"http": "yes"}, patterns.options())
+    with guarded():
+        options = resolved(given | {"http": "yes"}, patterns.options())
         from harness.experiments.overhead import overhead
         from harness.run import open_harness
 
-        plan = _given(options, "clients", "rounds")
+        plan = given_of_load(options, "clients", "rounds")
         with open_harness(options) as opened:
-            _report(opened.environment, opened.template.applied.prelude)
-            _make(opened, options, lambda it: overhead(it, it.http_options, pairs=pairs, seconds=seconds, **plan))
+            say_environment(opened.environment, opened.template.applied.prelude)
+            make_runs(opened, options, lambda it: overhead(it, it.http_options, pairs=pairs, seconds=seconds, **plan))
 
 
 @main.command("compare", hidden=True, context_settings={"ignore_unknown_options": True}, add_help_option=False)
@@ -293,24 +202,24 @@ def compare(context: click.Context, words: tuple[str, ...]) -> None:
 @main.command()
 @click.option(
     "--pool-timeout",
-    type=_SECONDS,
+    type=SECONDS,
     default=1.0,
     show_default=True,
     help="seconds that PostgREST lets a request wait for a connection",
 )
-@partial(_options, without=_OF_A_LOAD - {"clients", "rounds", "timeout"} | {"http"})
+@partial(shared_options, without=OF_A_LOAD - {"clients", "rounds", "timeout"} | {"http"})
 def overload(pool_timeout: float, **given: Any) -> None:
     """Race more clients than PostgREST has connections, and ask the database what became of every call."""
-    with _guarded():
-        options = _resolved(given | {"http": "yes"}, patterns.options())
+    with guarded():
+        options = resolved(given | {"http": "yes"}, patterns.options())
         from harness.experiments.overload import overload
         from harness.run import open_harness
 
-        plan = _given(options, "clients", "rounds")
+        plan = given_of_load(options, "clients", "rounds")
         with open_harness(options) as opened:
-            _report(opened.environment, opened.template.applied.prelude)
+            say_environment(opened.environment, opened.template.applied.prelude)
             http = replace(opened.http_options, pool_timeout=pool_timeout)
-            _make(opened, options, lambda it: overload(it, http, **plan))
+            make_runs(opened, options, lambda it: overload(it, http, **plan))
 
 
 @main.command()
@@ -322,9 +231,9 @@ def overload(pool_timeout: float, **given: Any) -> None:
     show_default=True,
     help="every order, or samples of a large space",
 )
-@click.option("--max-schedules", type=_NUMBER, help="the most schedules of one case")
+@click.option("--max-schedules", type=NUMBER, help="the most schedules of one case")
 @click.option("--max-preemptions", type=click.IntRange(min=0), help="the most interruptions of a call in one schedule")
-@click.option("--seconds", type=_SECONDS, default=60.0, show_default=True, help="for all cases")
+@click.option("--seconds", type=SECONDS, default=60.0, show_default=True, help="for all cases")
 @click.option("--random-seed", type=int, default=0, show_default=True, help="of a random or pct search")
 @click.option("--crash", is_flag=True, help="let one call die at each step")
 @click.option(
@@ -334,27 +243,29 @@ def overload(pool_timeout: float, **given: Any) -> None:
     help="also keys that do not exist, NULL, one owner's keys, a call made again, three calls",
 )
 @click.option("--replay", metavar="TEXT", help="carry out this schedule, such as AABBA, and no other")
-@click.option("--times", type=_NUMBER, default=1, show_default=True, help="carry a replay out so often")
+@click.option("--times", type=NUMBER, default=1, show_default=True, help="carry a replay out so often")
 @click.option("--variant", "variants", multiple=True, metavar="NAME", help="only this argument variant; repeatable")
 @click.option("--jobs", type=click.IntRange(1, 64), default=1, show_default=True, help="cases tried side by side")
 @click.option(
     "--resume", type=click.Path(path_type=Path), metavar="RECORD", help="go on where an exploration of a record ended"
 )
-@_changed_options
-@partial(_options, without=_OF_A_LOAD)
+@changed_options
+@partial(shared_options, without=OF_A_LOAD)
 def explore(random_seed: int, changed_since: str | None, last_record: Path | None, **given: Any) -> None:
     """Try every interleaving of the statements inside concurrent calls."""
     names = ("calls", "search", "max_schedules", "max_preemptions", "seconds", "crash", "edges", "replay", "times")
     plan = {name: given.pop(name) for name in (*names, "variants", "jobs", "resume")}
-    with _guarded():
-        options = _resolved(given)
+    with guarded():
+        options = resolved(given)
         _only_if_changed(changed_since, last_record, options)
         from harness.run import open_harness
 
-        bar = _Bar()
+        bar = Bar()
         with open_harness(options) as opened:
-            _report(opened.environment, opened.template.applied.prelude)
-            _make(opened, options, lambda it: it.explore(seed=random_seed, said=bar.cases, **plan), bar, "exploring")
+            say_environment(opened.environment, opened.template.applied.prelude)
+            make_runs(
+                opened, options, lambda it: it.explore(seed=random_seed, said=bar.cases, **plan), bar, "exploring"
+            )
 
 
 @main.command()
@@ -368,12 +279,12 @@ def explore(random_seed: int, changed_since: str | None, last_record: Path | Non
 @click.option(
     "--matrix", is_flag=True, help="at each isolation level too, without and with retry: what it mends, what it costs"
 )
-@click.option("--seconds", type=_SECONDS, default=20.0, show_default=True, help="for the orders of one scenario")
+@click.option("--seconds", type=SECONDS, default=20.0, show_default=True, help="for the orders of one scenario")
 @click.option("--replay", metavar="TEXT", help="carry out this schedule of one scenario, such as AABBA, and no other")
-@_changed_options
+@changed_options
 @partial(
-    _options,
-    without=((_OF_A_LOAD | OF_CALLS) - {"timeout", "isolation"}) | OF_CONTRACTS,
+    shared_options,
+    without=((OF_A_LOAD | OF_CALLS) - {"timeout", "isolation"}) | OF_CONTRACTS,
 )
 def check(
     paths: tuple[Path, ...],
@@ -386,8 +297,8 @@ def check(
     **given: Any,
 ) -> None:
     """Check scenario files: what several people run together must be explained by one after another."""
-    with _guarded():
-        options = _resolved(given)
+    with guarded():
+        options = resolved(given)
         from harness.check import WAYS, Checks, open_checks
         from harness.matrix import check_at_each_level, refuse_own_level
         from harness.scenarios import reader
@@ -405,7 +316,7 @@ def check(
         for scenario in scenarios if matrix else ():
             refuse_own_level(scenario)
 
-        bar = _Bar()
+        bar = Bar()
 
         def runs(checks: Checks) -> None:
             for number, scenario in enumerate(scenarios):
@@ -424,8 +335,8 @@ def check(
                 )
 
         with open_checks(options) as opened:
-            _report(opened.environment, opened.template.applied.prelude)
-            _make(opened, options, runs, bar)
+            say_environment(opened.environment, opened.template.applied.prelude)
+            make_runs(opened, options, runs, bar)
 
 
 def _with_sessions(found: Iterable[Scenario]) -> list[Scenario]:
@@ -454,7 +365,7 @@ def _last_record(since: str | None, given: Path | None, options: Options) -> Pat
     try:
         read_record(options.record)
     except UsageError as error:
-        _say(f"{error.what} What changed is looked up by text.")
+        say(f"{error.what} What changed is looked up by text.")
         return None
     return options.record
 
@@ -470,9 +381,9 @@ def _only_if_changed(since: str | None, given: Path | None, options: Options) ->
     contract = loads.asked_for(options)
     wanted, why = matters(contract, since, options, last)
     if not wanted:
-        _say(f"left out, the changes do not reach it: {contract.function.name}; {why}")
+        say(f"left out, the changes do not reach it: {contract.function.name}; {why}")
         sys.exit(ExitStatus.HELD)
-    _say(f"{contract.function.name} is called: {why}")
+    say(f"{contract.function.name} is called: {why}")
 
 
 def _changed(paths: tuple[Path, ...], since: str, options: Options, last: Path | None) -> tuple[Path, ...]:
@@ -489,19 +400,19 @@ def _changed(paths: tuple[Path, ...], since: str, options: Options, last: Path |
 
 
 @main.command()
-@partial(_options, without=_OF_A_CALL, shown=False)
+@partial(shared_options, without=OF_A_CALL, shown=False)
 def apply(**given: Any) -> None:
     """Apply prelude, migrations and seed to a scratch database, and say what became of each file.
 
     Exit status: 0 every file was applied, 3 one was not.
     """
-    with _guarded():
-        options = _resolved(given)
+    with guarded():
+        options = resolved(given)
         from harness.environment.choice import applied
         from harness.reports.applied import lines
 
         with applied(options) as (server, template):
-            _report(server.describe())
+            say_environment(server.describe())
             for line in lines(template.applied):
                 click.echo(line)
             whole = template.applied.whole
@@ -516,7 +427,7 @@ def clean(*, server: str | None, dry_run: bool) -> None:
 
     Nothing of a run that goes on is touched, and nothing that the harness did not make.
     """
-    with _guarded():
+    with guarded():
         from harness.environment.cleaning import clean
 
         removed = 0
@@ -544,7 +455,7 @@ def clean(*, server: str | None, dry_run: bool) -> None:
 )
 @click.option("--anonymize", is_flag=True, help="replace the log's personal data one to one")
 @click.option("--into", type=click.Path(path_type=Path), metavar="FILE", help="where to  [default: NAME.race.sql]")
-@partial(_options, without=_OF_A_LOAD | OF_CONTRACTS | {*OUTPUTS, "github_summary"}, shown=False)
+@partial(shared_options, without=OF_A_LOAD | OF_CONTRACTS | {*OUTPUTS, "github_summary"}, shown=False)
 def new(
     functions: tuple[str, ...],
     example: str | None,
@@ -557,7 +468,7 @@ def new(
     **given: Any,
 ) -> None:
     """Write a scenario to start from, for one function or two, or from a log; without either, list those shipped."""
-    with _guarded():
+    with guarded():
         from harness.scenarios import examples
 
         if sum((example is not None, bool(functions), from_log is not None)) > 1:
@@ -588,10 +499,10 @@ def new(
         except OSError as error:
             raise UsageError(f"{path} cannot be written.", tried=str(error), next_step="give another --into") from error
         for note in notes:
-            _say(note)
+            say(note)
         from harness.environment.servers import command_line
 
-        words = as_words(_resolved(given), OF_CALLS | OF_CONTRACTS)
+        words = as_words(resolved(given), OF_CALLS | OF_CONTRACTS)
         click.echo(f"{path} is written; check it: {command_line(['harness', 'check', str(path), *words])}")
 
 
@@ -610,8 +521,8 @@ def _started(
     log = None if source is None else logs.read(source, *part)
     from harness.check import open_checks
 
-    with open_checks(_resolved(given)) as opened:
-        _report(opened.environment, opened.template.applied.prelude)
+    with open_checks(resolved(given)) as opened:
+        say_environment(opened.environment, opened.template.applied.prelude)
         with opened.template.clone() as database, database.connect() as connection:
             if log is None or source is None:
                 return scenario_for(connection, functions), []
@@ -620,14 +531,14 @@ def _started(
 
 @main.command()
 @click.argument("record", type=click.Path(path_type=Path))
-@partial(_options, without={option.name for option in _TABLE} - {*OUTPUTS, "github_summary"} | {"record"})
+@partial(shared_options, without={option.name for option in TABLE} - {*OUTPUTS, "github_summary"} | {"record"})
 def report(record: Path, **given: Any) -> None:
     """Print a record that --record wrote as the run itself printed it, and end with its exit status.
 
     With --html, --markdown, --sarif or --code-quality it is written there as well.
     """
-    with _guarded():
-        options = replace(_resolved(given), record=None)
+    with guarded():
+        options = replace(resolved(given), record=None)
         check_outputs(options)
         found = read_record(record)
         for name, path in outputs(options).items():
@@ -635,7 +546,7 @@ def report(record: Path, **given: Any) -> None:
                 flag = "--" + name.replace("_", "-")
                 raise UsageError(f"{flag} would overwrite the record {record}.", next_step="give it another name")
         try:
-            _finish(found, options)
+            publish(found, options)
         except HarnessError:
             raise
         except Exception as error:
@@ -649,8 +560,8 @@ def report(record: Path, **given: Any) -> None:
 
 @main.command()
 @partial(
-    _options,
-    without={o.name for o in _TABLE} - {"server", "postgres_image", "migrations", "postgrest", "http"},
+    shared_options,
+    without={o.name for o in TABLE} - {"server", "postgres_image", "migrations", "postgrest", "http"},
     shown=False,
 )
 def doctor(**given: Any) -> None:
@@ -658,8 +569,8 @@ def doctor(**given: Any) -> None:
 
     Exit status: 0 a run can be made, 3 something that it needs is not there.
     """
-    with _guarded():
-        options = _resolved(given)
+    with guarded():
+        options = resolved(given)
         from harness import doctor as surgery
 
         missing = False
@@ -684,276 +595,16 @@ def _staging(http_url: str | None, tickets: Path | None, options: Options, *, ye
     staging = read_staging(http_url, tickets)
     contract = contracts.asked_for(options)
     confirm(staging, yes=yes, ask=input if sys.stdin.isatty() else None)
-    given = _given(options, "clients", "pause")
+    given = given_of_load(options, "clients", "pause")
     command = command_line(["harness", *sys.argv[1:]])
     record = run_staging(staging, contract, command=command, timeout=options.timeout, **given)
-    _finish(record, options)
+    publish(record, options)
     if record.interrupted:
         raise KeyboardInterrupt
     sys.exit(record.exit_status)
 
 
 _OF_STAGING = frozenset({"clients", "pause", "timeout", "contract", "github_summary", *OUTPUTS})
-
-
-def _resolved(given: Mapping[str, Any], of_patterns: Sequence[Option] = ()) -> Options:
-    """The options from the command line, the environment and the project's files, whose folders join the path."""
-    found = configuration.read(Path.cwd(), _TABLE)
-    for folder in map(str, found.path):
-        if folder not in sys.path:
-            sys.path.append(folder)
-    return resolve(given, found.ini, of_patterns=of_patterns, project=found.project)
-
-
-def _given(options: Options, *names: str) -> dict[str, Any]:
-    """Those of the options that were given: where they were not, the callee has defaults of its own."""
-    return {name: options.load[name] for name in names if name in options.load}
-
-
-def _finish(record: Record, options: Options) -> None:
-    """Print the record and write what is asked for; each is done even where another cannot be."""
-    from harness.reports import outputs
-
-    try:
-        _print(record)
-        sys.stdout.flush()
-    except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the interpreter fails on it once more
-        raise HarnessError(
-            "The report cannot be printed.",
-            tried=f"standard output: {error}",
-            next_step="free the disk, let the next program read all of it, or give --record",
-        ) from error
-    finally:
-        outputs.write(record, options, click.echo)
-
-
-def _print(record: Record) -> None:
-    """The report, as wide as the terminal; into a pipe without colour, on lines that are not wrapped."""
-    from harness.reports import figures, terminal
-
-    shown = click.get_current_context().meta.get(_SHOWN, Shown.SCREEN)
-    tty = sys.stdout.isatty()
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # a locale that has no such sign is no reason to lose a verdict
-    plain = "NO_COLOR" in os.environ or os.environ.get("TERM") == "dumb"
-    if shown is Shown.FIGURES:
-        from rich.console import Console
-
-        if tty:
-            figures.print_record(record, Console(highlight=False, color_system=None if plain else "auto"))
-            return
-        console = Console(highlight=False, width=_PIPED, color_system=None)
-        with console.capture() as captured:
-            figures.print_record(record, console)
-        # Tables fill their lines with blanks.
-        click.echo(harmless("\n".join(line.rstrip() for line in captured.get().splitlines())))
-        return
-    width = shutil.get_terminal_size().columns if tty else None
-    lines = (terminal.verdict if shown is Shown.VERDICT else terminal.screen)(record, width)
-    texts = ((harmless(line.text), line.style) for line in lines)
-    click.echo("\n".join(text if plain else click.style(text, **_STYLES[style]) for text, style in texts))
-
-
-_PIPED = 10_000
-"""Columns of a table into a pipe: none is ever wrapped."""
-
-_STYLES: Mapping[str, Mapping[str, Any]] = {
-    "": {},
-    "bold": {"bold": True},
-    "dim": {"dim": True},
-    "held": {"fg": "green"},
-    "broken": {"fg": "red", "bold": True},
-    "undecided": {"fg": "magenta"},  # yellow cannot be read on white
-}
-
-
-def _make(
-    opened: Any, options: Options, runs: Callable[[Any], object], bar: _Bar | None = None, what: str = ""
-) -> NoReturn:
-    """Make the runs, write and print the record whatever happens, and end with its exit status.
-
-    A bar shows `what` is done, where the runs do not say it themselves.
-    """
-    from harness.environment.servers import command_line
-    from harness.signals import uninterrupted
-
-    shown = bar or _Bar()
-
-    def finish(*, interrupted: bool = False, cut_short: str = "") -> Record:
-        shown.stop()
-        command = command_line(["harness", *sys.argv[1:]])
-        record: Record = opened.record(command, interrupted=interrupted, cut_short=cut_short)
-        _finish(record, options)
-        return record
-
-    with shown:
-        shown.runs = opened.runs
-        if what:
-            shown.show(what)
-        try:
-            runs(opened)
-            heed()
-        except KeyboardInterrupt:
-            with uninterrupted():  # somebody impatient would lose the record
-                finish(interrupted=True)
-            raise
-        except (Exception, SystemExit) as error:
-            if ending():  # what came of the signal, where it struck
-                with uninterrupted():
-                    finish(interrupted=True)
-                raise KeyboardInterrupt from error
-            told = _told(error)
-            if not opened.runs and told.exit_status is ExitStatus.USAGE:
-                raise told from error
-            _say(f"error: {told}")
-            # Those before it, or that there is none.
-            sys.exit(finish(cut_short=told.what.rstrip(".") + shown.so_far()).exit_status)
-        sys.exit(finish().exit_status)
-
-
-def _told(error: BaseException) -> HarnessError:
-    """Any error as one that says what to do."""
-    if isinstance(error, HarnessError):
-        return error
-    if isinstance(error, SystemExit):  # its status would be taken for a verdict
-        return HarnessError(
-            "The contract, or a module that it imports, ended the program.",
-            tried=f"a call of it, which raised SystemExit({error.code!r})",
-            next_step="have it return an answer, or raise an error",
-        )
-    return explained(error) if isinstance(error, Exception) else explained(RuntimeError(repr(error)))
-
-
-def _report(environment: Any, prelude: tuple[str, ...] = ()) -> None:
-    for line in (f"{environment}", *prelude):
-        _say(line)
-
-
-@contextmanager
-def _guarded() -> Iterator[None]:
-    """Errors become a message and an exit status; SIGTERM and SIGHUP end a run as Ctrl-C does."""
-
-    came: list[int] = []
-
-    def end(number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001
-        came.append(number)
-        raise KeyboardInterrupt
-
-    try:
-        with ended_by(end):
-            try:
-                yield
-            except Exception as error:
-                if came:  # what came of the signal, where it struck
-                    raise KeyboardInterrupt from error
-                raise
-    except Exception as error:
-        told = _told(error)  # a status of 1 would say that a claim is broken
-        _say(f"error: {told}")
-        sys.exit(told.exit_status)
-    except KeyboardInterrupt:
-        for number in ENDING:
-            signal.signal(number, signal.SIG_IGN)  # there is nothing left to end, and the exit status is decided
-        if came[:1] not in ([], [signal.SIGINT]):
-            _say("terminated; everything that was started has been removed")
-            sys.exit(ExitStatus.TERMINATED)
-        _say("interrupted; everything that was started has been removed")
-        sys.exit(ExitStatus.INTERRUPTED)
-
-
-def _attach_streams() -> None:
-    """Where a standard stream is closed, nothing that is opened later may take its number and get what is printed."""
-    for number in range(3):
-        try:
-            os.fstat(number)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR)
-    for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:
-            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 - for as long as the process lives
-
-
-def _say(text: str) -> None:
-    """On standard error; where that is closed or full, the exit status has to do."""
-    with suppress(OSError, ValueError):
-        click.echo(harmless(text), err=True)
-
-
-class _Bar:
-    """A bar while something takes its time, with what is found so far; nothing where the output is no terminal."""
-
-    def __init__(self) -> None:
-        self._bar: Progress | None = None
-        self.runs: Sequence[RunRecord] = ()
-        """Those that are made already."""
-        self._shown = 0.0
-        self._so_far = "", 0
-        """What was told last, and after how many runs."""
-
-    def so_far(self) -> str:
-        """What was under way and how far it had come, in brackets; empty where nobody told."""
-        said, runs = self._so_far
-        return f" ({said})" if said and runs == len(self.runs) else ""
-
-    def __enter__(self) -> Self:
-        if self._bar is None and sys.stderr.isatty():
-            from rich.console import Console
-            from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-            columns = (
-                TextColumn("{task.description}"),
-                BarColumn(),
-                TimeElapsedColumn(),
-                TextColumn("{task.fields[said]}"),
-            )
-            self._bar = Progress(*columns, console=Console(stderr=True), transient=True)
-            self._bar.add_task("booting", said="", total=None)
-            self._bar.start()
-        return self
-
-    def calls(self, pattern: str, calls: int, over: float | None) -> None:
-        """A pattern has made so many calls, and this share of its time is over."""
-        self.show(pattern, f"{calls} calls", over)
-        self._so_far = f"{pattern}: {calls} calls", len(self.runs)
-
-    def tries(self, what: str, done: str, over: float, tries: int, red: int) -> None:
-        """So many tries of a scenario have been judged, and so many of them were broken."""
-        said = f"{tries} {'try' if tries == 1 else 'tries'}" + (f", {red} broken" if red else "")
-        if self._bar is not None and time.monotonic() > self._shown + 0.1:
-            self._shown = time.monotonic()
-            self.show(what, f"{done}, {said}", over)
-        self._so_far = f"{what}: {said}", len(self.runs)
-
-    def cases(self, far: Any) -> None:
-        """An exploration has come so far (`schedules.Progress`)."""
-        said = f"{far.done} of {far.cases} cases, {far.schedules} orders tried"
-        said += f"; broken: {', '.join(far.found)}" if far.found else ""
-        if self._bar is not None and (time.monotonic() > self._shown + 0.1 or far.done == far.cases):
-            self._shown = time.monotonic()
-            self.show("exploring", said, far.done / far.cases)
-        self._so_far = f"exploring: {said}", len(self.runs)
-
-    def show(self, what: str, said: str = "", over: float | None = None) -> None:
-        """What is done now; `over` is the share of it that is done, None where nobody knows."""
-        self._so_far = "", 0
-        if self._bar is None:
-            return
-        found = Counter(run.truth.value for run in self.runs)
-        so_far = ", ".join(f"{n} {truth}" for truth, n in found.items())
-        said = "; ".join(part for part in (said, f"so far {so_far}" if so_far else "") if part)
-        [task] = self._bar.task_ids
-        total = None if over is None else 1.0
-        self._bar.update(task, description=what, said=said, total=total, completed=over or 0.0)
-        self._bar.start()
-
-    def stop(self) -> None:
-        """Take it away, so that something else can be printed; `show` brings it back."""
-        if self._bar is not None:
-            self._bar.stop()
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
 
 
 if __name__ == "__main__":
