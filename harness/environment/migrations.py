@@ -13,7 +13,7 @@ from harness.sqltext.scripts import Script
 
 _FLYWAY = re.compile(r"(?P<kind>[VRUB])(?P<version>[\d._]*?)__(?P<name>.+)\.sql", re.IGNORECASE)
 _NUMBERED = re.compile(r"(?P<number>\d+)(?P<rest>.*)\.sql", re.DOTALL)
-_SUPABASE = re.compile(r"\d+_.*\.sql", re.DOTALL)
+_SUPABASE = re.compile(r"(\d+_|\d{14}-).*\.sql", re.DOTALL)
 _SYSTEM = re.compile(
     r"[._-](?P<system>postgres(?:ql)?|pgsql|cockroach(?:db)?|mysql|mariadb|sqlite3?|mssql|oracle)(?=[._-])"
 )
@@ -265,7 +265,10 @@ def _flyway(files: Sequence[Path], _: Path) -> tuple[list[Path], str] | None:
 
 
 def _supabase(files: Sequence[Path], folder: Path) -> tuple[list[Path], str] | None:
-    """As its command line takes them: <timestamp>_name.sql in name order, and no other file."""
+    """As its command line takes them: <timestamp>_name.sql in name order, and no other file.
+
+    But for <timestamp>-name.sql: Lovable writes and applies those itself, and what follows needs their tables.
+    """
     if "supabase" not in folder.absolute().parts:
         return None
     kept = [file for file in files if _SUPABASE.fullmatch(file.name)]

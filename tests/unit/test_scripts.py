@@ -159,6 +159,8 @@ def test_included_files_bring_their_statements_with_their_own_lines(tmp_path: Pa
         (["1_a/up.sql", "1_a/down.sql", "2_b/up.sql", "stray.sql"], ["up.sql", "up.sql"], "the folders: stray.sql"),
         (["20170924000000_b/2.sql", "2017-09-25-000000_c/3.sql", "20170923000000_a/1.sql"], ["1.sql", "2.sql", "3.sql"],
          "Diesel"),
+        (["supabase/20240102000000_b.sql", "supabase/20240101000000-5b2c.sql"],
+         ["20240101000000-5b2c.sql", "20240102000000_b.sql"], "timestamps, in name order (Supabase)"),
         (["supabase/20240101000000_a.sql", "supabase/fix_everything.sql"], ["20240101000000_a.sql"],
          "(Supabase); left out, not named as the others: fix_everything.sql"),
     ],
