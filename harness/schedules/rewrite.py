@@ -31,7 +31,8 @@ from harness.sqltext.access import (
     Touched,
     Written,
 )
-from harness.sqltext.plpgsql import Found, UnsplittableError
+from harness.sqltext.plpgsql import Found
+from harness.sqltext.walk import UnsplittableError
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,15 +24,15 @@ called it, and may not write, so nothing could be seen between them.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence, Set
-from dataclasses import dataclass, field, replace
-from typing import Any
+from collections.abc import Set
+from dataclasses import dataclass
 
 from pglast import parse_sql
 from pglast.parser import ParseError, scan
 
 from harness.sqltext import access
 from harness.sqltext.access import Touched
+from harness.sqltext.walk import COMMENTS, Declaration, Place, UnsplittableError, Walk
 
 TURNSTILE_SCHEMA = "harness_schedules"
 """Schema of the functions `turnstile` and `caught` (see turnstile.sql)."""
@@ -73,10 +73,6 @@ class Split:
     """What is one step and should be several, and why."""
 
 
-class UnsplittableError(Exception):
-    """The body cannot be split; the message says why."""
-
-
 def body_of(definition: str, source: str) -> str:
     """The body within a function's CREATE statement; `source` is its `prosrc`, empty for a body that SQL has parsed."""
     if source:
@@ -93,7 +89,7 @@ def touched_by(language: str, body: str) -> Touched:
         if language == "sql":
             return access.of_statement(_statements_of(body))
         if language == "plpgsql":
-            return _Walk(body).touched()
+            return Walk(body).touched()
     except UnsplittableError:
         pass
     return Touched(unread=True)
@@ -158,7 +154,7 @@ def _split_sql(body: str, first: int, functions: Set[str]) -> Split:
         start = raw.stmt_location or 0
         end = start + raw.stmt_len if raw.stmt_len else len(body)
         text = body[start:end]
-        tokens = [token for token in scan(text) if token.name not in _COMMENTS]
+        tokens = [token for token in scan(text) if token.name not in COMMENTS]
         if not tokens:
             continue
         start += tokens[0].start
@@ -169,564 +165,6 @@ def _split_sql(body: str, first: int, functions: Set[str]) -> Split:
             done = start
             steps.append(Found(body.count("\n", 0, start) + 1, _collapsed(body[start:end]), touched, guarded=False))
     return Split("".join(pieces) + body[done:], tuple(steps), total, ())
-
-
-_COMMENTS = frozenset({"SQL_COMMENT", "C_COMMENT"})
-_OPENING = frozenset({"(", "["})
-_CLOSING = frozenset({")", "]"})
-
-
-@dataclass(frozen=True, slots=True)
-class _Token:
-    start: int
-    end: int
-    """Exclusive."""
-    word: str
-    """In lower case; quoted identifiers and strings keep their quotes, so they equal no keyword."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Place:
-    """A statement, as the tokens show it."""
-
-    kind: str
-    start: int
-    """Where its label, or its first word, begins."""
-    line: int
-    """Line of its first word after the label, which is what the parser reports."""
-    head: tuple[int, int]
-    """The text that names it: a simple statement whole, a compound one up to its body."""
-    guarded: bool
-    touched: Touched
-    """By its head."""
-    returns: bool = False
-    commits: bool = False
-    dynamic: tuple[int, int] | None = None
-    """Where the expression is whose value is executed."""
-    parts: tuple[Touched, ...] = ()
-    """By each of the expressions of its head that are evaluated one after the other, where there are several."""
-    conditions: tuple[tuple[int, int], ...] = ()
-    """ELSIF, and WHEN of a searched CASE after its first: where the word begins and where its condition ends."""
-    conditions_touched: tuple[Touched, ...] = ()
-    """By each of them."""
-    ends: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class _Declaration:
-    start: int
-    line: int
-    text: str
-    touched: Touched
-
-
-@dataclass
-class _Cursors:
-    """The cursors of a body, declared with their queries or opened for one."""
-
-    names: set[str] = field(default_factory=set)
-    touched: Touched = field(default_factory=Touched)
-    """What their queries touch; where they are used, that is touched."""
-    opened: bool = False
-
-
-class _Walk:
-    """Statements of a PL/pgSQL body by its tokens, in the order of the source (manual, chapter 41)."""
-
-    def __init__(self, body: str) -> None:
-        self.body = body
-        try:
-            tokens = scan(body)
-        except ParseError as error:
-            raise UnsplittableError(f"its body could not be parsed ({error})") from error
-        self.tokens = [
-            _Token(t.start, t.end + 1, body[t.start : t.end + 1].lower()) for t in tokens if t.name not in _COMMENTS
-        ]
-        self.cursors = _Cursors()
-        self._read()
-        if self.cursors.opened:
-            self._read()  # what is opened further down may be fetched further up, in a loop
-
-    def _read(self) -> None:
-        self.at = 0
-        self.places: list[_Place] = []
-        self.handlers: list[int] = []
-        """Positions just after the THEN of each handler."""
-        self.declarations: list[_Declaration] = []
-        self.end = 0
-        """Where the END of the outermost block begins."""
-        while self._word() == "#":  # compile options, each on a line of its own
-            line = self._line(self.tokens[self.at].start)
-            while self._line(self.tokens[self.at].start) == line:
-                self.at += 1
-        self._statement(guarded=False)
-        if self.at < len(self.tokens) and self._word() != ";":
-            raise UnsplittableError(f"its body could not be parsed at line {self._line(self.tokens[self.at].start)}")
-
-    def touched(self) -> Touched:
-        total = Touched()
-        for declaration in self.declarations:
-            total |= declaration.touched
-        for place in self.places:
-            total |= place.touched
-            total.ends |= place.ends
-            for condition in place.conditions_touched:
-                total |= condition
-        total |= self.cursors.touched
-        return total
-
-    def _word(self, ahead: int = 0) -> str:
-        at = self.at + ahead
-        return self.tokens[at].word if at < len(self.tokens) else ""
-
-    def _next(self) -> _Token:
-        if self.at >= len(self.tokens):
-            raise UnsplittableError("its body could not be parsed: it ends too early")
-        self.at += 1
-        return self.tokens[self.at - 1]
-
-    def _expect(self, word: str) -> _Token:
-        token = self._next()
-        if token.word != word:
-            line = self._line(token.start)
-            raise UnsplittableError(f"its body could not be parsed: line {line} has {token.word!r}, {word!r} is due")
-        return token
-
-    def _line(self, position: int) -> int:
-        return self.body.count("\n", 0, position) + 1
-
-    def _until(self, *words: str) -> _Token:
-        """Skip to the first of the words outside of brackets, as PL/pgSQL itself does, and past it."""
-        depth = 0
-        while True:
-            token = self._next()
-            if depth == 0 and token.word in words:
-                return token
-            depth += (token.word in _OPENING) - (token.word in _CLOSING)
-
-    def _statements(self, *ends: str, guarded: bool) -> str:
-        """Read statements up to one of the words, which is left unread and returned."""
-        while self._word() not in ends:
-            self._statement(guarded=guarded)
-        return self._word()
-
-    def _statement(self, *, guarded: bool) -> None:
-        start = self.tokens[self.at].start if self.at < len(self.tokens) else 0
-        if self._word() == "<<":
-            self._until(">>")
-        word = self._word()
-        if word in ("declare", "begin"):
-            self._block(start, guarded)
-        elif word == "if":
-            self._if(start, guarded)
-        elif word == "case":
-            self._case(start, guarded)
-        elif word in ("loop", "while", "for", "foreach"):
-            self._loop(word, start, guarded)
-        elif word == ";":
-            self._next()
-        else:
-            begin = self.at
-            last = self._until(";")
-            inside = self.tokens[begin : self.at - 1]
-            first = inside[0]
-            if first.word == "null" and len(inside) == 1:
-                return
-            simple = _Simple(self.body, inside, self.cursors)
-            touched = simple.touched()
-            word = "" if simple.assigns else first.word
-            ends = word in ("commit", "rollback")
-            self._place("simple", start, first, last.start, guarded, touched, simple, ends=ends)
-            self.places[-1] = replace(self.places[-1], returns=word == "return", commits=word == "commit")
-
-    def _place(
-        self,
-        kind: str,
-        start: int,
-        first: _Token,
-        head_end: int,
-        guarded: bool,
-        touched: Touched,
-        simple: _Simple | None = None,
-        *,
-        ends: bool = False,
-    ) -> None:
-        head = (first.start, head_end)
-        line = self._line(first.start)
-        parts, dynamic = (simple.parts, simple.dynamic) if simple else ([], None)
-        self.places.append(
-            _Place(kind, start, line, head, guarded, touched, dynamic=dynamic, parts=tuple(parts), ends=ends)
-        )
-
-    def _block(self, start: int, guarded: bool) -> None:
-        if self._word() == "declare":
-            self._next()
-            while self._word() != "begin":
-                if self._word() == "declare":
-                    self._next()
-                    continue
-                self._declaration()
-        self._expect("begin")
-        # Whether its statements are guarded is known only at its end; the places read meanwhile are then replaced.
-        position = len(self.places)
-        if self._statements("end", "exception", guarded=guarded) == "exception":
-            self.places[position:] = [replace(place, guarded=True) for place in self.places[position:]]
-            self._next()
-            while self._word() == "when":
-                self._next()
-                self.handlers.append(self._until("then").end)
-                self._statements("when", "end", guarded=guarded)
-        self.end = self._expect("end").start
-        if self.at < len(self.tokens):
-            self._until(";")
-
-    def _declaration(self) -> None:
-        first = self.at
-        start = self._next()
-        cursor: int | None = None
-        expression: int | None = None
-        depth = 0
-        while True:
-            token = self._next()
-            if token.word == ";" and depth == 0:
-                break
-            depth += (token.word in _OPENING) - (token.word in _CLOSING)
-            if depth:
-                continue
-            is_cursor = any(t.word == "cursor" for t in self.tokens[first : self.at])
-            if is_cursor and cursor is None and token.word in ("for", "is"):
-                cursor = token.end
-            elif expression is None and not is_cursor and token.word in (":=", "=", "default"):
-                expression = token.end
-        if cursor is not None:
-            self.cursors.names.add(start.word)
-            self.cursors.touched |= access.of_statement(self.body[cursor : token.start])
-        elif expression is not None and self.tokens[first + 1].word != "alias":
-            text = self.body[start.start : token.start]
-            touched = access.of_expression(self.body[expression : token.start])
-            self.declarations.append(_Declaration(start.start, self._line(start.start), text, touched))
-
-    def _if(self, start: int, guarded: bool) -> None:
-        first = self._next()
-        then = self._until("then")
-        position = len(self.places)
-        self._place("if", start, first, then.end, guarded, access.of_expression(self.body[first.end : then.start]))
-        conditions, touched = [], []
-        while True:
-            end = self._statements("elsif", "elseif", "else", "end", guarded=guarded)
-            token = self._next()
-            if end in ("elsif", "elseif"):
-                then = self._until("then")
-                conditions.append((token.start, then.start))
-                touched.append(access.of_expression(self.body[token.end : then.start]))
-            elif end == "end":
-                break
-        self._expect("if")
-        self._until(";")
-        self._with_conditions(position, conditions, touched)
-
-    def _case(self, start: int, guarded: bool) -> None:
-        first = self._next()
-        searched = self._word() == "when"
-        test = Touched()
-        parts: list[Touched] = []
-        if not searched:
-            begin = self.tokens[self.at].start
-            when = self._until("when")
-            self.at -= 1
-            test = access.of_expression(self.body[begin : when.start])
-            parts.append(access.of_expression(self.body[begin : when.start]))
-        position = len(self.places)
-        conditions, touched = [], []
-        head_end = None
-        while True:
-            token = self._next()
-            if token.word == "when":
-                then = self._until("then")
-                found = access.of_expression(self.body[token.end : then.start])
-                if head_end is None:
-                    head_end = then.end
-                    test |= found
-                    self._place("case", start, first, head_end, guarded, test)
-                elif searched:
-                    touched.append(found)
-                    conditions.append((token.start, then.start))
-                if not searched:
-                    parts.append(found)
-            elif token.word == "end":
-                break
-            elif token.word != "else":
-                line = self._line(token.start)
-                raise UnsplittableError(f"its body could not be parsed: line {line} has {token.word!r} in a CASE")
-            self._statements("when", "else", "end", guarded=guarded)
-        self._expect("case")
-        self._until(";")
-        if head_end is not None:
-            self._with_conditions(position, conditions, touched)
-            for part in parts[2:]:
-                test |= part
-            self.places[position] = replace(self.places[position], parts=tuple(parts))
-
-    def _with_conditions(
-        self, position: int, conditions: Sequence[tuple[int, int]], touched: Sequence[Touched]
-    ) -> None:
-        self.places[position] = replace(
-            self.places[position], conditions=tuple(conditions), conditions_touched=tuple(touched)
-        )
-
-    def _loop(self, word: str, start: int, guarded: bool) -> None:
-        first = self._next()
-        begin = self.at
-        head_end = first.end if word == "loop" else self._until("loop").end
-        inside = self.tokens[begin : self.at - 1]
-        touched = Touched()
-        simple = _Simple(self.body, inside, self.cursors)
-        if word == "while":
-            touched = access.of_expression(self.body[first.end : head_end - len("loop")])
-        elif word == "for":
-            touched = simple.of_for()
-        elif word == "foreach":
-            touched = simple.of_foreach()
-        self._place(word, start, first, head_end, guarded, touched, simple)
-        self._statements("end", guarded=guarded)
-        self._expect("end")
-        self._expect("loop")
-        self._until(";")
-
-
-_ASSIGNING = frozenset({":=", "="})
-
-
-class _Simple:
-    """The SQL in one statement without a body, or in the head of a loop."""
-
-    def __init__(self, body: str, tokens: Sequence[_Token], cursors: _Cursors) -> None:
-        self.body = body
-        self.tokens = tokens
-        self.cursors = cursors
-        self.parts: list[Touched] = []
-        self.dynamic: tuple[int, int] | None = None
-
-    @property
-    def assigns(self) -> bool:
-        """Whether the first word is a variable, whatever it says: so PL/pgSQL takes words that are not reserved."""
-        return len(self.tokens) > 1 and self.tokens[1].word in (*_ASSIGNING, ".", "[")
-
-    def touched(self) -> Touched:
-        word, rest = self.tokens[0].word, self.tokens[1:]
-        second = rest[0].word if rest else ""
-        match "" if self.assigns else word:
-            case "return" if second == "query":
-                return self._query(rest[1:])
-            case "return":
-                return self._expression(rest[1:] if second == "next" else rest)
-            case "perform":
-                return access.of_statement(f"SELECT {self._text(rest)}")
-            case "execute":
-                return self._dynamic(rest)
-            case "raise":
-                return self._raised(rest)
-            case "open":
-                return self._opened(rest)
-            case "fetch" | "move":
-                into = self._find(rest, "into")
-                return self._fetched(rest[:into][-1:])
-            case "close":
-                return Touched()
-            case "exit" | "continue":
-                at = self._find(rest, "when")
-                return Touched() if at is None else self._expression(rest[at + 1 :])
-            case "assert":
-                return self._expression(rest)
-            case "get" | "commit" | "rollback":
-                return Touched()
-        assigned = self._assignment()
-        return self._statement(self.tokens) if assigned is None else assigned
-
-    def of_for(self) -> Touched:
-        """The head of a FOR loop, between FOR and LOOP."""
-        at = self._find(self.tokens, "in")
-        if at is None:
-            return Touched(unread=True)
-        rest = self.tokens[at + 1 :]
-        if self._find(rest, "..") is not None:
-            total = Touched()
-            for piece in self._pieces(rest[1:] if rest and rest[0].word == "reverse" else rest, "..", "by"):
-                total |= self._expression(piece)
-            return total
-        if rest and rest[0].word == "execute":
-            return self._dynamic(rest[1:])
-        if rest and rest[0].word in ("select", "with", "values", "table", "insert", "update", "delete", "merge", "("):
-            return access.of_statement(self._text(rest))
-        if rest and rest[0].word in ("show", "explain"):
-            return Touched(unread=True)
-        total = self._fetched(rest[:1])
-        total |= self._expression(rest) if len(rest) > 1 else Touched()  # the cursor's arguments
-        return total
-
-    def of_foreach(self) -> Touched:
-        at = self._find(self.tokens, "array")
-        return Touched(unread=True) if at is None else self._expression(self.tokens[at + 1 :])
-
-    def _fetched(self, name: Sequence[_Token]) -> Touched:
-        """What is touched where a cursor is used; one that comes from elsewhere may do anything."""
-        known = bool(name) and name[0].word in self.cursors.names
-        total = Touched(unread=not known)
-        total |= self.cursors.touched
-        self.parts.append(total)
-        return total
-
-    def _query(self, rest: Sequence[_Token]) -> Touched:
-        if rest and rest[0].word == "execute":
-            return self._dynamic(rest[1:])
-        return access.of_statement(self._text(rest))
-
-    def _dynamic(self, rest: Sequence[_Token]) -> Touched:
-        """EXECUTE of a constant text is as good as the text; of anything else, nothing is known."""
-        query, *others = self._pieces(rest, "into", "using")
-        if not query:
-            return Touched(unread=True)
-        total = Touched()
-        if len(query) == 1:
-            total |= _of_constant(self._text(query))
-            self.parts.append(_of_constant(self._text(query)))
-        else:
-            total |= self._expression(query)
-            total.dynamic = True
-            self.parts.append(Touched(dynamic=True))
-            self.dynamic = (query[0].start, query[-1].end)
-        for piece in others:
-            total |= self._expression(piece[1:] if piece and piece[0].word == "strict" else piece)
-        return total
-
-    def _raised(self, rest: Sequence[_Token]) -> Touched:
-        total = Touched()
-        using = self._find(rest, "using")
-        for piece in self._pieces(rest if using is None else rest[:using], ",")[1:]:
-            total |= self._expression(piece)
-        for piece in () if using is None else self._pieces(rest[using + 1 :], ","):
-            at = next((n for n, token in enumerate(piece) if token.word in _ASSIGNING), -1)
-            total |= self._expression(piece[at + 1 :])
-        return total
-
-    def _opened(self, rest: Sequence[_Token]) -> Touched:
-        at = self._find(rest, "for")
-        if at is not None:
-            query = self._query(rest[at + 1 :])
-            self.cursors.names.add(rest[0].word)
-            self.cursors.touched |= query
-            self.cursors.opened = True
-            return query
-        total = self._fetched(rest[:1])
-        total |= self._expression(rest) if len(rest) > 1 else Touched()
-        return total
-
-    def _assignment(self) -> Touched | None:
-        """The expressions of an assignment, those in its target's brackets too; None: it is none."""
-        depth, begin = 0, 0
-        brackets: list[Sequence[_Token]] = []
-        for at, token in enumerate(self.tokens):
-            if depth == 0 and at and token.word in _ASSIGNING:
-                total = self._expression(self.tokens[at + 1 :])
-                for inside in brackets:
-                    for piece in self._pieces(inside, ":"):
-                        total |= self._expression(piece)
-                return total
-            if token.word == "[":
-                begin = at + 1 if depth == 0 else begin
-                depth += 1
-            elif token.word == "]":
-                depth -= 1
-                if depth == 0:
-                    brackets.append(self.tokens[begin:at])
-            elif depth == 0 and at and token.word != "." and self.tokens[at - 1].word != ".":
-                return None
-        return None
-
-    def _statement(self, tokens: Sequence[_Token]) -> Touched:
-        """A statement of SQL, without PL/pgSQL's INTO."""
-        at = next(
-            (
-                at
-                for at, token in self._outside(tokens)
-                if token.word == "into" and at and tokens[at - 1].word not in ("insert", "merge")
-            ),
-            None,
-        )
-        if at is None:
-            return access.of_statement(self._text(tokens))
-        end = at + 1
-        if end < len(tokens) and tokens[end].word == "strict":
-            end += 1
-        subscripts = Touched()
-        while end < len(tokens):
-            end += 1  # a name
-            while end < len(tokens) and tokens[end].word in (".", "["):
-                if tokens[end].word == ".":
-                    end += 2
-                    continue
-                close = self._closing(tokens, end)
-                subscripts |= self._expression(tokens[end + 1 : close])
-                end = close + 1
-            if end >= len(tokens) or tokens[end].word != ",":
-                break
-            end += 1
-        rest = self.body[tokens[end].start : tokens[-1].end] if end < len(tokens) else ""
-        found = access.of_statement(f"{self.body[tokens[0].start : tokens[at].start]} {rest}")
-        self.parts.append(access.of_statement(f"{self.body[tokens[0].start : tokens[at].start]} {rest}"))
-        found |= subscripts
-        return found
-
-    def _closing(self, tokens: Sequence[_Token], opening: int) -> int:
-        depth = 0
-        for at in range(opening, len(tokens)):
-            depth += (tokens[at].word in _OPENING) - (tokens[at].word in _CLOSING)
-            if depth == 0:
-                return at
-        return len(tokens) - 1
-
-    def _expression(self, tokens: Sequence[_Token]) -> Touched:
-        if not tokens:
-            return Touched()
-        touched = access.of_expression(self._text(tokens))
-        if any(not (token.word == "." or token.word[0].isalnum() or token.word[0] in "_\"'$") for token in tokens):
-            self.parts.append(touched)  # more than a variable or a constant
-        return touched
-
-    def _text(self, tokens: Sequence[_Token]) -> str:
-        return self.body[tokens[0].start : tokens[-1].end] if tokens else ""
-
-    def _find(self, tokens: Sequence[_Token], word: str) -> int | None:
-        """The first place of a word outside of brackets."""
-        return next((at for at, token in self._outside(tokens) if token.word == word), None)
-
-    def _pieces(self, tokens: Sequence[_Token], *words: str) -> list[Sequence[_Token]]:
-        """The tokens between some words outside of brackets."""
-        pieces, begin = [], 0
-        for at, token in self._outside(tokens):
-            if token.word in words:
-                pieces.append(tokens[begin:at])
-                begin = at + 1
-        return [*pieces, tokens[begin:]]
-
-    def _outside(self, tokens: Iterable[_Token]) -> Iterator[tuple[int, _Token]]:
-        depth = 0
-        for at, token in enumerate(tokens):
-            depth -= token.word in _CLOSING
-            if depth == 0:
-                yield at, token
-            depth += token.word in _OPENING
-
-
-def _of_constant(text: str) -> Touched:
-    """What a constant text that is executed touches."""
-    try:
-        if scan(text)[0].name == "SCONST":
-            statement: Any = parse_sql(f"SELECT {text}")[0].stmt
-            return access.of_executed(statement.targetList[0].val.val.sval)
-    except ParseError:
-        pass
-    return Touched(unread=True)
 
 
 def _collapsed(text: str) -> str:
@@ -749,7 +187,7 @@ class _Plpgsql:
         self.unsplit: list[str] = []
 
     def split(self) -> Split:
-        walk = _Walk(self.body)
+        walk = Walk(self.body)
         for declaration in walk.declarations:
             self._declaration(declaration)
         for place in walk.places:
@@ -789,13 +227,13 @@ class _Plpgsql:
         self.steps.append(Found(line, _collapsed(text), touched, guarded, **more))
         return _turnstile(self.first + len(self.steps) - 1)
 
-    def _declaration(self, declaration: _Declaration) -> None:
+    def _declaration(self, declaration: Declaration) -> None:
         if declaration.touched.matters(self.functions):
             turnstile = self._step(declaration.line, declaration.text, declaration.touched, guarded=False)
             name = f"harness_turnstile_{self.first + len(self.steps) - 1}"
             self._insert(declaration.start, f"{name} boolean := {turnstile}; ")
 
-    def _statement(self, place: _Place) -> None:
+    def _statement(self, place: Place) -> None:
         touched = place.touched
         head = self.body[place.head[0] : place.head[1]]
         if place.dynamic is not None:
@@ -826,7 +264,7 @@ class _Plpgsql:
                 line = self.body.count("\n", 0, start) + 1
                 self._insert(start, f"{word} {self._step(line, text, condition, place.guarded)} THEN ")
 
-    def _while(self, place: _Place, turnstile: str) -> None:
+    def _while(self, place: Place, turnstile: str) -> None:
         """The condition of a WHILE is evaluated before every pass, so it moves into the loop."""
         start, end = place.head
         self._insert(start, f"LOOP IF {turnstile} THEN END IF; IF ", len("while"))

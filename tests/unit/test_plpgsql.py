@@ -6,7 +6,8 @@ import pytest
 
 from harness.sqltext import access
 from harness.sqltext.access import Access, ForeignKey
-from harness.sqltext.plpgsql import Split, UnsplittableError, split, touched_by
+from harness.sqltext.plpgsql import Split, split, touched_by
+from harness.sqltext.walk import UnsplittableError
 
 T = "harness_schedules.turnstile"
 
