@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 
 from harness.checking.conditions import Conditions
@@ -46,7 +46,9 @@ class SerialOrders:
         self._beginnings: dict[tuple[Unit, ...], tuple[Unit, ...]] = {}
         """Of orders that were run: the beginnings, each with the first order that has it."""
         self._idle: set[tuple[Unit, ...]] = set()
-        """Orders, and beginnings of them, whose last session changed nothing when its turn came."""
+        """Orders, without those that changed nothing, whose last session changed nothing when its turn came."""
+        self._found: dict[tuple[Unit, ...], tuple[Unit, ...]] = {}
+        """By those that had changed something before it, with the session at the end: an order in which it ran."""
         uncounted = any(map(_UNCOUNTED.search, world.reach.texts))
         self._counts = world.control.info.server_version >= 150000 and not uncounted
         """Whatever a session changes, a counter of the server says so."""
@@ -68,17 +70,36 @@ class SerialOrders:
             began = time.monotonic()
             made.append(self._serial_run(order, len(made)))
             self._seconds += time.monotonic() - began
+        if order not in self._beginnings:
+            self._note_beginnings(order)
+        return made
+
+    def _note_beginnings(self, order: tuple[Unit, ...]) -> None:
+        whole = all(place < 0 for _, place in order)
         for length in range(1, len(order) + 1):
             self._beginnings.setdefault(order[:length], order)
-        return made
+            if whole:
+                self._found.setdefault(self._changed_by(order[:length]), order)
 
     def beginning(self, order: tuple[Unit, ...]) -> tuple[Unit, ...] | None:
         """An order that was run and begins with this one; None where there is none."""
         return order if order in self.runs_of else self._beginnings.get(order)
 
+    def alike(self, order: tuple[Unit, ...]) -> tuple[Unit, ...] | None:
+        """An order that was run in which the last session of this one found all as it does here; None: not known."""
+        return self._found.get(self._changed_by(order)) if all(place < 0 for _, place in order) else None
+
+    def _changed_by(self, order: tuple[Unit, ...]) -> tuple[Unit, ...]:
+        """The last of an order after those that are not known to have changed nothing."""
+        changed: tuple[Unit, ...] = ()
+        for unit in order[:-1]:
+            if (*changed, unit) not in self._idle:
+                changed = (*changed, unit)
+        return (*changed, order[-1])
+
     def idle(self, order: tuple[Unit, ...]) -> bool:
         """Whether the last session of an order is known to have changed nothing when its turn came."""
-        return order in self._idle
+        return self._changed_by(order) in self._idle
 
     def _shifts(self, number: int) -> dict[str, int]:
         assert self.world.baseline is not None
@@ -110,7 +131,8 @@ class SerialOrders:
         stood: Mapping[str, int | None] = {}
         for at, (session, place) in enumerate(order):
             if number == 0 and at == known_to:
-                self._flush(order[:at])
+                # Of everybody: what was done when nothing was measured would be counted to a later turn.
+                self._flush(range(len(self.world.actors)))
                 before, stood = self.world.counters(), self.world.sequences()
             actor = self.world.actors[session]
             if session not in begun:
@@ -144,8 +166,8 @@ class SerialOrders:
                 after = self._measure(session, before)
                 standing = self.world.sequences()
                 changed = {name for name, (_, n) in after.items() if n != before.get(name, (0, 0))[1]}
-                if self._counts and not changed and standing == stood:
-                    self._idle.add(order[: at + 1])
+                if self._counts and place < 0 and not changed and standing == stood:
+                    self._idle.add(self._changed_by(order[: at + 1]))
                 before, stood = after, standing
         state = self.world.state()
         everybody = len({session for session, _ in order}) == len(self.world.sessions)
@@ -155,17 +177,17 @@ class SerialOrders:
                 self.violations.setdefault(place, order)
         return SerialRun(answers, state, shifts, began)
 
-    def _flush(self, units: Sequence[Unit]) -> None:
+    def _flush(self, sessions: Iterable[int]) -> None:
         """Have the server count what these sessions did by now; before PostgreSQL 15 it counts whenever it does."""
         if self.world.control.info.server_version < 150000:
             return
-        for session in {session for session, _ in units}:
+        for session in sessions:
             if not (actor := self.world.actors[session]).lost:
                 actor.pgconn.exec_(b"SELECT pg_stat_force_next_flush()")
 
     def _measure(self, session: int, before: Mapping[str, tuple[int, int]]) -> dict[str, tuple[int, int]]:
         """Note which tables a session touched, by the server's own counters, and give what these are now."""
-        self._flush([(session, -1)])
+        self._flush([session])
         after = self.world.counters()
         scanned = {name for name, (scans, _) in after.items() if scans > before.get(name, (0, 0))[0]}
         changed = {name for name, (_, changes) in after.items() if changes > before.get(name, (0, 0))[1]}

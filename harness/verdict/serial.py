@@ -137,6 +137,10 @@ class Oracle(Protocol):
         """An order that was run and begins with this one, or is it; None where there is none."""
         ...
 
+    def alike(self, order: tuple[Unit, ...]) -> tuple[Unit, ...] | None:
+        """An order that was run in which the last unit of this one found all as it does here; None: not known."""
+        ...
+
     def idle(self, order: tuple[Unit, ...]) -> bool:
         """Whether the last unit of an order, one that was run or begins one, is known to have changed nothing there."""
         ...
@@ -504,7 +508,10 @@ class _Judging:
         """
         if any(place >= 0 for _, place in order):
             return self._expected(order)
-        return self._expected(self.oracle.beginning(order) or (*order, *rest))
+        known = self.oracle.beginning(order)
+        if known is None and (other := self.oracle.alike(order)) is not None and other[: len(order) - 1] == order[:-1]:
+            known = other
+        return self._expected(known or (*order, *rest))
 
     def _excused(self, observed: Observed, unit: Unit, order: tuple[Unit, ...], noes: Mapping[Unit, Set[int]]) -> bool:
         """Whether a unit that is left out was busy with one of the order's, and cannot have meant anything else."""
@@ -518,7 +525,7 @@ class _Judging:
         """Whether a unit gives this answer one after another, too: then it must be true, and excuses nothing."""
         answers = observed.answers[unit]
         for serial in self._orders_with(observed, unit, order):
-            expected = self._begun(serial)
+            expected = self._begun(serial, [u for u in observed.answers if u[1] < 0 and u not in serial])
             if len(expected.first.answers[unit]) <= at:
                 continue
             if expected.answers_alike(answers[at], unit, at, self._renaming(_STRICT)):

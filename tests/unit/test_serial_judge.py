@@ -55,9 +55,16 @@ class _World:
     def beginning(self, order: tuple[Unit, ...]) -> tuple[Unit, ...] | None:
         return next((known for known in self.known if known[: len(order)] == order), None)
 
+    def alike(self, order: tuple[Unit, ...]) -> tuple[Unit, ...] | None:
+        wanted = self._standing(order[:-1])
+        found = (o for o in self.known if order[-1] in o and self._standing(o[: o.index(order[-1])]) == wanted)
+        return next(found, None)
+
+    def _standing(self, order: tuple[Unit, ...]) -> object:
+        return brute_force.one_after_another(self.sessions, order, 0)[1]
+
     def idle(self, order: tuple[Unit, ...]) -> bool:
-        after, before = (brute_force.one_after_another(self.sessions, o, 0)[1] for o in (order, order[:-1]))
-        return after == before
+        return self._standing(order) == self._standing(order[:-1])
 
 
 def _judged(
@@ -99,6 +106,8 @@ class _Plain(_World):
 
     def beginning(self, order: tuple[Unit, ...]) -> tuple[Unit, ...] | None:
         return order
+
+    alike = beginning
 
     def idle(self, order: tuple[Unit, ...]) -> bool:
         return not order
@@ -173,6 +182,8 @@ class _Clock:
     def beginning(self, order: tuple[Unit, ...]) -> tuple[Unit, ...] | None:
         return order
 
+    alike = beginning
+
     def idle(self, order: tuple[Unit, ...]) -> bool:
         return not order
 
@@ -213,6 +224,8 @@ class _Shop:
 
     def beginning(self, order: tuple[Unit, ...]) -> tuple[Unit, ...] | None:
         return next((known for known in self.made if known[: len(order)] == order), None)
+
+    alike = beginning
 
     def idle(self, order: tuple[Unit, ...]) -> bool:
         return len(order) != 1
@@ -258,6 +271,8 @@ class _Dice:
     def beginning(self, order: tuple[Unit, ...]) -> tuple[Unit, ...] | None:
         return order
 
+    alike = beginning
+
     def idle(self, order: tuple[Unit, ...]) -> bool:
         return not order
 
@@ -286,6 +301,8 @@ class _Lines:
 
     def beginning(self, order: tuple[Unit, ...]) -> tuple[Unit, ...] | None:
         return order
+
+    alike = beginning
 
     def idle(self, order: tuple[Unit, ...]) -> bool:
         return not order
@@ -326,6 +343,8 @@ class _FirstByKey:
 
     def beginning(self, order: tuple[Unit, ...]) -> tuple[Unit, ...] | None:
         return order
+
+    alike = beginning
 
     def idle(self, order: tuple[Unit, ...]) -> bool:
         return not order
