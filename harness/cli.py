@@ -47,6 +47,7 @@ from harness.options import (
 )
 from harness.progress import Bar
 from harness.records import read as read_record
+from harness.text import harmless
 
 if TYPE_CHECKING:
     from harness.scenarios.reader import Scenario
@@ -414,7 +415,7 @@ def apply(**given: Any) -> None:
         with applied(options) as (server, template):
             say_environment(server.describe())
             for line in lines(template.applied):
-                click.echo(line)
+                click.echo(harmless(line))
             whole = template.applied.whole
     sys.exit(ExitStatus.HELD if whole else ExitStatus.ENVIRONMENT)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from harness.environment.applying import Applied
-from harness.text import printable
+from harness.verdict.findings import counted
 
 _WHOLE = 40
 """Failures that are shown with their statement."""
@@ -15,25 +15,20 @@ _CAUSES = 12
 
 
 def lines(applied: Applied) -> Iterator[str]:
-    """The report, its sum in the last line."""
+    """The report, its sum in the last line; texts of the server as they came."""
     yield f"platform: {applied.platform}; migrations ran as {applied.role}"
     for order in applied.order:
         yield f"order: {order}"
-    yield from map(printable, applied.beside)
+    yield from applied.beside
     for failure in applied.failures[:_WHOLE]:
-        yield printable(f"failed: {failure.error}")
+        yield f"failed: {failure.error}"
     for failure in applied.failures[_WHOLE:]:
-        yield printable(f"failed: {failure.path}:{failure.line}: {failure.message}")
+        yield f"failed: {failure.path}:{failure.line}: {failure.message}"
     if len(applied.failures) > 1:
         yield "causes:"
         for message, statements, files in applied.causes[:_CAUSES]:
-            yield printable(f"  {pluralize(statements, 'statement')} in {pluralize(files, 'file')}: {message}")
+            yield f"  {counted(statements, 'statement')} in {counted(files, 'file')}: {message}"
         if (more := len(applied.causes) - _CAUSES) > 0:
             yield f"  and {more} more"
     seeds = f" and {applied.seeds[0]} of {applied.seeds[1]} seed files" if applied.seeds[1] else ""
     yield f"applied {applied.applied} of {applied.files} files{seeds}"
-
-
-def pluralize(count: int, word: str) -> str:
-    """`1 file`, `2 files`."""
-    return f"{count} {word}{'' if count == 1 else 's'}"

@@ -387,3 +387,15 @@ def test_help_that_finds_no_room_is_said(sandbox: Sandbox) -> None:
     assert done.returncode == ExitStatus.ENVIRONMENT
     assert "error: The system refused something." in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_what_a_migration_says_is_no_command_of_the_workflow(tmp_path: Path, sandbox: Sandbox) -> None:
+    """GitHub reads the log of `harness apply`: a message of the server stays text in it, also its escapes."""
+    (tmp_path / "1.sql").write_text("DO $$ BEGIN RAISE EXCEPTION E'no\\n::stop-commands::on \\x1b[2J'; END $$;\n")
+    words = ("harness", "apply", "--server", "embedded", "--migrations", tmp_path, "--keep-going")
+    done = sandbox.run(*words, GITHUB_ACTIONS="true")
+    said = done.stdout + done.stderr
+    assert done.returncode == ExitStatus.ENVIRONMENT, said
+    assert "stop-commands" in said
+    assert "\x1b" not in said
+    assert [line for line in said.splitlines() if line.strip().startswith("::")] == []

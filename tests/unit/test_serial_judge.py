@@ -37,6 +37,18 @@ def _state(outcome: brute_force.Outcome) -> dict[str, Table]:
     }
 
 
+class _AsAsked:
+    """Of an oracle of which nothing is known but what is asked for: each order is run by itself."""
+
+    def beginning(self, order: tuple[Unit, ...]) -> tuple[Unit, ...] | None:
+        return order
+
+    alike = beginning
+
+    def idle(self, order: tuple[Unit, ...]) -> bool:
+        return not order
+
+
 class _World:
     """The oracle of the little world: its serial runs, every second one with the ids set forward."""
 
@@ -101,16 +113,8 @@ def test_it_agrees_with_brute_force_over_random_transactions() -> None:
         seen[wanted] += 1
 
 
-class _Plain(_World):
-    """The same, of which nothing is known but what is asked for."""
-
-    def beginning(self, order: tuple[Unit, ...]) -> tuple[Unit, ...] | None:
-        return order
-
-    alike = beginning
-
-    def idle(self, order: tuple[Unit, ...]) -> bool:
-        return not order
+class _Plain(_AsAsked, _World):
+    """The same, each order run by itself."""
 
 
 def test_what_is_taken_from_longer_orders_and_idle_turns_changes_no_verdict() -> None:
@@ -165,7 +169,7 @@ def test_an_answer_that_is_also_given_one_after_another_excuses_nobody() -> None
         assert found.truth.value == wanted
 
 
-class _Clock:
+class _Clock(_AsAsked):
     """An oracle whose one session is told milliseconds since some time, by a clock that goes on from run to run."""
 
     def __init__(self, first: float) -> None:
@@ -178,14 +182,6 @@ class _Clock:
             self.made.append(SerialRun({(0, -1): _told(self.now)}, {}, {}, self.now))
             self.now += 0.01
         return self.made
-
-    def beginning(self, order: tuple[Unit, ...]) -> tuple[Unit, ...] | None:
-        return order
-
-    alike = beginning
-
-    def idle(self, order: tuple[Unit, ...]) -> bool:
-        return not order
 
 
 def _told(now: float) -> tuple[Answer, ...]:
@@ -253,7 +249,7 @@ def test_what_is_chosen_by_chance_among_few_is_undecided_and_nothing_else_is() -
         assert judge(Observed(told, {}), [[2]], _Dice(), Rules()).truth is wanted
 
 
-class _Dice:
+class _Dice(_AsAsked):
     """An oracle whose one session throws two dice."""
 
     def __init__(self) -> None:
@@ -268,14 +264,6 @@ class _Dice:
             for both in throws[: self.made]
         ]
 
-    def beginning(self, order: tuple[Unit, ...]) -> tuple[Unit, ...] | None:
-        return order
-
-    alike = beginning
-
-    def idle(self, order: tuple[Unit, ...]) -> bool:
-        return not order
-
 
 def test_a_time_in_a_text_hides_nothing_beside_it() -> None:
     """A time is no part of the text; other figures are compared."""
@@ -286,7 +274,7 @@ def test_a_time_in_a_text_hides_nothing_beside_it() -> None:
         assert judge(Observed(told, {}), [[1]], oracle, Rules()).truth is wanted
 
 
-class _Lines:
+class _Lines(_AsAsked):
     """An oracle whose one session is told one line after the other."""
 
     def __init__(self, lines: Sequence[str]) -> None:
@@ -298,14 +286,6 @@ class _Lines:
             SerialRun({(0, -1): (Answer(("line",), (TEXT,), ((line,),), "SELECT 1"),)}, {})
             for line in self.lines[: max(at_least, 2)]
         ]
-
-    def beginning(self, order: tuple[Unit, ...]) -> tuple[Unit, ...] | None:
-        return order
-
-    alike = beginning
-
-    def idle(self, order: tuple[Unit, ...]) -> bool:
-        return not order
 
 
 def test_what_some_runs_of_an_order_come_to_is_explained_by_it() -> None:
@@ -326,7 +306,7 @@ def _first_by_key(rows: Sequence[tuple[str, str, str]]) -> dict[str, Table]:
     return {"t": Table(("change", "id", "state"), (TEXT, 2950, TEXT), tuple((s, key(k), v) for s, k, v in rows))}
 
 
-class _FirstByKey:
+class _FirstByKey(_AsAsked):
     """An oracle of an order in which one inserts a row by a random key, and one pays the first row by its key."""
 
     def __init__(self) -> None:
@@ -340,11 +320,3 @@ class _FirstByKey:
                 rows = [("+", new, "paid")]
             self.made.append(SerialRun(dict.fromkeys(order, ()), _first_by_key(rows)))
         return self.made
-
-    def beginning(self, order: tuple[Unit, ...]) -> tuple[Unit, ...] | None:
-        return order
-
-    alike = beginning
-
-    def idle(self, order: tuple[Unit, ...]) -> bool:
-        return not order
