@@ -47,10 +47,10 @@ from harness.schedules.program import (
     StatementAnswer,
     Unit,
 )
-from harness.schedules.relay import Gates, Message, Told
+from harness.schedules.relay import LETTING_GO, Gates, Message, Sent, Told
 from harness.schedules.rewrite import Rewritten
 from harness.schedules.trace import FATAL, Choice, Event, Happening, Kind, top
-from harness.schedules.ways import Done, Foresight, Order, Ways
+from harness.schedules.ways import Done, Foresight, Order, State, Way, Ways
 from harness.sqltext import queries
 from harness.sqltext.access import ADVISORY_LOCKS, SNAPSHOTS, WAITS, Access
 
@@ -159,9 +159,9 @@ class _Call:
     unflushed: bool = False
     """Its backend's counters are not put away since a relay."""
     told: Told | None = None
-    """What it tells of the relay that goes on."""
-    expected: deque[Message] = field(default_factory=deque)
-    """What the next results of a relay are of."""
+    """What it told of the relay that is gone through."""
+    expected: deque[tuple[Message, Told | None]] = field(default_factory=deque)
+    """What the next results are of, each with where it is told, if it is of a relay."""
     passed: list[int] = field(default_factory=list)
     """Turnstiles that it went through in this choice, on the way to its first step."""
     going: bool = False
@@ -242,6 +242,20 @@ class Trace:
     """False when the scheduler gave it up; the calls were then let run to their end, one after the other."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Relay:
+    """A schedule that was handed to the server whole."""
+
+    programs: Sequence[Program]
+    order: Order
+    told: Sequence[Told]
+    """By session."""
+    foreseen: tuple[Event, ...] | None
+    """What it comes to, if all goes as is foreseen; None: not all of that is known."""
+    end: tuple[int, int]
+    """Who opens which gate at its end."""
+
+
 class Controller:
     """Drives a fixed number of sessions through one schedule after another."""
 
@@ -288,8 +302,6 @@ class Controller:
         """What the texts touch that some steps have executed."""
         self.blocks: set[int] = set()
         """Steps that executed a DO block."""
-        self.spilled: tuple[Answer, ...] = ()
-        """How the sessions ended of a relay that is no schedule."""
         self.unmeasured: set[Hashable] = set()
         """Steps whose text was not read in full, and which could not be measured, once at least."""
         self.outdated = 0
@@ -297,8 +309,10 @@ class Controller:
         self._version = 0
         """Of what is known of steps: it grows with it."""
         self.ways = Ways()
-        self._even = False
-        """Which set of gates the next relay takes."""
+        self._turn = 0
+        """Number of the last relay."""
+        self._under_way: list[Relay] = []
+        """Relays that were begun and not collected: two at most."""
         self._control = connect()
         try:
             for name, query in _QUERIES.items():
@@ -360,12 +374,7 @@ class Controller:
     def _begin(self, programs: Sequence[Program], *, flushed: bool = True) -> None:
         """Make the sessions ready for a schedule; with their counters put away, where the first reading is not told."""
         for call, program in zip(self._calls, programs, strict=True):
-            call.program, call.unit, call.mode, call.at = program, 0, _Mode.READY, top(0)
-            call.written, call.reading, call.results, call.tries = NOTHING, "", {}, {}
-            call.died = call.used_up = call.open = call.going = call.entering = call.rolling_back = False
-            call.has_snapshot = False
-            call.began = call.ended = 0
-            call.impatient = call.always_impatient = self._statement_timeout or self._lock_timeout
+            self._stand_ready(call, program)
             forgotten = [query for kind, query in program.reset.items() if kind in call.keeps]
             if program.leaves_settings:
                 forgotten += [*RESET_QUERIES, self._set_again()]
@@ -381,6 +390,14 @@ class Controller:
                 self._send(call, taken, ended=True)
         self._settle()
 
+    def _stand_ready(self, call: _Call, program: Program) -> None:
+        call.program, call.unit, call.mode, call.at = program, 0, _Mode.READY, top(0)
+        call.written, call.reading, call.results, call.tries = NOTHING, "", {}, {}
+        call.used_up = call.open = call.going = call.entering = call.rolling_back = False
+        call.has_snapshot = False
+        call.began = call.ended = 0
+        call.impatient = call.always_impatient = self._statement_timeout or self._lock_timeout
+
     def _start(self, programs: Sequence[Program]) -> tuple[Any, ...]:
         return self.ways.start([program.units[0].key if program.units else None for program in programs])
 
@@ -394,35 +411,120 @@ class Controller:
             return None
         return Foresight(self.ways, self._start(programs))
 
-    def relay(self, programs: Sequence[Program], order: Order) -> tuple[Event, ...] | None:
-        """Carry out a schedule in one go, by a plan of whose turn it is; None where a session waits for another.
+    def begin(self, programs: Sequence[Program], order: Order, behind: Relay | None = None) -> Relay | None:
+        """Hand a schedule to the server, by a plan of whose turn it is; None where that cannot be done.
 
-        What came of it is a schedule, but not always that which was planned. Where it is none, `spilled` says what
-        was committed all the same.
+        `behind` another, which is still under way, and of which nothing may be left for the sessions to forget.
+        """
+        foreseen = self._foreseen(order)
+        if behind is not None and (foreseen is None or self._forgets(programs, behind.order)):
+            return None
+        turns = [
+            (leg.call, leg.way.passed, leg.way.own[-1][2]) if leg.way is not None else (leg.call, (), None)
+            for leg in order
+        ]
+        made = relay.scripts(
+            turns, self._turn + 1, [call.gates for call in self._calls], None if behind is None else behind.end
+        )
+        if made is None:
+            return None
+        scripts, end = made
+        if behind is None:
+            self._deadline = time.monotonic() + self._seconds
+            self._begin(programs, flushed=False)
+        lacking = [
+            call.gates.missing(self._turn + 1, len(script.opens))
+            for call, script in zip(self._calls, scripts, strict=True)
+        ]
+        if any(lacking):
+            if behind is not None:
+                return None
+            for call, gates in zip(self._calls, lacking, strict=True):
+                self._post(call, relay.shutting(gates))
+                call.gates.held.update(gates)
+            self._drain(None)
+        self._turn += 1
+        told = []
+        for call, program, script in zip(self._calls, programs, scripts, strict=True):
+            mine = [leg.way for leg in order if leg.call == call.number]
+            measures = any(way is None or not way.certain or way.key in self.exceeding for way in mine)
+            fails = any(way is None or way.fails for way in mine)
+            told.append(Told(script.foreseen, script.opens, measures))
+            again = call.gates.again(self._turn)
+            text = f"{'measure' if measures else '-'} {script.text}"
+            sent = [*relay.entering(text, again, script.awaited), *relay.messages(program, fails=fails)]
+            self._post(call, sent, told[-1])
+            call.gates.held.update(again)
+            call.gates.held.difference_update(script.opens)
+        self._under_way.append(Relay(programs, order, told, foreseen, end))
+        return self._under_way[-1]
+
+    def _foreseen(self, order: Order) -> tuple[Event, ...] | None:
+        """The events of a plan that is known in full, and in which nobody fails."""
+        events: list[Event] = []
+        left = {leg.call for leg in order}
+        for leg in order:
+            did = leg.way
+            if did is None or not did.certain or did.fails or did.version != self._version or did.key in self.exceeding:
+                return None
+            enabled = tuple(Choice(number) for number in sorted(left))
+            events.append(Event(Choice(leg.call), did.at, did.access, did.happenings(leg.call), enabled))
+            if did.ended:
+                left.discard(leg.call)
+        return None if left else tuple(events)
+
+    def _forgets(self, programs: Sequence[Program], order: Order) -> bool:
+        """Whether sessions have something to forget before these programs, after a plan of which all is foreseen."""
+        kept = [set(call.keeps) for call in self._calls]
+        for leg in order:
+            if leg.way is not None:
+                kept[leg.call] |= leg.way.keeps
+        return any(p.leaves_settings or not k.isdisjoint(p.reset) for p, k in zip(programs, kept, strict=True))
+
+    def collect(self, relay: Relay) -> tuple[tuple[Event, ...] | None, tuple[Answer, ...]]:
+        """What came of a relay, and how its sessions ended; the one begun first comes first.
+
+        That is a schedule, but not always the one that was planned: it is the relay's `foreseen` itself where all went
+        so. None where it is no schedule, since a session waited for another; the answers are then of what was
+        committed all the same.
         """
         self._deadline = time.monotonic() + self._seconds
-        self._begin(programs, flushed=False)
         try:
-            if self._relayed(order):
-                events = self._gone_through(order)
-                self.spilled = () if events is not None else self._committed()
-                return events
-            self.spilled = self._committed()
-            # What a session did to all settings or locks, it will do again.
-            self._relays &= not any(call.told is not None and call.told.lost for call in self._calls)
-            self._let_go()
-            return None
-        except _UnfitError:
-            self.spilled = self._committed()
-            return None
+            self._drain(relay)
+            for call, program, told in zip(self._calls, relay.programs, relay.told, strict=True):
+                self._stand_ready(call, program)
+                call.told = told
+            if all(told.whole and not told.spoiled for told in relay.told):
+                with suppress(_UnfitError):
+                    events = self._gone_through(relay)
+                    return events, tuple(self._answer(call) for call in self._calls)
+            else:
+                self._let_go(relay)
+            return None, _committed(relay)
         finally:
-            for call in self._calls:
-                call.mode, call.told = _Mode.ENDED, None
-                call.unflushed = True
-                call.came.clear()
-                call.caught.clear()
-                if call.died:
-                    self._replace(call)
+            self._collected(relay)
+
+    def abandoned(self, relay: Relay) -> tuple[Answer, ...]:
+        """What was committed of a relay that nobody wants any more."""
+        self._deadline = time.monotonic() + self._seconds
+        self._drain(relay)
+        if not all(told.whole and not told.spoiled for told in relay.told):
+            self._let_go(relay)
+        for call in self._calls:
+            call.keeps |= set(Keeps)
+        self._collected(relay)
+        return _committed(relay)
+
+    def _collected(self, relay: Relay) -> None:
+        if relay in self._under_way:
+            self._under_way.remove(relay)
+        for call in self._calls:
+            call.mode, call.told = _Mode.ENDED, None
+            call.unflushed = True
+            call.came.clear()
+            call.caught.clear()
+            if call.died:
+                self._replace(call)
 
     def knowledge(self) -> dict[str, Any]:
         """What is known of steps, as plain values."""
@@ -454,66 +556,17 @@ class Controller:
             ("exceeding", self.exceeding),
         )
 
-    def _committed(self) -> tuple[Answer, ...]:
-        """How the sessions of a relay ended that is no schedule: those that did not come to their end left nothing."""
-        found = []
-        for call in self._calls:
-            told = {} if call.told is None else call.told.results
-            results = [told.get(number) for number in range(len(call.program.units))]
-            whole = all(r is not None and r.status not in _FAILED for r in results)
-            answers = {u.statement: r for u, r in zip(call.program.units, results, strict=True) if u.answers}
-            first = {0: answers[0]} if whole and answers.get(0) is not None else {}
-            found.append(Answer(first, 1, 1, died=not first))
-        return tuple(found)
-
-    def answers(self) -> tuple[Answer, ...]:
-        """How the sessions of the last relay ended."""
-        return tuple(self._answer(call) for call in self._calls)
-
-    def _relayed(self, order: Order) -> bool:
-        """Hand the schedule over and take in what the sessions tell; False where it failed."""
-        gates, self._even = [call.gates for call in self._calls], not self._even
-        turns = [
-            (leg.call, leg.way.passed, leg.way.own[-1][2]) if leg.way is not None else (leg.call, (), None)
-            for leg in order
-        ]
-        scripts = relay.scripts(turns, len(self._calls), self._even, gates)
-        if scripts is None:
-            return False
-        for call, (_, _, opened, _) in zip(self._calls, scripts, strict=True):
-            if lacking := call.gates.missing(self._even, len(opened)):
-                self._post(call, relay.shutting(lacking))
-                call.gates.held.update(lacking)
-        self._drain()
-        for call, (script, awaited, opened, foreseen) in zip(self._calls, scripts, strict=True):
-            mine = [leg.way for leg in order if leg.call == call.number]
-            measures = any(way is None or not way.certain or way.key in self.exceeding for way in mine)
-            fails = any(way is None or way.fails for way in mine)
-            call.told = Told(foreseen, opened, measures)
-            again = call.gates.again(self._even)
-            script = f"{'measure' if measures else '-'} {script}"
-            self._post(call, [*relay.entering(script, again, awaited), *relay.messages(call.program, fails=fails)])
-            call.gates.held.update(again)
-            call.gates.held.difference_update(opened)
-        self._drain()
-        for call in self._calls:
-            assert call.told is not None
-            if call.died or call.told.arrived < 0 or call.pgconn.transaction_status != TransactionStatus.IDLE:
-                return False
-            if call.told.spoiled:
-                return False
-        return True
-
-    def _let_go(self) -> None:
+    def _let_go(self, relay: Relay) -> None:
         """After a relay that failed: whoever was cancelled at a gate may hold it since."""
+        # What a session did to all settings or locks, it will do again.
+        self._relays &= not any(told.lost for told in relay.told)
         for call in self._calls:
             if not call.died:
-                call.told = None
                 call.gates.held.clear()
-                self._post(call, relay.LETTING_GO)
-        self._drain()
+                self._post(call, LETTING_GO)
+        self._drain(None)
 
-    def _post(self, call: _Call, messages: Sequence[Message]) -> None:
+    def _post(self, call: _Call, messages: Sequence[Message], told: Told | None = None) -> None:
         pgconn = call.pgconn
         for message in messages:
             query = message.query
@@ -524,24 +577,26 @@ class Controller:
             else:
                 assert isinstance(query.text, str)
                 pgconn.send_query_params(query.text.encode(), None)
-            call.expected.append(message)
+            call.expected.append((message, told))
 
-    def _drain(self) -> None:
-        """Wait until everything that was posted is answered. Where a session waits for another, nobody is spared."""
+    def _drain(self, relay: Relay | None) -> None:
+        """Wait until a relay is over (None: everything that was posted is answered).
+
+        Where a session waits for another in it, nobody is spared.
+        """
         cancelled = False
-        while any(call.expected for call in self._calls):
+        while any(not told.over for told in relay.told) if relay else any(call.expected for call in self._calls):
             ready = self._poll.poll(self._ask_after * 1000)
             for socket, _ in ready:
                 self._overhear(self._by_socket[socket])
-            spoiled = any(call.told is not None and call.told.spoiled for call in self._calls)
+            spoiled = relay is not None and any(told.spoiled for told in relay.told)
             if (spoiled or time.monotonic() > self._deadline) and not cancelled:
                 cancelled = True
                 self._deadline = time.monotonic() + _DRAINED_WITHIN
-                for call in self._calls:
-                    if call.told is not None:
-                        call.told.spoiled = True  # that it was cancelled is no answer of the function's
+                for call, told in zip(self._calls, relay.told if relay else (), strict=False):
+                    told.spoiled = True  # that it was cancelled is no answer of the function's
                     # Who gives up already opens its gates, which must not be cancelled.
-                    if call.expected and call.told is not None and call.told.arrived == -1:
+                    if call.expected and call.expected[0][1] is told and told.arrived == -1:
                         self._ask(b"cancel", b"%d" % call.pid)
             elif cancelled and time.monotonic() > self._deadline:
                 for call in self._calls:
@@ -564,31 +619,50 @@ class Controller:
                     if pgconn.status == ConnStatus.BAD:
                         raise psycopg.OperationalError("the connection is lost")
                     continue
-                message = call.expected[0]
+                message, told = call.expected[0]
                 if result.status == ExecStatus.PIPELINE_SYNC:
                     call.expected.popleft()
-                    if not call.expected and call.told is not None and call.told.arrived == -1:
-                        call.told.arrived = -2
-                        self._post(call, relay.giving_up(call.told.opens))
+                    if message.sent is Sent.END and told is not None:
+                        self._ended(call, told)
                 elif message.query is None:
                     raise psycopg.OperationalError("the connection is out of step")
                 else:
                     call.expected.popleft()
-                    if call.told is not None:
-                        call.told.result(message, result)
+                    if told is not None:
+                        told.result(message, result)
         except psycopg.OperationalError:
             self._poll.unregister(call.socket)
+            for _, told in call.expected:
+                if told is not None:
+                    told.over = True
             call.expected.clear()
             call.mode, call.died = _Mode.ENDED, True
 
-    def _gone_through(self, order: Order) -> tuple[Event, ...] | None:
+    def _ended(self, call: _Call, told: Told) -> None:
+        """A session has come to the end of a relay, or of giving it up."""
+        if told.arrived == -1:
+            told.arrived = -2
+            self._post(call, relay.giving_up(told.opens), told)
+        else:
+            told.over = True
+            # While more is expected the status is not known; it is what it was where the session did the same before.
+            idle = bool(call.expected) or call.pgconn.transaction_status == TransactionStatus.IDLE
+            told.whole = told.arrived >= 0 and idle
+
+    def _gone_through(self, relay: Relay) -> tuple[Event, ...] | None:
         """The events of a relay, by what the sessions told, in the order of the turns."""
+        order = relay.order
+        foreseen = {call.number for call in self._calls if self._as_foreseen(call, order)}
+        state = self._start(relay.programs)
+        if relay.foreseen is not None and len(foreseen) == len(self._calls):
+            for position, leg in enumerate(order, 1):
+                assert leg.way is not None
+                state = self._went(state, leg.call, leg.way, position)
+            return relay.foreseen
         events: list[Event] = []
         walks = [self._walk(call) for call in self._calls]
         last = {leg.call: at for at, leg in enumerate(order)}
-        state = self._start([call.program for call in self._calls])
         left = set(last)
-        foreseen = {call.number for call in self._calls if self._as_foreseen(call, order)}
         for at, leg in enumerate(order):
             call = self._calls[leg.call]
             while leg.call in left:
@@ -597,12 +671,9 @@ class Controller:
                     did = leg.way
                     assert did is not None
                     events.append(Event(Choice(leg.call), did.at, did.access, did.happenings(leg.call), enabled))
-                    state = self.ways.went(state, leg.call, did)
-                    call.keeps |= did.keeps
-                    call.began = call.began or len(events)
+                    state = self._went(state, leg.call, did, len(events))
                     if did.ended:
                         left.discard(leg.call)
-                        call.ended = len(events)
                     break
                 call.passed, call.touched = [], NOTHING
                 call.caught.clear()
@@ -630,6 +701,15 @@ class Controller:
                 if at != last[leg.call]:
                     break
         return tuple(events)
+
+    def _went(self, state: State, number: int, did: Way, position: int) -> State:
+        """A session did what was foreseen."""
+        call = self._calls[number]
+        call.keeps |= did.keeps
+        call.began = call.began or position
+        if did.ended:
+            call.ended = position
+        return self.ways.went(state, number, did)
 
     def _as_foreseen(self, call: _Call, order: Order) -> bool:
         """Whether a session did what was foreseen, and all of that is known; then its answers are taken."""
@@ -766,9 +846,13 @@ class Controller:
     def reset(self) -> None:
         """Give up what runs and take fresh connections in its place."""
         for call in self._calls:
-            if call.mode is not _Mode.ENDED or call.died:
+            if call.mode is not _Mode.ENDED or call.died or self._under_way:
                 self._ask(b"terminate", b"%d" % call.pid)
                 self._replace(call)
+        for each in self._under_way:
+            for told in each.told:
+                told.over = True
+        self._under_way.clear()
 
     def _answer(self, call: _Call) -> Answer:
         tries = {
@@ -1166,8 +1250,8 @@ class Controller:
             raise raised
 
     def _noticed(self, call: _Call, notice: pq.abc.PGresult) -> None:
-        if call.told is not None:
-            call.told.notice(notice.error_field(DiagnosticField.MESSAGE_PRIMARY) or b"", self._gates)
+        if call.expected and (told := call.expected[0][1]) is not None:
+            told.notice(notice.error_field(DiagnosticField.MESSAGE_PRIMARY) or b"", self._gates)
             return
         words = (notice.error_field(DiagnosticField.MESSAGE_PRIMARY) or b"").split()
         match words:
@@ -1364,6 +1448,18 @@ class Controller:
             for call in self._calls
             if call.mode is not _Mode.ENDED
         )
+
+
+def _committed(relay: Relay) -> tuple[Answer, ...]:
+    """How the sessions of a relay ended that is no schedule: those that did not come to their end left nothing."""
+    found = []
+    for program, told in zip(relay.programs, relay.told, strict=True):
+        results = [told.results.get(number) for number in range(len(program.units))]
+        whole = all(r is not None and r.status not in _FAILED for r in results)
+        answers = {u.statement: r for u, r in zip(program.units, results, strict=True) if u.answers}
+        first = {0: answers[0]} if whole and answers.get(0) is not None else {}
+        found.append(Answer(first, 1, 1, died=not first))
+    return tuple(found)
 
 
 def _told(result: pq.abc.PGresult | None, tries: int) -> StatementAnswer:

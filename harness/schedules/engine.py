@@ -30,7 +30,7 @@ from harness.schedules.narrate import narrate
 from harness.schedules.plan import MOST_CALLS, SEARCHES, Plan
 from harness.schedules.program import Program, Query, call, call_alone
 from harness.schedules.result import Case, Exploration, Schedule, more_than
-from harness.schedules.search import Run, Search, in_turn, scheduler_for
+from harness.schedules.search import Asked, Run, Search, in_turn, scheduler_for
 from harness.schedules.sessions import LEVELS, NOT_COVERED, Opened, exceeding, own_findings, strongest, unsplit
 from harness.schedules.trace import FATAL, Choice, Kind
 from harness.schedules.watch import Rows, read, renamed, watched, with_rows, written
@@ -63,6 +63,15 @@ class _Case:
     outcomes: Counter[str] = field(default_factory=Counter)
     ahead: dict[str, str] = field(default_factory=dict)
     """How those ended that were carried out ahead of the search."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Keys:
+    """What the calls of a schedule are on."""
+
+    keys: Sequence[Hashable]
+    before: tuple[Operation, ...] = ()
+    """The calls that they had before it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,10 +144,6 @@ class _Explorer:
         self._fresh: list[Hashable] = []
         self._missing: list[Hashable] = []
         self._next_keys = _KEYS_AT_ONCE
-        self._keys: list[Hashable] = []
-        """Of the schedule that was carried out last."""
-        self._before: tuple[Operation, ...] = ()
-        """The calls that they had before it."""
         self._first: Carried | None = None
         """The schedule that was carried out first."""
         self._found: list[_Case] = []
@@ -279,13 +284,13 @@ class _Explorer:
 
     def _rows(self, carried: Carried) -> tuple[Rows, ...] | None:
         """The rows that everybody sees after each step, from a repetition on fresh keys that are called by the old."""
-        programs = self._ready(carried.setting)
-        keys = self._keys
+        asked = self._ready(carried.setting)
+        keys = asked.of.keys
         names = {str(keys[n % len(keys)]): str(o.key) for n, o in enumerate(carried.operations[: carried.calls])}
         tables = written(self._rewritten)
         return watched(
             self._opened.controller,
-            programs,
+            asked.programs,
             [event.choice for event in carried.events],
             lambda: renamed(read(self._connection, tables, list(names)), names),
         )
@@ -322,14 +327,20 @@ class _Explorer:
         self._judge.beside(found)
         return found
 
-    def _ready(self, setting: Setting) -> list[Program]:
+    def _early(self, setting: Setting) -> bool:
+        """Whether a schedule of a case can be made ready without a word to the database: the keys are there."""
+        declared = self._contract.declared
+        if setting.missing and (declared is None or declared.missing_keys is None):
+            return not setting.used
+        return not setting.used and len(self._missing if setting.missing else self._fresh) >= setting.keys
+
+    def _ready(self, setting: Setting) -> Asked:
         """What the calls of a case send, on keys that nobody has had."""
         calls = setting.at_once(self._plan)
         self._opened.controller.suit(calls, setting.fatal(self._plan))
         key = self._missing_key if setting.missing else self._key
-        self._keys = [key() for _ in range(min(setting.keys, calls))]
-        self._before = self._used(setting)
-        return self._programs(setting, self._keys)
+        keys = [key() for _ in range(min(setting.keys, calls))]
+        return Asked(self._programs(setting, keys), _Keys(keys, self._used(setting, keys)))
 
     def _begun(self, settings: Sequence[Setting]) -> list[_Case]:
         made = [self._case(setting) for setting in settings]
@@ -364,6 +375,7 @@ class _Explorer:
             self._opened.controller.level == LEVELS[0],
             setting.prefix(),
             partial(self._beside, setting),
+            partial(self._early, setting),
         )
         case = _Case(setting, search)
         earlier = self._earlier.get(setting.prefix())
@@ -415,7 +427,7 @@ class _Explorer:
 
     def _as_carried(self, setting: Setting, run: Run, *, probing: bool = False) -> Carried:
         """A run with what its calls were asked and returned; after a death, what one more call on each key returns."""
-        keys, calls = self._keys, setting.at_once(self._plan)
+        keys, calls = run.of.keys, setting.at_once(self._plan)
         arguments = [setting.arguments(self._contract, number) for number in range(calls)]
         answers = list(run.answers)
         fatal = [event.choice for event in run.events if event.choice.kind in FATAL]
@@ -434,35 +446,35 @@ class _Explorer:
         cancelled &= {operation.client for operation in operations if operation.outcome.effect is Effect.IN_DOUBT}
         # It may have handled that, and committed what it did then.
         rolled_back = not any(map(self._ends_transactions, routes)) and all(_failed(answers[n]) for n in cancelled)
-        return Carried(setting, calls, run.events, operations, self._before, frozenset(cancelled), rolled_back)
+        return Carried(setting, calls, run.events, operations, run.of.before, frozenset(cancelled), rolled_back)
 
-    def _beside(self, setting: Setting, answers: Sequence[Answer]) -> None:
+    def _beside(self, setting: Setting, answers: Sequence[Answer], of: _Keys) -> None:
         """Calls that were made beside the schedules are known to the invariants, which see what they left."""
         if not self._judge.invariants:
             return
         arguments = [setting.arguments(self._contract, number) for number in range(len(answers))]
-        owners = [self._keys[number % len(self._keys)] for number in range(len(answers))]
+        owners = [of.keys[number % len(of.keys)] for number in range(len(answers))]
         routes = self._calls_of(setting.variant, len(answers))
         operations = self._operations(answers, owners, arguments, routes)
         # Whoever died was rolled back, but for what a procedure had committed.
         left = [
             o for o, a, r in zip(operations, answers, routes, strict=True) if not a.died or self._ends_transactions(r)
         ]
-        self._judge.beside((*self._before, *left))
+        self._judge.beside((*of.before, *left))
 
-    def _used(self, setting: Setting) -> tuple[Operation, ...]:
+    def _used(self, setting: Setting, keys: Sequence[Hashable]) -> tuple[Operation, ...]:
         """Call each key as often as the case wants it used beforehand, one call after the other."""
         if not setting.used:
             return ()
-        calls = range(setting.used * len(self._keys))
+        calls = range(setting.used * len(keys))
         arguments = [setting.arguments(self._contract, number) for number in calls]
-        owners = [self._keys[number % len(self._keys)] for number in calls]
+        owners = [keys[number % len(keys)] for number in calls]
         # All of them come before the first position, which is 1.
         at = [number / (len(calls) + 1) for number in calls]
         routes = self._calls_of(setting.variant, len(calls))
         callers = map(setting.caller, calls)
         answers = [self._probe(*one) for one in zip(routes, arguments, owners, at, callers, strict=True)]
-        first = setting.at_once(self._plan) + len(self._keys)
+        first = setting.at_once(self._plan) + len(keys)
         found = self._operations(answers, owners, arguments, routes)
         return tuple(o._replace(client=first + number) for number, o in enumerate(found))
 

@@ -45,6 +45,24 @@ class _Node:
     preemptions: int = 0
     """Preemptions up to and with the chosen one."""
 
+    def copy(self) -> _Node:
+        """It as it is now, whatever becomes of it. What sleeps in a state stays the same."""
+        return _Node(
+            self.enabled,
+            self.sleep,
+            self.chosen,
+            set(self.todo),
+            dict(self.done),
+            self.event,
+            self.wanted,
+            set(self.seen),
+            list(self.others),
+            self.preemptions,
+        )
+
+
+Mark = tuple[list[_Node], int, int, bool]
+
 
 class Exhaustive:
     """Depth-first search, with or without reduction.
@@ -115,6 +133,14 @@ class Exhaustive:
                     preemptions=int(each["preemptions"]),
                 )
             )
+
+    def mark(self) -> Mark:
+        """Where it stands now, to come back to (`back_to`): what a schedule leads to may be foreseen wrongly."""
+        return [node.copy() for node in self._stack], self._attempts, self.before_reduction, self.unsteady
+
+    def back_to(self, mark: Mark) -> None:
+        """Stand where it stood at the mark, which is used up."""
+        self._stack, self._attempts, self.before_reduction, self.unsteady = mark
 
     @property
     def exhausted(self) -> bool:

@@ -5,8 +5,13 @@ sessions went before (ways.py), and nobody waits in them: for such a one every s
 go, with a script of whose gates to open and which to wait at (turnstile.sql), and the controller comes in when all is
 over. What the sessions then tell is gone through in the order of the turns, by the same bookkeeping as step by step.
 
-A gate is an advisory lock that its opener holds from before the relay begins. There are two sets: while one is used,
-the gates of the other, which everybody has left behind, are shut again.
+Two relays may be under way, so that the server has no need to wait until what came of the first is gone through: the
+second is sent behind the first, and its first turn waits at a gate that the last turn of the first opens. A session
+that did not come to the end of the first does nothing in the second.
+
+A gate is an advisory lock that its opener holds from before the relay begins. There are four sets, taken in turn: as a
+relay begins, a session shuts again what it opened in the one before the last, which everybody has left behind; that set
+is taken again when everybody has begun this one.
 
 A script is a plan of turns, no promise of what happens in them: a session that comes to fewer turnstiles takes its
 other turns all the same, one that comes to more goes through them in its last turn. So what was carried out is a
@@ -33,6 +38,8 @@ from harness.schedules.trace import top
 MOST_OPENED = 60
 """Gates that one session may open in one relay."""
 
+_SETS = 4
+
 _AT_ONCE = 8
 """So many gates of each set are shut to begin with."""
 
@@ -43,6 +50,8 @@ class Sent(Enum):
     OURS = "ours"
     UNIT = "unit"
     LAST = "last"
+    END = "end"
+    """After it nothing more of the relay comes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +74,7 @@ PREPARED = {query.name: str(query.text).encode() for query in (BEGIN, COMMIT, CH
     b"harness_give_up": b"SELECT harness_schedules.give_up($1)",
 }
 _LEAVE = Query("", b"harness_leave")
-_SYNC = Message(Sent.OURS, None)
+_SYNC, _END = Message(Sent.OURS, None), Message(Sent.END, None)
 
 
 CLEAR = Query("SELECT pg_catalog.set_config('harness_schedules.script', '', false)")
@@ -116,7 +125,7 @@ def messages(program: Program, *, fails: bool) -> list[Message]:
         if in_block and fails:
             # An error skips what comes before this: the stop, too, as the end of the transaction goes with the error.
             found.append(_SYNC)
-    return [*found, Message(Sent.LAST, _LEAVE), _SYNC]
+    return [*found, Message(Sent.LAST, _LEAVE), _END]
 
 
 def entering(script: str, gates: Sequence[int], awaited: int) -> list[Message]:
@@ -130,7 +139,7 @@ def giving_up(gates: Sequence[int]) -> list[Message]:
     return [
         Message(Sent.OURS, ROLLBACK_QUERY),
         Message(Sent.OURS, Query("", b"harness_give_up", (array(gates),))),
-        _SYNC,
+        _END,
     ]
 
 
@@ -150,26 +159,29 @@ def _prepared(query: Query) -> Query:
 
 @dataclass
 class Gates:
-    """The gates of one session: which it holds, and which it opens in the relay that goes on."""
+    """The gates of one session: which it holds, of those that it opens in relays."""
 
     session: int
     held: set[int] = field(default_factory=set)
+    most: int = _AT_ONCE
+    """So many of each set it has needed, or may need."""
 
-    def names(self, even: bool, count: int) -> list[int]:
-        """The first gates of a set. Negative, as the gates of turnstiles are positive."""
-        first = (2 * self.session + even) * MOST_OPENED
+    def names(self, turn: int, count: int) -> list[int]:
+        """The first gates of the set of a relay, the `turn`th. Negative, as the gates of turnstiles are positive."""
+        first = (_SETS * self.session + turn % _SETS) * MOST_OPENED
         return [-1 - first - number for number in range(count)]
 
-    def missing(self, even: bool, count: int) -> list[int]:
-        """What must be shut before a relay that opens so many."""
-        if self.held.issuperset(self.names(even, count)):
+    def missing(self, turn: int, count: int) -> list[int]:
+        """What must be shut before a relay that opens so many, while no other is under way."""
+        if self.held.issuperset(self.names(turn, count)):
             return []
-        wanted = self.names(even, max(count, _AT_ONCE)) + self.names(not even, max(count, _AT_ONCE))
+        self.most = max(self.most, count)
+        wanted = [gate for each in range(_SETS) for gate in self.names(each, self.most)]
         return [gate for gate in wanted if gate not in self.held]
 
-    def again(self, even: bool) -> list[int]:
-        """Gates of the other set that were opened in the last relay."""
-        return [gate for gate in self.names(not even, _AT_ONCE) if gate not in self.held]
+    def again(self, turn: int) -> list[int]:
+        """Gates that were opened in the relay before the last."""
+        return [gate for gate in self.names(turn - 2, self.most) if gate not in self.held]
 
 
 @dataclass
@@ -191,6 +203,10 @@ class Told:
     """By unit."""
     arrived: int = -1
     """How many turnstiles it came to; -1 until it has left."""
+    over: bool = False
+    """Nothing more is to come of it."""
+    whole: bool = False
+    """It has left, and no transaction of its session's is open."""
     spoiled: bool = False
     """It waited for a lock, or lost a gate."""
     lost: bool = False
@@ -239,27 +255,48 @@ def code(result: pq.abc.PGresult) -> str:
     return (result.error_field(DiagnosticField.SQLSTATE) or b"").decode()
 
 
+@dataclass(frozen=True, slots=True)
+class Script:
+    """What one session is told of a relay."""
+
+    text: str
+    awaited: int
+    """The gate that it waits at first; 0: none."""
+    opens: list[int]
+    """The gates that it opens."""
+    foreseen: list[tuple[int, bool]]
+    """The turnstiles that it is to come to, each with whether it only goes through there."""
+
+
 def scripts(
-    turns: Sequence[tuple[int, Sequence[int], int | None]], sessions: int, even: bool, gates: Sequence[Gates]
-) -> list[tuple[str, int, list[int], list[tuple[int, bool]]]] | None:
-    """For each session its script, the gate it waits at first, the gates it opens and the turnstiles that are foreseen.
+    turns: Sequence[tuple[int, Sequence[int], int | None]],
+    number: int,
+    gates: Sequence[Gates],
+    behind: tuple[int, int] | None = None,
+) -> tuple[list[Script], tuple[int, int]] | None:
+    """The sessions' scripts for the relay of that number, and who opens which gate at its end.
 
     A turn is a session, the turnstiles that it goes through, and the one that it comes to at the turn's end (None: not
-    known, or it ends). None where there would be too many gates.
+    known, or it ends). `behind`: the same end of the relay before it, where that is still under way. None where there
+    would be too many gates.
     """
     opens: list[int] = [0] * len(turns)
     awaits: list[int] = [0] * len(turns)
-    opened: list[list[int]] = [[] for _ in range(sessions)]
-    for at in range(1, len(turns)):
-        before, now = turns[at - 1][0], turns[at][0]
-        if before != now:
-            count = len(opened[before])
+    opened: list[list[int]] = [[] for _ in gates]
+    if behind is not None and behind[0] != turns[0][0]:
+        awaits[0] = behind[1]
+    for at, (session, _, _) in enumerate(turns):
+        following = turns[at + 1][0] if at + 1 < len(turns) else None
+        if session != following:
+            count = len(opened[session])
             if count == MOST_OPENED:
                 return None
-            opens[at - 1] = awaits[at] = gates[before].names(even, count + 1)[count]
-            opened[before].append(opens[at - 1])
+            opens[at] = gates[session].names(number, count + 1)[count]
+            opened[session].append(opens[at])
+            if following is not None:
+                awaits[at + 1] = opens[at]
     found = []
-    for session in range(sessions):
+    for session in range(len(gates)):
         mine = [at for at, turn in enumerate(turns) if turn[0] == session]
         entries: list[str] = []
         order: list[tuple[int, bool]] = []
@@ -272,9 +309,9 @@ def scripts(
                 assert stop is not None
                 entries.append(f"{{{stop},{opens[at]},{awaits[following]}}}")
                 order.append((stop, False))
-        script = " ".join([str(opens[mine[-1]] if mine else 0), *entries])
-        found.append((script, awaits[mine[0]] if mine else 0, opened[session], order))
-    return found
+        text = " ".join([str(opens[mine[-1]] if mine else 0), *entries])
+        found.append(Script(text, awaits[mine[0]] if mine else 0, opened[session], order))
+    return found, (turns[-1][0], opens[-1])
 
 
 def groups(program: Program) -> Iterator[tuple[list[int], int]]:

@@ -6,13 +6,15 @@ out again, whether it ends the same, and what can be said of all of them.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from harness.errors import UsageError
-from harness.schedules.control import Answer, Controller, ScheduleTimeoutError, Trace
+from harness.schedules.control import Answer, Controller, Relay, ScheduleTimeoutError, Trace
 from harness.schedules.exhaustive import Exhaustive
 from harness.schedules.pct import Pct
 from harness.schedules.plan import RANDOM_SCHEDULES, Plan
@@ -37,8 +39,35 @@ _MOST_RESTARTS = 20
 """A search is begun again where a step is found to touch more than was known: at most so often."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Begun:
+    """A schedule that was handed to the server."""
+
+    asked: Asked
+    relay: Relay | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Foretold:
+    """What a scheduler has learned of a schedule that is still under way."""
+
+    complete: bool
+    counts: bool
+    take_back: Callable[[], None]
+    """Have it know nothing of that schedule."""
+
+
 class _LostError(Exception):
     """A session's connection was lost, which no choice asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What the sessions of one schedule are to do."""
+
+    programs: Sequence[Program]
+    of: Any = None
+    """What whoever asks knows it by, and is told it by afterwards."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +79,8 @@ class Run:
     """By session."""
     label: str = ""
     """What goes before the replay text: which case it is of."""
+    of: Any = None
+    """What it was asked for by (`Asked`)."""
 
     @property
     def replay(self) -> str:
@@ -91,7 +122,7 @@ class Search:
     """
 
     controller: Controller
-    programs: Callable[[], Sequence[Program]]
+    programs: Callable[[], Asked]
     make_scheduler: Callable[[], Scheduler]
     alike: Callable[[Run, Run], bool]
     """Whether two runs of one schedule ended the same."""
@@ -99,8 +130,11 @@ class Search:
     read_committed: bool = True
     """All transactions are at that level."""
     label: str = ""
-    beside: Callable[[Sequence[Answer]], object] = lambda _: None
+    beside: Callable[[Sequence[Answer], Any], object] = lambda _answers, _of: None
     """Told how the sessions ended of what was carried out beside the schedules: repetitions, and what came to none."""
+    early: Callable[[], bool] = lambda: False
+    """Whether `programs` may be asked, and what they do be begun, while a schedule is under way: they do nothing to the
+    database, and need nothing to be put back."""
     unfinished: Mapping[str, Any] | None = None
     """Where the search of an earlier exploration stood (`saved`), to go on there."""
     runs: int = 0
@@ -127,6 +161,10 @@ class Search:
     _over: bool = False
     """Nothing was left to carry out."""
     _first: Run | None = None
+    _following: _Begun | None = None
+    """The schedule after the one that is told, begun already."""
+    _until: float = math.inf
+    _most: int | None = None
 
     @property
     def begun(self) -> bool:
@@ -183,16 +221,18 @@ class Search:
         scheduler = self._gone_on() if bound is None else Exhaustive(reduction=False, max_preemptions=bound)
         replaying = isinstance(scheduler, Replay)
         most = self.plan.max_schedules or (None if self.plan.search == "exhaustive" else RANDOM_SCHEDULES)
+        self._until, self._most = until, most
         try:
-            while scheduler.another():
+            while self._following is not None or scheduler.another():
                 heed()
-                if most is not None and self.carried_out >= most:
-                    self.ended = True
-                    return
-                if time.monotonic() > until:
-                    return
+                if self._following is None:
+                    if most is not None and self.carried_out >= most:
+                        self.ended = True
+                        return
+                    if time.monotonic() > until:
+                        return
                 try:
-                    run, complete = self._attempted(scheduler)
+                    run, complete, counts = self._attempted(scheduler)
                 except ScheduleTimeoutError as timeout:
                     self.timeouts.append(f"{self.label}{timeout}")
                     self.controller.reset()
@@ -202,11 +242,12 @@ class Search:
                     self.lost.append(f"{self.label}{lost}")
                     self.ended = True
                     return
-                counts = scheduler.ended(run.events, complete=complete)
+                if counts is None:
+                    counts = scheduler.ended(run.events, complete=complete)
                 if bound is None:
                     scheduler = self._gone_on()
                 if not counts:
-                    self.beside(run.answers)
+                    self.beside(run.answers, run.of)
                     continue
                 if replaying:
                     self.runs += 1
@@ -214,7 +255,7 @@ class Search:
                     if not self.alike(run, self._first):
                         self.unsteady[run.replay] = None
                 elif not self._new(run.replay, ahead=bound is not None):
-                    self.beside(run.answers)
+                    self.beside(run.answers, run.of)
                     if self.dried_up and not isinstance(scheduler, Exhaustive):
                         self.ended = True
                         return
@@ -223,6 +264,7 @@ class Search:
                 if self.carried_out % _TWICE == 1 and not replaying:
                     self._repeat(run)
         finally:
+            self._drop()
             if isinstance(scheduler, Exhaustive) and scheduler.unsteady:
                 self.unsteady[f"{self.label}(a beginning that two schedules share)"] = None
         if bound is None:
@@ -241,6 +283,7 @@ class Search:
             self._outdated = self.controller.outdated
         elif outdated and isinstance(self._scheduler, Exhaustive) and self.restarts < _MOST_RESTARTS:
             self.restarts += 1
+            self._drop()
             self._scheduler = self.make_scheduler()
             self._outdated = self.controller.outdated
             self._over = self.ended = False
@@ -274,7 +317,7 @@ class Search:
                 run = self._carry_out(replay)[0]
                 if len(run.events) == len(choices):
                     return run
-                self.beside(run.answers)
+                self.beside(run.answers, run.of)
             except (UsageError, ScheduleTimeoutError, _LostError):
                 self.controller.reset()  # it departed in the middle, or hangs, or was ended
         return None
@@ -285,12 +328,12 @@ class Search:
         for _ in range(_RACE_ATTEMPTS if any(event.races for event in run.events) else 1):
             again = self.again([event.choice for event in run.events])
             if again is not None:
-                self.beside(again.answers)
+                self.beside(again.answers, again.of)
                 if self.alike(again, run):
                     return
         self.unsteady[run.replay] = None
 
-    def _attempted(self, scheduler: Scheduler) -> tuple[Run, bool]:
+    def _attempted(self, scheduler: Scheduler) -> tuple[Run, bool, bool | None]:
         """One schedule. A replay that departs is tried again: two calls that are let go at once may change places."""
         for attempts_left in reversed(range(_RACE_ATTEMPTS)):
             try:
@@ -301,19 +344,73 @@ class Search:
                 self.controller.reset()
         raise AssertionError("the last attempt returns or raises")
 
-    def _carry_out(self, scheduler: Scheduler) -> tuple[Run, bool]:
-        programs = self.programs()
-        foresight = self.controller.foresight(programs) if self.read_committed and self.plan.relays else None
-        order = None if foresight is None else scheduler.plan(foresight)
-        if order is not None:
-            events = self.controller.relay(programs, order)
+    def _carry_out(self, scheduler: Scheduler) -> tuple[Run, bool, bool | None]:
+        """One schedule; whether it was not given up; and whether it counts, where the scheduler has learned of it."""
+        begun, self._following = self._following or self._begin(scheduler), None
+        asked = begun.asked
+        if begun.relay is not None:
+            foretold = self._look_ahead(scheduler, begun.relay)
+            events: tuple[Event, ...] | None = None
+            try:
+                events, answers = self.controller.collect(begun.relay)
+            finally:
+                if foretold is not None and events is not begun.relay.foreseen:
+                    foretold.take_back()
+            if foretold is not None and events is not None and events is begun.relay.foreseen:
+                return self._whole(Run(events, answers, self.label, asked.of)), foretold.complete, foretold.counts
+            self._drop()
             complete = None if events is None else scheduler.adopt(events)
             if events is not None and complete is not None:
-                return self._whole(Run(events, self.controller.answers(), self.label)), complete
-            self.beside(self.controller.spilled if events is None else self.controller.answers())
-            programs = self.programs()
-        trace: Trace = self.controller.run(programs, scheduler.choose)
-        return self._whole(Run(trace.events, trace.answers, self.label)), trace.complete
+                return self._whole(Run(events, answers, self.label, asked.of)), complete, None
+            self.beside(answers, asked.of)
+            asked = self.programs()
+        trace: Trace = self.controller.run(asked.programs, scheduler.choose)
+        return self._whole(Run(trace.events, trace.answers, self.label, asked.of)), trace.complete, None
+
+    def _begin(self, scheduler: Scheduler, behind: Relay | None = None) -> _Begun:
+        """Ask for the programs of the next schedule, and hand it to the server where that can be done."""
+        asked, relay = self.programs(), None
+        foresight = self.controller.foresight(asked.programs) if self.read_committed and self.plan.relays else None
+        order = None if foresight is None else scheduler.plan(foresight)
+        if order is not None:
+            relay = self.controller.begin(asked.programs, order, behind)
+        return _Begun(asked, relay)
+
+    def _look_ahead(self, scheduler: Scheduler, relay: Relay) -> _Foretold | None:
+        """Take it for granted that a schedule goes as foreseen, and begin the one after it, for which it is time.
+
+        The server goes on with that while it is told here what came of the first. None where nothing is foretold.
+        """
+        following = self.carried_out + 1
+        if (
+            not isinstance(scheduler, Exhaustive)
+            or relay.foreseen is None
+            or not self.early()
+            or (self._most is not None and following >= self._most)
+            or following % _TWICE == 1  # it is to be repeated first
+            or time.monotonic() > self._until
+        ):
+            return None
+        take_back = partial(scheduler.back_to, scheduler.mark())
+        try:
+            complete = scheduler.adopt(relay.foreseen)
+            if complete is None:
+                take_back()
+                return None
+            counts = scheduler.ended(relay.foreseen, complete=complete)
+            if scheduler.another():
+                begun = self._begin(scheduler, behind=relay)
+                self._following = None if begun.relay is None else begun
+        except BaseException:
+            take_back()
+            raise
+        return _Foretold(complete, counts, take_back)
+
+    def _drop(self) -> None:
+        """Let what was begun in vain come to its end."""
+        begun, self._following = self._following, None
+        if begun is not None and begun.relay is not None:
+            self.beside(self.controller.abandoned(begun.relay), begun.asked.of)
 
     def _whole(self, run: Run) -> Run:
         """The run. Raises _LostError where a session died in it that no choice let die: judged, it would be blamed."""

@@ -23,10 +23,10 @@ from harness.errors import UsageError
 from harness.schedules.control import Controller
 from harness.schedules.narrate import answered, moves
 from harness.schedules.plan import MOST_CALLS, Plan
-from harness.schedules.program import Program, Session, StatementAnswer, compiled, isolation_named
+from harness.schedules.program import Session, StatementAnswer, compiled, isolation_named
 from harness.schedules.result import Schedule
 from harness.schedules.rewrite import Rewritten, rewrite, undo
-from harness.schedules.search import Run, Search, in_turn, scheduler_for
+from harness.schedules.search import Asked, Run, Search, in_turn, scheduler_for
 from harness.schedules.trace import Choice, Kind, read_replay
 from harness.schedules.watch import read, watched, with_rows, written
 from harness.verdict.findings import Finding, Truth, truth_of
@@ -358,9 +358,9 @@ class _Explorer:
         named = [s.read for session in self._sessions for s in session.statements if isolation_named(s.read)]
         return strongest([*(session.isolation or default for session in self._sessions), *named])
 
-    def _ready(self) -> Sequence[Program]:
+    def _ready(self) -> Asked:
         self._restore()
-        return self._programs
+        return Asked(self._programs)
 
     def _alike(self, one: Run, other: Run) -> bool:
         def kinds(run: Run) -> list[Any]:
@@ -388,7 +388,7 @@ class _Explorer:
         tables = written(self._opened.rewritten)
         choices = [event.choice for event in run.events]
         connection = self._opened.connection
-        rows = watched(self._opened.controller, self._ready(), choices, lambda: read(connection, tables, None))
+        rows = watched(self._opened.controller, self._ready().programs, choices, lambda: read(connection, tables, None))
         made = made if rows is None else with_rows(made, rows)
         return Schedule(run.replay, "", 1, made, (), {}, tuple(names))
 

@@ -142,11 +142,15 @@ BEGIN
 END;
 $$;
 
--- Begins a relay: its script, gates of the last one that are to be shut again, and the gate to wait at.
+-- Begins a relay: its script, gates of an earlier one that are to be shut again, and the gate to wait at. A session that
+-- has not left the relay before this one does nothing in it: what follows in its pipeline is left out with the error.
 CREATE FUNCTION harness_schedules.enter(script text, gates integer[], awaited integer) RETURNS void
 LANGUAGE plpgsql
 AS $$
 BEGIN
+    IF pg_catalog.current_setting('harness_schedules.script', true) OPERATOR(pg_catalog.<>) '' THEN
+        RAISE EXCEPTION 'harness: the relay before is not left';
+    END IF;
     PERFORM pg_catalog.set_config('harness_schedules.script', pg_catalog.concat(
         coalesce(pg_catalog.pg_stat_get_xact_function_calls(
             'harness_schedules.turnstile(integer)'::pg_catalog.regprocedure), 0), ' ', script), false);
