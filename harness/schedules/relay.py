@@ -74,7 +74,7 @@ PREPARED = {query.name: str(query.text).encode() for query in (BEGIN, COMMIT, CH
     b"harness_give_up": b"SELECT harness_schedules.give_up($1)",
 }
 _LEAVE = Query("", b"harness_leave")
-_SYNC, _END = Message(Sent.OURS, None), Message(Sent.END, None)
+_SYNC, END = Message(Sent.OURS, None), Message(Sent.END, None)
 
 
 CLEAR = Query("SELECT pg_catalog.set_config('harness_schedules.script', '', false)")
@@ -125,7 +125,7 @@ def messages(program: Program, *, fails: bool) -> list[Message]:
         if in_block and fails:
             # An error skips what comes before this: the stop, too, as the end of the transaction goes with the error.
             found.append(_SYNC)
-    return [*found, Message(Sent.LAST, _LEAVE), _END]
+    return [*found, Message(Sent.LAST, _LEAVE), END]
 
 
 def entering(script: str, gates: Sequence[int], awaited: int) -> list[Message]:
@@ -139,7 +139,7 @@ def giving_up(gates: Sequence[int]) -> list[Message]:
     return [
         Message(Sent.OURS, ROLLBACK_QUERY),
         Message(Sent.OURS, Query("", b"harness_give_up", (array(gates),))),
-        _END,
+        END,
     ]
 
 

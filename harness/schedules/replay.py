@@ -14,8 +14,10 @@ class Replay:
 
     exhausted = False
 
-    def __init__(self, choices: Sequence[Choice], times: int = 1) -> None:
+    def __init__(self, choices: Sequence[Choice], times: int = 1, *, gives_up: bool = False) -> None:
+        """`gives_up`: where the text departs from what is possible, the schedule is given up, and the calls go on."""
         self._choices = tuple(choices)
+        self._gives_up = gives_up
         self._left = times
         self.raced = False
         """Whether two waiting calls were let go at once, so that the server decided what came next."""
@@ -25,11 +27,13 @@ class Replay:
         return self._left >= 0
 
     def choose(self, enabled: tuple[Choice, ...], events: Sequence[Event]) -> Choice | None:
-        """Raises UsageError at the step where the text departs from what is possible."""
+        """Raises UsageError at the step where the text departs from what is possible, unless it gives up there."""
         at = len(events)
         self.raced = any(event.races for event in events)
         if at < len(self._choices) and self._choices[at] in enabled:
             return self._choices[at]
+        if self._gives_up:
+            return None
         due = f"{self._choices[at]} cannot go on" if at < len(self._choices) else "the text ends"
         raise UsageError(
             f"The replay text {replay_text(self._choices)} does not fit the function: at step {at + 1} {due}.",

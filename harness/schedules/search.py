@@ -312,14 +312,13 @@ class Search:
         `races`: in it the server decides which of two calls comes first, so that it takes some attempts.
         """
         for _ in range(_RACE_ATTEMPTS if races else 1):
-            replay = Replay(choices)
             try:
-                run = self._carry_out(replay)[0]
-                if len(run.events) == len(choices):
+                run, complete, _ = self._carry_out(Replay(choices, gives_up=True))
+                if complete and len(run.events) == len(choices):
                     return run
-                self.beside(run.answers, run.of)
-            except (UsageError, ScheduleTimeoutError, _LostError):
-                self.controller.reset()  # it departed in the middle, or hangs, or was ended
+                self.beside(run.answers, run.of)  # it departed in the middle
+            except (ScheduleTimeoutError, _LostError):
+                self.controller.reset()
         return None
 
     def _repeat(self, run: Run) -> None:

@@ -14,7 +14,7 @@ from harness.errors import UsageError
 from harness.schedules.exhaustive import Exhaustive
 from harness.schedules.pct import Pct
 from harness.schedules.random_walk import RandomWalk
-from harness.schedules.relay import Gates, scripts
+from harness.schedules.relay import Gates, Script, scripts
 from harness.schedules.replay import Replay
 from harness.schedules.scheduler import Scheduler
 from harness.schedules.trace import Choice, Event, Happening, Kind, read_replay, replay_text, top
@@ -264,11 +264,31 @@ def test_a_search_that_came_to_its_end_has_nothing_to_go_on_with() -> None:
 def test_a_script_has_a_gate_for_each_change_of_turns() -> None:
     """A, A, B, A: A opens a gate where its second turn ends and waits there for B's; what it goes through has none."""
     turns = [(0, (7,), 1), (0, (), 2), (1, (), None), (0, (), None)]
-    (a, b) = scripts(turns, 2, even=False, gates=[Gates(0), Gates(1)]) or ()
-    (a_gate,), (b_gate,) = Gates(0).names(False, 1), Gates(1).names(False, 1)
-    assert a == (f"0 {{7,0,0}} {{1,0,0}} {{2,{a_gate},{b_gate}}}", 0, [a_gate], [(7, True), (1, False), (2, False)])
-    assert b == (f"{b_gate}", a_gate, [b_gate], [])
-    assert not {*Gates(0).names(False, 60), *Gates(0).names(True, 60)} & {*Gates(1).names(False, 60)}
+    gates = [Gates(0), Gates(1)]
+    (a, b), end = scripts(turns, 1, gates) or ((), ())
+    (first, last), (b_gate,) = Gates(0).names(1, 2), Gates(1).names(1, 1)
+    assert a == Script(
+        f"{last} {{7,0,0}} {{1,0,0}} {{2,{first},{b_gate}}}", 0, [first, last], [(7, True), (1, False), (2, False)]
+    )
+    assert b == Script(f"{b_gate}", first, [b_gate], [])
+    assert end == (0, last)
+
+
+def test_a_relay_behind_another_waits_for_its_end() -> None:
+    """Its first turn waits at the gate that the last turn of the other opens, unless both are the same session's."""
+    gates = [Gates(0), Gates(1)]
+    _, end = scripts([(0, (), None), (1, (), None)], 1, gates) or ((), (0, 0))
+    (a, b), _ = scripts([(0, (), None), (1, (), None)], 2, gates, end) or ((), ())
+    assert (a.awaited, b.awaited) == (end[1], a.opens[0])
+    (a, b), _ = scripts([(1, (), None), (0, (), None)], 2, gates, end) or ((), ())
+    assert (b.awaited, a.awaited) == (0, b.opens[0])
+
+
+def test_no_gate_is_of_two_sets_nor_of_two_sessions() -> None:
+    """A gate that is shut again for a later relay is none of those that others wait at now."""
+    names = [Gates(session).names(number, 60) for session in range(4) for number in range(4)]
+    assert len({gate for each in names for gate in each}) == 4 * 4 * 60
+    assert Gates(0).names(4, 60) == Gates(0).names(0, 60)
 
 
 def test_preemption_bound() -> None:

@@ -12,7 +12,7 @@ from harness.schedules import search
 from harness.schedules.control import Answer, Trace
 from harness.schedules.exhaustive import Exhaustive
 from harness.schedules.plan import Plan
-from harness.schedules.search import Search, in_turn, scheduler_for
+from harness.schedules.search import Asked, Search, in_turn, scheduler_for
 from harness.schedules.trace import Choice, Event, Happening
 from harness.sqltext.access import Access
 
@@ -61,7 +61,7 @@ def searched(controller: Any, programs: Any, label: str = "", **plan: Any) -> Se
     def make() -> Any:
         return scheduler_for(asked, (), len(programs))
 
-    return Search(controller, lambda: programs, make, lambda _, __: True, asked, label=label)
+    return Search(controller, lambda: Asked(programs), make, lambda _, __: True, asked, label=label)
 
 
 LARGE = [[T] * 5] * 3
