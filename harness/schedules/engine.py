@@ -25,13 +25,14 @@ from harness.history import NEVER
 from harness.schedules import cases, judging
 from harness.schedules.carried import Carried
 from harness.schedules.cases import Setting
-from harness.schedules.control import Answer, Prepared
+from harness.schedules.connections import Prepared
 from harness.schedules.narrate import narrate
 from harness.schedules.plan import MOST_CALLS, SEARCHES, Plan
 from harness.schedules.program import Program, Query, call, call_alone
 from harness.schedules.result import Case, Exploration, Schedule, more_than
 from harness.schedules.search import Asked, Run, Search, in_turn, scheduler_for
 from harness.schedules.sessions import LEVELS, NOT_COVERED, Opened, exceeding, own_findings, strongest, unsplit
+from harness.schedules.standing import Answer
 from harness.schedules.trace import FATAL, Choice, Kind
 from harness.schedules.watch import Rows, read, renamed, watched, with_rows, written
 from harness.targets import conditions
@@ -162,7 +163,7 @@ class _Explorer:
         prepared = [Prepared(r.plain, r.description.statement, r.codec.parameter_oids) for r in self._routes]
         self._opened = Opened(dsn, texts, most, plan, prepared=prepared)
         self._connection = self._opened.connection
-        self._opened.controller.level = strongest([self._isolation()])
+        self._opened.controller.books.level = strongest([self._isolation()])
         self._begins = [self._begin(number) for number in range(most)]
         # A call beside a schedule must end as well, and what is locked before it will stay so.
         self._connection.execute(f"SET statement_timeout = {math.ceil(plan.schedule_seconds * 1000)}".encode())
@@ -235,7 +236,7 @@ class _Explorer:
                 raise ValueError("its steps are others")
             self._earlier = {prefix: dict(saved) for prefix, saved in earlier.unfinished.items()}
             for saved in self._earlier.values():
-                self._opened.controller.know(saved["known"])
+                self._opened.controller.known.know(saved["known"])
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise UsageError(
                 "The exploration of that record cannot be gone on with.",
@@ -250,7 +251,7 @@ class _Explorer:
         whole = len(saved) == len(asked) and all(case.search.exhausted for case in begun)
         if None in saved.values() or self._choices or (whole and self._plan.cases is None):
             return {}
-        known = self._opened.controller.knowledge()
+        known = self._opened.controller.known.plain()
         return {
             case.setting.prefix(): {
                 "runs": case.search.runs,
@@ -372,14 +373,14 @@ class _Explorer:
             partial(scheduler_for, self._plan, self._choices, setting.at_once(self._plan)),
             alike,
             self._plan,
-            self._opened.controller.level == LEVELS[0],
+            self._opened.controller.books.level == LEVELS[0],
             setting.prefix(),
             partial(self._beside, setting),
             partial(self._early, setting),
         )
         case = _Case(setting, search)
         earlier = self._earlier.get(setting.prefix())
-        if earlier is not None and self._opened.controller.knew(earlier["known"]):
+        if earlier is not None and self._opened.controller.known.knew(earlier["known"]):
             search.runs, search.unfinished = earlier["runs"], earlier["search"]
             case.outcomes.update(earlier["outcomes"])
         return case

@@ -14,14 +14,16 @@ from functools import partial
 from typing import Any
 
 from harness.errors import UsageError
-from harness.schedules.control import Answer, Controller, Relay, ScheduleTimeoutError, Trace
+from harness.schedules.control import Controller, ScheduleTimeoutError, Trace
 from harness.schedules.exhaustive import Exhaustive
 from harness.schedules.pct import Pct
 from harness.schedules.plan import RANDOM_SCHEDULES, Plan
 from harness.schedules.program import Program
 from harness.schedules.random_walk import RandomWalk
+from harness.schedules.relaying import Relay
 from harness.schedules.replay import Replay
 from harness.schedules.scheduler import Scheduler
+from harness.schedules.standing import Answer
 from harness.schedules.trace import Choice, Event, Kind, replay_text, switches, trimmed
 from harness.signals import heed
 
@@ -175,12 +177,12 @@ class Search:
     def exhausted(self) -> bool:
         """Whether every distinct schedule was carried out."""
         through = self._over and self._scheduler is not None and self._scheduler.exhausted
-        return through and self._outdated == self.controller.outdated
+        return through and self._outdated == self.controller.known.outdated
 
     @property
     def overtaken(self) -> bool:
         """Whether all was carried out, and then a step was seen to touch more than it was taken to."""
-        outdated = self._over and self._outdated != self.controller.outdated
+        outdated = self._over and self._outdated != self.controller.known.outdated
         return outdated and isinstance(self._scheduler, Exhaustive) and self.restarts < _MOST_RESTARTS
 
     @property
@@ -275,17 +277,17 @@ class Search:
 
     def _gone_on(self) -> Scheduler:
         """Who says what comes next. What was left out because steps seemed to commute may have to be looked at."""
-        outdated = self._outdated != self.controller.outdated
+        outdated = self._outdated != self.controller.known.outdated
         if self._scheduler is None:
             self._scheduler = self.make_scheduler()
             if self.unfinished is not None and isinstance(self._scheduler, Exhaustive):
                 self._scheduler.go_on(self.unfinished)
-            self._outdated = self.controller.outdated
+            self._outdated = self.controller.known.outdated
         elif outdated and isinstance(self._scheduler, Exhaustive) and self.restarts < _MOST_RESTARTS:
             self.restarts += 1
             self._drop()
             self._scheduler = self.make_scheduler()
-            self._outdated = self.controller.outdated
+            self._outdated = self.controller.known.outdated
             self._over = self.ended = False
         return self._scheduler
 
@@ -351,7 +353,7 @@ class Search:
             foretold = self._look_ahead(scheduler, begun.relay)
             events: tuple[Event, ...] | None = None
             try:
-                events, answers = self.controller.collect(begun.relay)
+                events, answers = self.controller.relays.collect(begun.relay)
             finally:
                 if foretold is not None and events is not begun.relay.foreseen:
                     foretold.take_back()
@@ -369,10 +371,12 @@ class Search:
     def _begin(self, scheduler: Scheduler, behind: Relay | None = None) -> _Begun:
         """Ask for the programs of the next schedule, and hand it to the server where that can be done."""
         asked, relay = self.programs(), None
-        foresight = self.controller.foresight(asked.programs) if self.read_committed and self.plan.relays else None
+        foresight = (
+            self.controller.relays.foresight(asked.programs) if self.read_committed and self.plan.relays else None
+        )
         order = None if foresight is None else scheduler.plan(foresight)
         if order is not None:
-            relay = self.controller.begin(asked.programs, order, behind)
+            relay = self.controller.relays.begin(asked.programs, order, behind)
         return _Begun(asked, relay)
 
     def _look_ahead(self, scheduler: Scheduler, relay: Relay) -> _Foretold | None:
@@ -409,7 +413,7 @@ class Search:
         """Let what was begun in vain come to its end."""
         begun, self._following = self._following, None
         if begun is not None and begun.relay is not None:
-            self.beside(self.controller.abandoned(begun.relay), begun.asked.of)
+            self.beside(self.controller.relays.abandoned(begun.relay), begun.asked.of)
 
     def _whole(self, run: Run) -> Run:
         """The run. Raises _LostError where a session died in it that no choice let die: judged, it would be blamed."""

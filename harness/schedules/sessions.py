@@ -170,7 +170,7 @@ class Opened:
 
 def unsplit(rewritten: Rewritten, controller: Controller) -> tuple[str, ...]:
     """What is one step and should be several, by its text or as it was seen."""
-    blocks = [rewritten.steps[number] for number in sorted(controller.blocks)]
+    blocks = [rewritten.steps[number] for number in sorted(controller.known.blocks)]
     return (
         *rewritten.unsplit,
         *(
@@ -274,7 +274,7 @@ NOT_COVERED = (
 def exceeding(rewritten: Rewritten, controller: Controller) -> tuple[str, ...]:
     """The steps that touched more than their texts say."""
     found = []
-    for key, access in controller.exceeding.items():
+    for key, access in controller.known.exceeding.items():
         if isinstance(key, int):
             step = rewritten.steps[key]
             more = sorted((access.reads | access.writes) - step.access.reads - step.access.writes)
@@ -315,14 +315,14 @@ class _Explorer:
 
     def explored(self) -> SessionsExplored:
         plan, controller, rewritten = self._plan, self._opened.controller, self._opened.rewritten
-        controller.level = self._level()
+        controller.books.level = self._level()
         search = Search(
             controller,
             self._ready,
             partial(scheduler_for, plan, self._choices, len(self._sessions)),
             self._alike,
             plan,
-            controller.level == LEVELS[0],
+            controller.books.level == LEVELS[0],
         )
         red: dict[str, list[Run]] = {}
         last: Run | None = None

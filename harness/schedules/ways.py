@@ -12,6 +12,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 
 from harness.schedules.measure import Keeps
+from harness.schedules.program import Program
 from harness.schedules.trace import Choice, Event, Happening
 from harness.sqltext.access import Access
 
@@ -136,6 +137,11 @@ class Ways:
     def _new(self) -> Way:
         self._count += 1
         return Way(self._count)
+
+
+def start(ways: Ways, programs: Sequence[Program]) -> State:
+    """Where the sessions of these programs start."""
+    return ways.start([program.units[0].key if program.units else None for program in programs])
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,8 @@ from harness import Contract, contracts
 from harness.contracts import invariants
 from harness.environment.database import Template
 from harness.schedules import Exploration, Plan, explore
-from harness.schedules.control import Controller, Relay
 from harness.schedules.judging import Judge
+from harness.schedules.relaying import Relay, Relays
 from harness.schedules.search import Search
 from harness.verdict.findings import Truth
 
@@ -50,19 +50,19 @@ ACCOUNTED = invariants.Invariant(
 def looked(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """How many relays were begun behind another, and how many of them in vain."""
     seen: Counter[str] = Counter()
-    begin, abandoned = Controller.begin, Controller.abandoned
+    begin, abandoned = Relays.begin, Relays.abandoned
 
-    def begun(self: Controller, programs: Any, order: Any, behind: Relay | None = None) -> Relay | None:
+    def begun(self: Relays, programs: Any, order: Any, behind: Relay | None = None) -> Relay | None:
         made = begin(self, programs, order, behind)
         seen["ahead"] += behind is not None and made is not None
         return made
 
-    def dropped(self: Controller, relay: Relay) -> Any:
+    def dropped(self: Relays, relay: Relay) -> Any:
         seen["in vain"] += 1
         return abandoned(self, relay)
 
-    monkeypatch.setattr(Controller, "begin", begun)
-    monkeypatch.setattr(Controller, "abandoned", dropped)
+    monkeypatch.setattr(Relays, "begin", begun)
+    monkeypatch.setattr(Relays, "abandoned", dropped)
     return seen
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from harness.environment.embedded import EmbeddedServer
 from harness.schedules import Plan, Session, SessionsRun, Statement, explore_sessions, relay
-from harness.schedules.control import Controller, Relay
+from harness.schedules.relaying import Relay, Relays
 from tests.generated import RESET, RESTORE, STATE, TABLES, Comparer, comparer
 
 PLAIN = TABLES.format(on_delete="CASCADE", deferred="", unique="")
@@ -149,14 +149,14 @@ def tried(on: Comparer, setup: Sequence[str], calls: Sequence[Sequence[str]], *,
 def relayed(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     """For each schedule that was handed over, whether it could be gone through."""
     seen: list[bool] = []
-    collect = Controller.collect
+    collect = Relays.collect
 
-    def noted(self: Controller, relay: Relay) -> object:
+    def noted(self: Relays, relay: Relay) -> object:
         events, answers = collect(self, relay)
         seen.append(events is not None)
         return events, answers
 
-    monkeypatch.setattr(Controller, "collect", noted)
+    monkeypatch.setattr(Relays, "collect", noted)
     return seen
 
 

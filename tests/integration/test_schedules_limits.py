@@ -18,7 +18,7 @@ from harness.contracts import invariants
 from harness.environment.database import Database
 from harness.errors import HarnessError, UsageError
 from harness.history import NEVER
-from harness.schedules import Exploration, Plan, control, engine, explore
+from harness.schedules import Exploration, Plan, connections, engine, explore
 from harness.schedules.carried import Carried
 from harness.schedules.control import Controller
 from harness.schedules.trace import Kind
@@ -330,7 +330,7 @@ def test_a_call_that_went_on_while_the_server_was_asked_is_not_taken_for_waiting
     database: Database, plain_role: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Asked at every moment, the server tells of turnstiles that a call has gone through by then."""
-    monkeypatch.setattr(control, "ASK_AFTER", 0.0)
+    monkeypatch.setattr(connections, "ASK_AFTER", 0.0)
     with database.connect() as connection:
         connection.execute(scan().encode())
         connection.execute("ALTER FUNCTION scan_ticket_atomic OWNER TO plain")

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from harness.schedules import search
-from harness.schedules.control import Answer, Trace
+from harness.schedules.control import Trace
 from harness.schedules.exhaustive import Exhaustive
 from harness.schedules.plan import Plan
 from harness.schedules.search import Asked, Search, in_turn, scheduler_for
+from harness.schedules.standing import Answer
 from harness.schedules.trace import Choice, Event, Happening
 from harness.sqltext.access import Access
 
@@ -25,6 +26,7 @@ class Fake:
     def __init__(self) -> None:
         self.now = 0.0
         self.outdated = 0
+        self.known = self.relays = self
 
     def foresight(self, _: object) -> None:
         return None
