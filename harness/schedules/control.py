@@ -109,7 +109,6 @@ class Controller:
 
         Raises ScheduleTimeoutError; `reset` makes the controller usable again.
         """
-        self._deadline = time.monotonic() + self._seconds
         self._begin(programs)
         events: list[Event] = []
         complete = True
@@ -135,6 +134,7 @@ class Controller:
 
     def _begin(self, programs: Sequence[Program], *, flushed: bool = True) -> None:
         """Make the sessions ready for a schedule; with their counters put away, where the first reading is not told."""
+        self._deadline = time.monotonic() + self._seconds
         for call, program in zip(self._calls, programs, strict=True):
             call.stand_ready(program, impatient=self._connections.impatient)
             forgotten = [query for kind, query in program.reset.items() if kind in call.keeps]

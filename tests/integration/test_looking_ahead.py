@@ -130,6 +130,13 @@ def test_what_was_begun_in_vain_is_known_to_the_invariants(template: Template, l
     assert not wrong, wrong
 
 
+def test_what_was_begun_in_vain_late_is_forgotten_in_time(template: Template, looked: Counter[str]) -> None:
+    """What sessions are made to forget after it has as long as every schedule, whenever the search began."""
+    found = explored(template, OFTEN.format(every=41, act="PERFORM count(*) FROM events;"), schedule_seconds=0.4)
+    assert looked["in vain"]
+    assert found.timeouts == ()
+
+
 def test_a_call_that_nobody_knows_of_would_be_found(
     template: Template, looked: Counter[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
