@@ -150,4 +150,4 @@ def test_a_call_that_nobody_knows_of_would_be_found(
 def _dropped_silently(self: Search) -> None:
     begun, self._following = self._following, None
     if begun is not None and begun.relay is not None:
-        self.controller.abandoned(begun.relay)
+        self.controller.relays.abandoned(begun.relay)
