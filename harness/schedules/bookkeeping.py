@@ -70,7 +70,7 @@ class Bookkeeping:
         call.written = NOTHING
         call.finished, call.has_snapshot = True, False
         call.impatient = call.always_impatient
-        call.reading = ""  # the server was told to put its counters away; XX
+        call.reading = ""  # the server was told to put its counters away
         call.open = False
 
     def executes(self, call: Call, text: str) -> None:

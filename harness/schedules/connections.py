@@ -72,7 +72,7 @@ class Connections:
     ) -> None:
         """`connect` opens an autocommit connection; `noticed` is told what the server says to a session beside results.
 
-        None is open for a session yet (`open`).
+        No session has a connection yet: see `suit`.
         """
         self._connect = connect
         self._prepared = prepared

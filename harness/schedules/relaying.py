@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import psycopg
 from psycopg.pq import ConnStatus, ExecStatus, TransactionStatus
 
-from harness.schedules import relay as messages
+from harness.schedules import relay as handed
 from harness.schedules.bookkeeping import Bookkeeping
 from harness.schedules.connections import Connections
 from harness.schedules.knowledge import Knowledge
@@ -81,7 +81,7 @@ class Relays:
 
     def foresight(self, programs: Sequence[Program]) -> Foresight | None:
         """What may be foreseen of a schedule of these programs; None where nobody may be sent all that it does."""
-        if not self.possible or not self.wanted or not all(map(messages.suits, programs)):
+        if not self.possible or not self.wanted or not all(map(handed.suits, programs)):
             return None
         return Foresight(self._ways, start(self._ways, programs))
 
@@ -97,7 +97,7 @@ class Relays:
             (leg.call, leg.way.passed, leg.way.own[-1][2]) if leg.way is not None else (leg.call, (), None)
             for leg in order
         ]
-        made = messages.scripts(
+        made = handed.scripts(
             turns,
             self._turn + 1,
             [call.gates for call in self._connections.calls],
@@ -117,7 +117,7 @@ class Relays:
             if behind is not None:
                 return None
             for call, gates in zip(self._connections.calls, lacking, strict=True):
-                self._post(call, messages.shutting(gates))
+                self._post(call, handed.shutting(gates))
                 call.gates.held.update(gates)
             self._drain(None)
         self._turn += 1
@@ -129,7 +129,7 @@ class Relays:
             told.append(Told(script.foreseen, script.opens, measures))
             again = call.gates.again(self._turn)
             text = f"{'measure' if measures else '-'} {script.text}"
-            sent = [*messages.entering(text, again, script.awaited), *messages.messages(program, fails=fails)]
+            sent = [*handed.entering(text, again, script.awaited), *handed.messages(program, fails=fails)]
             self._post(call, sent, told[-1])
             call.gates.held.update(again)
             call.gates.held.difference_update(script.opens)
@@ -160,8 +160,8 @@ class Relays:
         """Whether sessions have something to forget before these programs, after a plan of which all is foreseen."""
         kept = [set(call.keeps) for call in self._connections.calls]
         for leg in order:
-            if leg.way is not None:
-                kept[leg.call] |= leg.way.keeps
+            assert leg.way is not None
+            kept[leg.call] |= leg.way.keeps
         return any(p.leaves_settings or not k.isdisjoint(p.reset) for p, k in zip(programs, kept, strict=True))
 
     def collect(self, relay: Relay) -> tuple[tuple[Event, ...] | None, tuple[Answer, ...]]:
@@ -228,9 +228,9 @@ class Relays:
                 self._post(call, LETTING_GO)
         self._drain(None)
 
-    def _post(self, call: Call, messages: Sequence[Message], told: Told | None = None) -> None:
+    def _post(self, call: Call, sent: Sequence[Message], told: Told | None = None) -> None:
         pgconn = call.pgconn
-        for message in messages:
+        for message in sent:
             query = message.query
             if query is None:
                 pgconn.pipeline_sync()
@@ -308,7 +308,7 @@ class Relays:
         """A session has come to the end of a relay, or of giving it up."""
         if told.arrived == -1:
             told.arrived = -2
-            self._post(call, messages.giving_up(told.opens), told)
+            self._post(call, handed.giving_up(told.opens), told)
         else:
             told.over = True
             # While more is expected the status is not known; it is what it was where the session did the same before.
@@ -422,7 +422,7 @@ class Relays:
             elif call.open:
                 self._books.measured_nothing(call)
 
-        for quiet, number in messages.groups(call.program):
+        for quiet, number in handed.groups(call.program):
             unit = units[number]
             for each in (*quiet, number):
                 result = told.results.get(each)
@@ -473,7 +473,7 @@ class Relays:
             if result.status == ExecStatus.FATAL_ERROR:
                 if not unit.own:
                     raise _UnfitError  # the session goes on in a transaction that has failed
-                call.came.append(Happening(call.number, "fails", messages.code(result)))
+                call.came.append(Happening(call.number, "fails", handed.code(result)))
                 call.keeps |= set(Keeps)
                 if call.open:
                     self._books.touch(call, self._books.unmeasured(call))
