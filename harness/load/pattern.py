@@ -18,7 +18,7 @@ from harness.contracts.contract import Contract
 from harness.errors import UsageError
 from harness.load.crew import Client, Crew
 from harness.load.firing import Jobs, Waits
-from harness.options import POSITIVE_INT, PROFILES, Kind
+from harness.options import POSITIVE, POSITIVE_INT, PROFILES, Kind
 from harness.targets.target import Target
 
 LATE = 0.01
@@ -61,6 +61,11 @@ def setting(
 def clients_setting(**by_profile: Any) -> Any:
     """The field `clients`, which every pattern has."""
     return setting(10, POSITIVE_INT, "concurrent clients", instead_of="", **by_profile)
+
+
+def limit_setting(*, quick: float = 1.5) -> Any:
+    """The field `limit`: seconds after which nothing more is begun; None: all is done."""
+    return setting(None, POSITIVE, "seconds at most, however many rounds or calls are left", quick=quick)
 
 
 def overtime_setting() -> Any:

@@ -12,8 +12,17 @@ from harness.errors import UsageError
 from harness.history import NEVER, WARM_UP
 from harness.load.crew import Client, Crew
 from harness.load.firing import TOGETHER, Job, Jobs, Step, Wait, Waits, clock
-from harness.load.pattern import Keys, Pattern, clients_setting, overtime_setting, register, setting, targets_of
-from harness.options import POSITIVE, POSITIVE_INT
+from harness.load.pattern import (
+    Keys,
+    Pattern,
+    clients_setting,
+    limit_setting,
+    overtime_setting,
+    register,
+    setting,
+    targets_of,
+)
+from harness.options import POSITIVE_INT
 
 EVIDENCE = 40
 """Rounds of the profile seed: the original load test makes one, which proves next to nothing."""
@@ -77,8 +86,7 @@ class Race(Pattern):
 
     clients: int = clients_setting()
     rounds: int = setting(100, POSITIVE_INT, "rounds", lifts="limit", seed=EVIDENCE)
-    limit: float | None = setting(None, POSITIVE, "seconds at most, however many rounds or calls are left", quick=4.0)
-    """Seconds after which nothing more is begun; None: all is done."""
+    limit: float | None = limit_setting(quick=4.0)
     overtime: float | None = overtime_setting()
     hold: float = 0.02
     """Longest time, in seconds, that a held round's first transaction stays open for the others."""

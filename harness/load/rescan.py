@@ -10,8 +10,17 @@ from harness.contracts.contract import Contract
 from harness.history import NEVER
 from harness.load.crew import Client, Crew
 from harness.load.firing import TOGETHER, Jobs, Step, Waits, clock
-from harness.load.pattern import Keys, Pattern, clients_setting, overtime_setting, register, setting, targets_of
-from harness.options import POSITIVE, POSITIVE_INT
+from harness.load.pattern import (
+    Keys,
+    Pattern,
+    clients_setting,
+    limit_setting,
+    overtime_setting,
+    register,
+    setting,
+    targets_of,
+)
+from harness.options import POSITIVE_INT
 
 
 @register
@@ -25,8 +34,7 @@ class Rescan(Pattern):
     clients: int = clients_setting()
     calls: int = setting(10, POSITIVE_INT, "calls per client", lifts="limit")
     """Keys per client."""
-    limit: float | None = setting(None, POSITIVE, "seconds at most, however many rounds or calls are left", quick=1.5)
-    """Seconds after which nothing more is begun; None: all is done."""
+    limit: float | None = limit_setting()
     overtime: float | None = overtime_setting()
 
     def fresh_keys(self, rate: float | None) -> int:

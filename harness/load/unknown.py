@@ -9,8 +9,17 @@ from typing import ClassVar
 from harness.contracts.contract import Contract
 from harness.load.crew import Client, Crew
 from harness.load.firing import Jobs, Step, clock
-from harness.load.pattern import Keys, Pattern, clients_setting, overtime_setting, register, setting, targets_of
-from harness.options import POSITIVE, POSITIVE_INT
+from harness.load.pattern import (
+    Keys,
+    Pattern,
+    clients_setting,
+    limit_setting,
+    overtime_setting,
+    register,
+    setting,
+    targets_of,
+)
+from harness.options import POSITIVE_INT
 
 
 @register
@@ -23,8 +32,7 @@ class Unknown(Pattern):
 
     clients: int = clients_setting()
     calls: int = setting(10, POSITIVE_INT, "calls per client", lifts="limit")
-    limit: float | None = setting(None, POSITIVE, "seconds at most, however many rounds or calls are left", quick=1.5)
-    """Seconds after which nothing more is begun; None: all is done."""
+    limit: float | None = limit_setting()
     overtime: float | None = overtime_setting()
 
     @property
