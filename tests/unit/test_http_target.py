@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from harness import Effect, Outcome
+from harness import Effect, Operation, Outcome
 from harness.contracts.scan_ticket import SCAN_TICKET
 from harness.environment import own
 from harness.environment.postgrest import Token
@@ -45,6 +45,17 @@ ROW = json.dumps([ACCEPTED])
 
 def target_of(server: LocalServer) -> HttpTarget:
     return HttpTarget(server.url, Token(SECRET), SCAN_TICKET)
+
+
+def burst_through(target: HttpTarget, burst: Burst) -> list[Operation]:
+    """The operations of a burst whose clients are served side by side."""
+    crew = Crew(SCAN_TICKET, lambda _: target, burst.clients, timeout=10, overlap=lambda _: False)
+    crew.open([uuid.uuid4() for _ in range(burst.clients)])
+    try:
+        crew.fire(burst, Keys([uuid.uuid4() for _ in range(int(burst.planned))]))
+    finally:
+        crew.close()
+    return list(crew.history(()).operations())
 
 
 def open_caller(target: HttpTarget) -> Any:
@@ -170,16 +181,7 @@ def test_a_server_that_is_gone_ends_the_client_and_accuses_nobody() -> None:
 def test_clients_side_by_side_on_one_thread_outlive_a_cut_connection() -> None:
     """Where one thread serves several clients by polling, a client whose connection was cut goes on with another."""
     with answering(answer(ROW), CUT, [answer(ROW)[:20], CUT], [answer(ROW), CUT], answer(ROW)) as server:
-        target = target_of(server)
-        crew = Crew(SCAN_TICKET, lambda _: target, 3, timeout=10, overlap=lambda _: False)
-        burst = Burst(3, calls=5)
-        crew.open([uuid.uuid4() for _ in range(3)])
-        try:
-            keys = Keys([uuid.uuid4() for _ in range(15)])
-            crew.fire(burst, keys)
-        finally:
-            crew.close()
-    operations = crew.history(()).operations()
+        operations = burst_through(target_of(server), Burst(3, calls=5))
     sent = [json.loads(request.partition(b"\r\n\r\n")[2])["p_ticket_id"] for request in server.requests]
     assert len(operations) == 15
     assert len(set(sent)) == len(sent) <= 15
@@ -406,15 +408,8 @@ def test_calls_over_tls_are_answered_and_their_connection_is_kept(
     long = json.dumps([{**ACCEPTED, "padding": "x" * 40_000}])  # more than one TLS record
     with answering(answer(long), answer(ROW), certificate=certificate) as server:
         target = target_of(server)
-        crew = Crew(SCAN_TICKET, lambda _: target, 2, timeout=10, overlap=lambda _: False)
-        burst = Burst(2, calls=4)
-        crew.open([uuid.uuid4() for _ in range(2)])
-        try:
-            keys = Keys([uuid.uuid4() for _ in range(8)])
-            crew.fire(burst, keys)
-        finally:
-            crew.close()
-    assert [o.outcome.label for o in crew.history(()).operations()] == ["accepted"] * 8
+        operations = burst_through(target, Burst(2, calls=4))
+    assert [o.outcome.label for o in operations] == ["accepted"] * 8
     assert target.evidence().connections == 2
 
 
