@@ -34,17 +34,10 @@ from harness.scenarios.reader import Scenario
 from harness.scenarios.telling import Result, Told, findings_of, serial_orders
 from harness.sources import sources
 from harness.sqltext.scripts import Script
+from harness.verdict.expected import masked
 from harness.verdict.findings import Truth, counted
-from harness.verdict.serial import (
-    Answer,
-    Judgement,
-    Observed,
-    Rules,
-    Unit,
-    canonical,
-    judge,
-    masked,
-)
+from harness.verdict.observed import Answer, Observed, Unit, canonical
+from harness.verdict.serial import Judgement, Rules, judge
 
 WAYS = ("explore", "race")
 

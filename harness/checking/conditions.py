@@ -15,7 +15,7 @@ from harness.environment import own
 from harness.errors import UsageError
 from harness.scenarios.reader import Busy, Condition, columns_of, operators_of, substituted
 from harness.sqltext import queries
-from harness.verdict.serial import Answer
+from harness.verdict.observed import Answer
 
 
 class Conditions:

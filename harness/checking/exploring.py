@@ -13,7 +13,7 @@ from harness.scenarios.acting import keep
 from harness.scenarios.reader import substituted_by_any
 from harness.scenarios.telling import Result
 from harness.verdict.findings import Truth
-from harness.verdict.serial import Answer, Unit
+from harness.verdict.observed import Answer, Unit
 
 if TYPE_CHECKING:
     from harness import schedules

@@ -12,7 +12,8 @@ from harness.checking.conditions import Conditions
 from harness.checking.wording import short
 from harness.checking.world import World
 from harness.errors import HarnessError, UsageError
-from harness.verdict.serial import ALL_UP_TO, Answer, SerialRun, TooManyError, Unit
+from harness.verdict.observed import Answer, SerialRun, TooManyError, Unit
+from harness.verdict.serial import ALL_UP_TO
 
 SECONDS = 20.0
 """For all serial runs of one scenario; what needs more of them is undecided."""

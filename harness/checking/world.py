@@ -32,7 +32,7 @@ from harness.scenarios.reach import Reach, reach
 from harness.scenarios.reader import Scenario
 from harness.sqltext import queries
 from harness.sqltext.scripts import Statement
-from harness.verdict.serial import Answer, Table, Unit
+from harness.verdict.observed import Answer, Table, Unit
 from harness.verdict.values import LIKE_UUID
 
 

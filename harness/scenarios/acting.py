@@ -25,7 +25,7 @@ from harness.environment.identity import Identity, IdentityStatements
 from harness.errors import HarnessError, UsageError
 from harness.scenarios.reader import Session, substituted, substituted_by_any
 from harness.sqltext.scripts import Statement
-from harness.verdict.serial import Answer
+from harness.verdict.observed import Answer
 
 Play = Generator[str, list[pq.abc.PGresult], None]
 

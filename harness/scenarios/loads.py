@@ -16,18 +16,7 @@ from pglast.visitors import Visitor
 
 from harness import contracts
 from harness.contracts.contract import Contract, Function, KeysQuery, Parameter, Retry
-from harness.contracts.declared import (
-    CLIENT,
-    KEY,
-    KINDS,
-    NUMBER,
-    VARIABLES,
-    Call,
-    Load,
-    Planned,
-    Rule,
-    contract_of,
-)
+from harness.contracts.declared import CLIENT, KEY, KINDS, NUMBER, VARIABLES, Call, Load, Planned, Rule, contract_of
 from harness.contracts.invariants import Invariant
 from harness.environment.identity import Identity
 from harness.errors import UsageError

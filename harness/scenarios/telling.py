@@ -7,18 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from harness.scenarios.reader import Condition, Scenario, Session, gset_names, is_used
+from harness.verdict.expected import Difference
 from harness.verdict.findings import Finding, Location, Truth, counted
-from harness.verdict.serial import (
-    DEADLOCK,
-    SERIALIZATION_FAILURE,
-    Answer,
-    Difference,
-    Judgement,
-    Observed,
-    Table,
-    Unit,
-    format_answer,
-)
+from harness.verdict.observed import DEADLOCK, SERIALIZATION_FAILURE, Answer, Observed, Table, Unit, format_answer
+from harness.verdict.serial import Judgement
 
 SERIAL = "What happens together is explained by one after another."
 

@@ -7,14 +7,13 @@ import time
 import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 
 import psycopg
 import pytest
 from psycopg import sql
 
-from harness import Effect, Operation, Outcome
+from harness import Effect, Harness, Operation, Outcome
 from harness.conduct import Actor
 from harness.contracts import invariants
 from harness.contracts.scan_ticket import SCAN_TICKET
@@ -272,21 +271,23 @@ def test_a_server_that_is_killed_leaves_calls_in_doubt(
     assert record.exit_status is ExitStatus.ENVIRONMENT
 
 
-def terminate(dsn: str) -> None:
-    """End the backend of one of the calls."""
-    with connect(dsn) as connection:
-        connection.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE '%scan_ticket_atomic%'"
-            " AND datname LIKE 'harness\\_%' AND pid <> pg_backend_pid() LIMIT 1"
-        )
+def end_one(harness: Harness) -> Actor:
+    """Somebody who terminates the backend of one of the calls, when 50 were answered."""
+
+    def terminate() -> None:
+        with connect(harness.server.dsn) as connection:
+            connection.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE '%scan_ticket_atomic%'"
+                " AND datname LIKE 'harness\\_%' AND pid <> pg_backend_pid() LIMIT 1"
+            )
+
+    return once_answered(50, terminate)
 
 
 def test_one_backend_that_is_terminated_leaves_one_client_out(make_harness: MakeHarness) -> None:
     """Its call is in doubt and the other clients go on; what its call did is found in the database, and agrees."""
     harness = make_harness()
-    result = harness.burst(
-        clients=4, duration=1.5, pause=0.01, beside=once_answered(50, partial(terminate, harness.server.dsn))
-    )
+    result = harness.burst(clients=4, duration=1.5, pause=0.01, beside=end_one(harness))
     operations = result.history.operations()
     (doubtful,) = [o for o in operations if o.outcome.label == "in_doubt"]
     assert doubtful.outcome.code in ("57P01", "connection_lost")
@@ -351,7 +352,7 @@ def test_a_held_transaction_whose_backend_was_terminated_has_an_unknown_end(
 def test_a_race_goes_on_without_a_client_whose_backend_was_terminated(make_harness: MakeHarness) -> None:
     """Nobody waits for it: the rounds that are left are run by the others."""
     harness = make_harness()
-    result = harness.race(clients=4, rounds=600, beside=once_answered(50, partial(terminate, harness.server.dsn)))
+    result = harness.race(clients=4, rounds=600, beside=end_one(harness))
     lost = {o.client for o in result.history.operations() if o.outcome.label == "in_doubt"}
     assert len(lost) <= 1
     assert max(o.phase for o in result.history.operations()) == 600

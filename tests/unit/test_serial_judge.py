@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from harness.verdict.findings import Truth
-from harness.verdict.serial import Answer, Observed, Rules, SerialRun, Table, Unit, judge
+from harness.verdict.observed import Answer, Observed, SerialRun, Table, Unit
+from harness.verdict.serial import Rules, judge
 from harness.verdict.values import leaf_columns, read_row
 from tests import brute_force
 
