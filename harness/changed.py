@@ -24,7 +24,7 @@ from harness.environment.description import Touched
 from harness.errors import UsageError
 from harness.options import Options, outputs
 from harness.records import Record, RunRecord
-from harness.scenarios.loads import SUFFIX
+from harness.scenarios.scenario import SUFFIX
 from harness.sqltext import reach
 from harness.sqltext.scripts import Script
 from harness.verdict.findings import Truth

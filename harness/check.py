@@ -30,7 +30,7 @@ from harness.errors import UsageError
 from harness.options import OF_CALLS, OF_CONTRACTS, Options, as_words, check_outputs
 from harness.records import AppliedFile, Record, RunRecord, Source
 from harness.scenarios.acting import ends_open
-from harness.scenarios.reader import Scenario
+from harness.scenarios.scenario import Scenario
 from harness.scenarios.telling import Result, Told, findings_of, serial_orders
 from harness.sources import sources
 from harness.sqltext.scripts import Script

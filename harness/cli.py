@@ -50,7 +50,7 @@ from harness.records import read as read_record
 from harness.text import harmless
 
 if TYPE_CHECKING:
-    from harness.scenarios.reader import Scenario
+    from harness.scenarios.scenario import Scenario
 
 
 class _Commands(click.Group):
@@ -164,7 +164,7 @@ def run(
 
 def _of_a_file(file: Path, options: Options, said: Set[str]) -> Options:
     """The options with the load of a scenario file for a contract."""
-    from harness.scenarios.loads import SUFFIX
+    from harness.scenarios.scenario import SUFFIX
 
     if "contract" in said:
         raise UsageError(f"{file} and --contract are two contracts.", next_step="give one of them")

@@ -19,7 +19,7 @@ from harness.errors import UsageError
 from harness.options import ISOLATION_LEVELS
 from harness.records import RunRecord
 from harness.scenarios.acting import OWN_LEVEL
-from harness.scenarios.reader import Retry, Scenario
+from harness.scenarios.scenario import Retry, Scenario
 from harness.signals import heed
 from harness.verdict.findings import Truth
 

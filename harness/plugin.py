@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from harness.environment.database import Database
     from harness.records import Record, RunRecord
     from harness.run import Harness
-    from harness.scenarios.reader import Scenario
+    from harness.scenarios.scenario import Scenario
 
 _TABLE = (*OPTIONS, *patterns.options())
 
@@ -150,9 +150,10 @@ class _Session:
         if said not in self._marked:
             from harness.run import Harness
             from harness.scenarios import loads
+            from harness.scenarios.scenario import SUFFIX
             from harness.verdict import thresholds
 
-            if options.contract.endswith(loads.SUFFIX):
+            if options.contract.endswith(SUFFIX):
                 self._marked[said] = self._declared(loads.asked_for(options), options)
             else:
                 first, contract = self.harness(), loads.asked_for(options)

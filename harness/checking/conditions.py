@@ -5,15 +5,20 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
+import pglast
 import psycopg
+from pglast import ast
+from pglast.visitors import Visitor
 from psycopg import sql
 
 from harness.checking.wording import message, short
 from harness.checking.world import World
 from harness.environment import own
 from harness.errors import UsageError
-from harness.scenarios.reader import Busy, Condition, columns_of, operators_of, substituted
+from harness.scenarios.scenario import Busy, Condition
+from harness.scenarios.variables import substituted
 from harness.sqltext import queries
 from harness.verdict.observed import Answer
 
@@ -125,13 +130,13 @@ class Conditions:
         columns = {column.lower() for answer in answers for column in answer.columns}
         for answer in answers:
             self._means_busy(number, busy, answer)
-        missing = sorted(name for name in columns_of(busy.sql) if name.lower() not in columns)
+        missing = sorted(name for name in _columns_of(busy.sql) if name.lower() not in columns)
         if missing:
             self.world.note(
                 f"{self.scenario.path}:{busy.line}: `busy: when {busy.text}` can mean no answer: none has a column "
                 f"{' or '.join(missing)}"
             )
-        unknown = operators_of(busy.sql)
+        unknown = _operators_of(busy.sql)
         known = self.world.control.execute(
             queries.own("harness.scenarios", "checks.sql")["operators"], [unknown]
         ).fetchall()
@@ -147,3 +152,26 @@ class Conditions:
 def _like(pattern: str) -> str:
     """A LIKE pattern as a regular expression."""
     return "".join(".*" if sign == "%" else "." if sign == "_" else re.escape(sign) for sign in pattern)
+
+
+def _columns_of(condition: str) -> set[str]:
+    """The columns that a condition names, without what they are qualified by."""
+    return {node.fields[-1].sval for node in _nodes(condition, ast.ColumnRef) if hasattr(node.fields[-1], "sval")}
+
+
+def _operators_of(condition: str) -> list[str]:
+    """The operators in a condition, without those that are words."""
+    names = {node.name[-1].sval for node in _nodes(condition, ast.A_Expr)}
+    return sorted(name for name in names if not re.search(r"\w", name))
+
+
+def _nodes(condition: str, kind: type[ast.Node]) -> list[Any]:
+    found: list[Any] = []
+
+    class Found(Visitor):
+        def visit(self, ancestors: object, node: ast.Node) -> None:
+            if isinstance(node, kind):
+                found.append(node)
+
+    Found()(pglast.parse_sql(f"SELECT ({condition})"))
+    return found

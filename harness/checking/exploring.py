@@ -8,10 +8,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from harness.checking.world import World
-from harness.scenarios import reader
 from harness.scenarios.acting import keep
-from harness.scenarios.reader import substituted_by_any
+from harness.scenarios.scenario import Session
 from harness.scenarios.telling import Result
+from harness.scenarios.variables import has_variables, substituted, substituted_by_any
 from harness.verdict.findings import Truth
 from harness.verdict.observed import Answer, Unit
 
@@ -89,7 +89,7 @@ class Exploring:
         self.explored = found
         self.schedules, self.exhausted = found.schedules, found.exhausted
 
-    def _program(self, session: reader.Session) -> schedules.Session:
+    def _program(self, session: Session) -> schedules.Session:
         """A session as the explorer takes it."""
         from harness.environment.identity import Identity
         from harness.schedules import Session
@@ -118,17 +118,17 @@ class Exploring:
             leaves_settings=any(_KEEPS_SETTINGS.search(text) for text in self.world.reach.texts),
         )
 
-    def _text(self, session: reader.Session, at: int) -> Text:
+    def _text(self, session: Session, at: int) -> Text:
         """A statement's text; where it depends on what was answered before, a function of that."""
         text = session.statements[at].text
-        if not reader.has_variables(text) or not any(s.then.startswith("gset") for s in session.statements[:at]):
-            return reader.substituted(text, session.variables)
+        if not has_variables(text) or not any(s.then.startswith("gset") for s in session.statements[:at]):
+            return substituted(text, session.variables)
 
         def of(answers: Sequence[StatementAnswer]) -> str:
             variables = session.variables
             for statement, answer in zip(session.statements, answers, strict=False):
                 keep(variables, statement.then, answer.columns, answer.rows)
-            return reader.substituted(text, variables)
+            return substituted(text, variables)
 
         return of
 

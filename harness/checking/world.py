@@ -26,10 +26,12 @@ from harness.environment.servers import connect, free_connections
 from harness.environment.touched import Seen, seen, touched
 from harness.errors import HarnessError, UsageError
 from harness.options import Options
-from harness.scenarios import clock, reader
+from harness.scenarios import clock
 from harness.scenarios.acting import Actor, Driver, keep, read_answer, transactions
+from harness.scenarios.headings import distance
 from harness.scenarios.reach import Reach, reach
-from harness.scenarios.reader import Scenario
+from harness.scenarios.scenario import Scenario
+from harness.scenarios.variables import known_after, substituted, unset_variable
 from harness.sqltext import queries
 from harness.sqltext.scripts import Statement
 from harness.verdict.observed import Answer, Table, Unit
@@ -233,7 +235,7 @@ class World:
         self.variables.update(self.scenario.variables)
         for statement in self.scenario.setup:
             self._check_variables(statement, self.variables)
-            text = reader.substituted(statement.text, self.variables)
+            text = substituted(statement.text, self.variables)
             answer = self._set_up_by(connection, statement, text)
             if statement.then == "gexec":
                 for inner in (value for row in answer.rows for value in row if value is not None):
@@ -265,7 +267,7 @@ class World:
 
     def _check_variables(self, statement: Statement, known: Collection[str]) -> None:
         """A variable that nothing sets would be a syntax error, of which nobody could tell whence it comes."""
-        if name := reader.unset_variable(statement.text, known):
+        if name := unset_variable(statement.text, known):
             raise UsageError(
                 f"{statement.path}:{statement.line}: the variable :{name} is not set here.",
                 tried=short(statement.text),
@@ -288,8 +290,8 @@ class World:
             else:
                 among = tables[table][0] if table in tables else tables
                 wanted = column if table in tables else name
-                near = min(among, key=lambda each: reader.distance(each, wanted), default="")
-                is_near = near and reader.distance(near, wanted) <= max(2, len(wanted) // 3)
+                near = min(among, key=lambda each: distance(each, wanted), default="")
+                is_near = near and distance(near, wanted) <= max(2, len(wanted) // 3)
                 what = f"{table} has no column {column}" if table in tables else f"there is no table {name}"
                 raise UsageError(
                     f"{self.scenario.path}:{ignored.line}: `ignore:` names what is not there: {what}.",
@@ -310,8 +312,8 @@ class World:
             for statement in session.statements:
                 if known is not None:
                     self._check_variables(statement, known)
-                    known = reader.known_after(statement, known)
-                text = reader.substituted(statement.text, session.variables)
+                    known = known_after(statement, known)
+                text = substituted(statement.text, session.variables)
                 if refusal := _cannot_be_in_a_session(text):
                     raise UsageError(
                         f"{statement.path}:{statement.line}: {refusal[0]}",

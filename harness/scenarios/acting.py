@@ -23,7 +23,8 @@ from psycopg.pq import ConnStatus, DiagnosticField, ExecStatus, TransactionStatu
 
 from harness.environment.identity import Identity, IdentityStatements
 from harness.errors import HarnessError, UsageError
-from harness.scenarios.reader import Session, substituted, substituted_by_any
+from harness.scenarios.scenario import Session
+from harness.scenarios.variables import substituted, substituted_by_any
 from harness.sqltext.scripts import Statement
 from harness.verdict.observed import Answer
 

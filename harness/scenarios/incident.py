@@ -24,8 +24,8 @@ from pglast.visitors import Visitor
 from harness.errors import UsageError
 from harness.scenarios.anonymous import SAID, Anonymous
 from harness.scenarios.logs import Log, Logged, LoggedSession
-from harness.scenarios.reader import MOST_SESSIONS
 from harness.scenarios.rows import Rows
+from harness.scenarios.scenario import MOST_SESSIONS
 from harness.sqltext import queries
 
 _MATTERS = re.compile(

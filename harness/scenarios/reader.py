@@ -1,269 +1,43 @@
 """The reader of `NAME.race.sql`: plain SQL with headings in comments, read strictly.
 
-A heading is a comment at the very beginning of a line, outside of any statement: `-- word: rest`. What follows belongs
-to it up to the next one. A word that is no heading's is an error, not a comment: one that is misspelt would change what
-is judged, and nobody would see it.
+`headings.py` cuts the file; here is what each heading says, kept in the `Scenario`.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import pglast
 from pglast import ast
 from pglast.parser import ParseError
-from pglast.visitors import Visitor
 
-from harness.contracts.declared import Load
 from harness.environment.identity import Identity
 from harness.errors import HarnessError, UsageError
 from harness.options import ISOLATION_LEVELS
-from harness.scenarios.loads import SUFFIX, LoadHeadings
+from harness.scenarios.headings import Section, cut, distance, wrong
+from harness.scenarios.load_headings import LoadHeadings
+from harness.scenarios.scenario import (
+    ANOMALIES,
+    JUDGED,
+    MOST_SESSIONS,
+    SUFFIX,
+    Allowed,
+    Busy,
+    Condition,
+    Ignored,
+    Retry,
+    Scenario,
+    Session,
+)
+from harness.scenarios.variables import gset_names, with_any
 from harness.sqltext.scripts import Script, Statement, check_text
 
-JUDGED = ("sessions", "transactions", "queries only")
-
-MOST_SESSIONS = 64
-
-ANOMALIES = (
-    "lost update", "write skew", "fuzzy read", "phantom read", "read skew", "double use", "overselling",
-    "false refusal", "deadlock", "swallowed error", "unhandled 40001", "hang", "not serializable",
-    "not split", "not exhausted", "did not overlap", "undeclared busy", "choice without order",
-)  # fmt: skip
-"""What a finding may be named, and `allow:` accept."""
-
-_TOKEN = re.compile(
-    r"--[^\n]*|/\*|(?<![\w$])[eE]'(?:\\.|''|[^'\\])*'|'(?:''|[^'])*'|\"(?:\"\"|[^\"])*\"|(?<![\w$])\$(\w*)\$.*?\$\1\$",
-    re.DOTALL,
-)
-_HEADING = re.compile(r"--[ \t]*([a-z]+(?: [a-z]+)?)[ \t]*:(?!:)[ \t]*(.*?)[ \t]*$")
-_LONE_WORDS = re.compile(r"--[ \t]*([a-z][a-z ]*?)[ \t]*$")
 _TO_CLIENT = re.compile(r"COPY\b.*\bTO\s+STDOUT\b", re.IGNORECASE | re.DOTALL)
 _SQLSTATE = re.compile(r"[0-9A-Z]{5}")
-_VARIABLE = re.compile(r"(?<![:\w]):('|\"|)(\w+)\1")
-
-
-@dataclass(frozen=True, slots=True)
-class Heading:
-    """One row of the reference: how a heading is written, and what it means."""
-
-    word: str
-    form: str
-    meaning: str
-
-
-HEADINGS: tuple[Heading, ...] = (
-    Heading("scenario", "scenario: SENTENCE", "The claim, in one sentence; it names the test."),
-    Heading(
-        "setup",
-        "setup",
-        "Statements that are run once, as the owner, and committed: the baseline of every try.",
-    ),
-    Heading(
-        "session",
-        "session: NAME [x N]",
-        "What one person does, on a connection of its own. `x 10` makes ten of them; `:'session'` is the name of each, "
-        "`:number` its number. A statement outside BEGIN commits by itself. `SELECT ... \\gset` puts a row's columns "
-        "into variables; those that the setup sets are known to all. After an error the session goes on as psql does; "
-        "`\\set ON_ERROR_STOP on` ends it there.",
-    ),
-    Heading(
-        "as",
-        "as: ROLE [{JWT claims}]",
-        "Each transaction is made as PostgREST would make it: as this role, with its settings and claims.",
-    ),
-    Heading(
-        "isolation",
-        "isolation: LEVEL",
-        "read committed (the default), repeatable read or serializable; for the file, or for one session.",
-    ),
-    Heading(
-        "retry",
-        "retry: SQLSTATE... up to N",
-        "The transaction, or the single statement, is run again after these errors, as an application would.",
-    ),
-    Heading(
-        "retry session",
-        "retry session: SQLSTATE... up to N",
-        "All of the session is run again; refused where an earlier transaction of it has committed.",
-    ),
-    Heading(
-        "busy",
-        "busy: [NAME] when CONDITION",
-        "An answer that means: not now, somebody else is at it. CONDITION is SQL over the answer's columns, or "
-        "`error SQLSTATE [LIKE 'text']`, `no row` (of a query), `nothing changed` (of a command).",
-    ),
-    Heading("never", "never: [SENTENCE]", "A query that must return no row, whatever the order."),
-    Heading("always", "always: [SENTENCE]", "A query of which every value must be true, whatever the order."),
-    Heading(
-        "ignore",
-        "ignore: TABLE[.COLUMN] because REASON",
-        "Not compared, and may be written by one who was busy, such as a log of attempts.",
-    ),
-    Heading(
-        "judge",
-        "judge: UNIT",
-        "The unit that must look as if it had run alone: sessions, transactions, or queries only (nothing but never "
-        "and always).",
-    ),
-    Heading(
-        "now",
-        "now: TIMESTAMP",
-        "The moment at which all of it happens, setup included: the clock stands still there. UTC without a zone.",
-    ),
-    Heading("allow", "allow: ANOMALY because REASON", "Accepts one finding; the reason stands in the report."),
-    Heading(
-        "load",
-        "load: [NAME]",
-        "In place of sessions: a call that clients make again and again; [load.md](load.md) tells of it and the next "
-        "eight.",
-    ),
-    Heading("keys", "keys:", "A query that makes `:count` fresh keys, and returns them."),
-    Heading("missing keys", "missing keys:", "A query that returns `:count` keys that are not there."),
-    Heading("applied", "applied: [NAME] when CONDITION", "An answer of a load: the call did what it was asked for."),
-    Heading("refused", "refused: [NAME] when CONDITION", "It said no, as the key is used up; nothing was changed."),
-    Heading("missing", "missing: [NAME] when CONDITION", "It said no, because there is no such key."),
-    Heading("capacity", "capacity: at most N applied per key", "How many calls a key grants; 1 without the line."),
-    Heading(
-        "threshold",
-        "threshold: [METRIC] EXPRESSION",
-        "`p(95)<200`, of durations in milliseconds; `errors rate<0.001`; `accepted count>0`, of a name of yours.",
-    ),
-    Heading(
-        "pattern",
-        "pattern: NAME [SETTING VALUE]...",
-        "A pattern that is run, as `race rounds 40 clients 6`; without such lines those of the profile.",
-    ),
-)
-
-
-def reference() -> str:
-    """The headings as a Markdown table: docs/scenarios.md has it."""
-    rows = [f"| `{each.form}` | {each.meaning.replace('|', chr(92) + '|')} |" for each in HEADINGS]
-    return "\n".join(["| heading | meaning |", "|---|---|", *rows])
-
-
-@dataclass(frozen=True, slots=True)
-class Retry:
-    """Errors after which a transaction, or the whole session, is run again, and how often."""
-
-    codes: frozenset[str]
-    times: int
-    session: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Session:
-    """What one person does."""
-
-    name: str
-    number: int
-    """Its place among those of an `x N`, from 1; its place in the file where there is no `x N`."""
-    line: int
-    statements: tuple[Statement, ...]
-    identity: Identity = field(default_factory=Identity)
-    identity_line: int = 0
-    """Of its `as:`."""
-    isolation: str = ""
-    retry: Retry | None = None
-    stop_on_error: bool = False
-    given: Mapping[str, str] = field(default_factory=dict, compare=False)
-    """Variables of the setup, which are known when it has been run."""
-
-    @property
-    def variables(self) -> dict[str, str]:
-        """psql variables with which a session begins: those of the setup, `:'session'`, `:number`."""
-        return {**self.given, "session": self.name, "number": str(self.number)}
-
-
-@dataclass(frozen=True, slots=True)
-class Condition:
-    """A query that must return no row (never), or only true (always), in every final state."""
-
-    kind: str
-    claim: str
-    sql: str
-    line: int
-
-
-@dataclass(frozen=True, slots=True)
-class Busy:
-    """An answer that means: not now. One of `code` (with `like`), `no_row`, `nothing_changed`, `sql` is set."""
-
-    name: str
-    line: int
-    text: str
-    code: str = ""
-    like: str | None = None
-    no_row: bool = False
-    nothing_changed: bool = False
-    sql: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Ignored:
-    """A table, or a column of one, that is not compared."""
-
-    name: str
-    because: str
-    line: int
-
-
-@dataclass(frozen=True, slots=True)
-class Allowed:
-    """An anomaly that is accepted."""
-
-    anomaly: str
-    because: str
-    line: int
-
-
-@dataclass(frozen=True, slots=True)
-class Scenario:
-    """One scenario file as it was read."""
-
-    path: Path
-    claim: str
-    setup: tuple[Statement, ...]
-    sessions: tuple[Session, ...]
-    conditions: tuple[Condition, ...] = ()
-    busy: tuple[Busy, ...] = ()
-    ignored: tuple[Ignored, ...] = ()
-    allowed: tuple[Allowed, ...] = ()
-    judge: str = ""
-    load: Load | None = None
-    """In place of sessions: a call that is put under load."""
-    now: datetime | None = None
-    """The moment at which it happens; None: as it comes."""
-    variables: Mapping[str, str] = field(default_factory=dict, compare=False)
-    """psql variables that `\\set` gives in the setup."""
-    title: str = ""
-    """What reports call it: its name, unless another file has that too."""
-
-    def __post_init__(self) -> None:
-        if not self.title:
-            object.__setattr__(self, "title", self.name)
-
-    @property
-    def name(self) -> str:
-        """The file's name without its ending."""
-        return self.path.name.removesuffix(SUFFIX)
-
-
-@dataclass(frozen=True, slots=True)
-class _Section:
-    word: str
-    rest: str
-    line: int
-    body: str
-    body_line: int
-    start: int
-    """Where its body begins in the text."""
 
 
 def find(paths: Sequence[Path]) -> tuple[Path, ...]:
@@ -323,8 +97,13 @@ class _Reader(LoadHeadings):
         """A session was begun, and headings of a session belong to it."""
 
     def scenario(self) -> Scenario:
-        for section in self._sections():
-            handler: Callable[[_Section], None] = getattr(self, "_" + section.word.replace(" ", "_"))
+        head, sections = cut(self.path, self.text)
+        if statement := next(self._statements(head, 1), None):
+            raise self._error(
+                statement.line, "A statement comes before the first heading.", "put it below `-- setup` or a session"
+            )
+        for section in sections:
+            handler: Callable[[Section], None] = getattr(self, "_" + section.word.replace(" ", "_"))
             handler(section)
             self.lines[section.word] = section.line
         self._end_session()
@@ -368,70 +147,6 @@ class _Reader(LoadHeadings):
             retry=session.retry or default.retry,
         )
 
-    def _sections(self) -> Iterator[_Section]:
-        """The file cut at its headings."""
-        found: list[tuple[str, str, int, int, int]] = []
-        for start, end in self._comments():
-            line = self.text.count("\n", 0, start) + 1
-            heading = self._heading(self.text[start:end], line)
-            if heading is not None:
-                found.append((*heading, line, start, end))
-        head = self.text[: found[0][3]] if found else self.text
-        if statement := next(self._statements(head, 1), None):
-            raise self._error(
-                statement.line, "A statement comes before the first heading.", "put it below `-- setup` or a session"
-            )
-        for at, (word, rest, line, _, end) in enumerate(found):
-            following = found[at + 1][3] if at + 1 < len(found) else len(self.text)
-            yield _Section(word, rest, line, self.text[end:following], line, end)
-
-    def _comments(self) -> Iterator[tuple[int, int]]:
-        """Comments at the beginning of a line, outside of quotes, bodies and other comments."""
-        at = 0
-        while match := _TOKEN.search(self.text, at):
-            start, at = match.span()
-            if match.group().startswith("--") and (start == 0 or self.text[start - 1] == "\n"):
-                yield match.span()
-            elif match.group() == "/*":
-                depth = 1
-                for edge in re.finditer(r"/\*|\*/", self.text[at:]):
-                    depth += 1 if edge.group() == "/*" else -1
-                    if not depth:
-                        at += edge.end()
-                        break
-
-    def _heading(self, comment: str, line: int) -> tuple[str, str] | None:
-        """A comment's word and the rest, if it is a heading. Raises UsageError for one that is misspelt."""
-        words = {heading.word for heading in HEADINGS}
-        match = _HEADING.match(comment)
-        if match is None:
-            alone = _LONE_WORDS.match(comment)
-            first = alone[1].split()[0] if alone else ""
-            if alone and alone[1] == "setup":
-                return "setup", ""
-            if alone and len(alone[1].split()) == 1 and distance(first, "setup") <= 2:
-                raise self._error(line, f"{comment.strip()!r} is no heading.", "write `-- setup`")
-            if alone and first in words:
-                raise self._error(
-                    line,
-                    f"{comment.strip()!r} begins like a heading and has no colon.",
-                    f"write `-- {first}: ...`, or begin a comment with another word",
-                )
-            return None
-        word, rest = match[1], match[2]
-        if word == "setup" and rest:
-            raise self._error(line, "`setup` takes nothing on its line.", "put the statements below it")
-        if word in words:
-            return word, rest
-        near = sorted((distance(word, each), each) for each in words)[0]
-        if near[0] <= 2:
-            raise self._error(line, f"There is no heading {word!r}.", f"write `{near[1]}:`")
-        raise self._error(
-            line,
-            f"There is no heading {word!r}.",
-            f"use one of {', '.join(sorted(words))}; a comment that is none begins with a capital or is indented",
-        )
-
     def _statements(self, body: str, line: int, variables: dict[str, str] | None = None) -> Iterator[Statement]:
         variables = {} if variables is None else variables
         try:
@@ -449,7 +164,7 @@ class _Reader(LoadHeadings):
                 next_step=error.next_step,
             ) from error
 
-    def _scenario(self, section: _Section) -> None:
+    def _scenario(self, section: Section) -> None:
         if self.claim:
             raise self._error(section.line, "A file holds one scenario, and this is the second.", "make it two files")
         if not section.rest:
@@ -457,7 +172,7 @@ class _Reader(LoadHeadings):
         self._empty(section)
         self.claim = section.rest
 
-    def _setup(self, section: _Section) -> None:
+    def _setup(self, section: Section) -> None:
         self._end_session()
         made = list(self._statements(section.body, section.body_line, self.variables))
         if to_client := next((each for each in made if _TO_CLIENT.match(each.text)), None):
@@ -465,7 +180,7 @@ class _Reader(LoadHeadings):
         self.setup += made
         self.setup_bodies.append((section.start, section.body))
 
-    def _session(self, section: _Section) -> None:
+    def _session(self, section: Section) -> None:
         self._end_session()
         match = re.fullmatch(r"([\w-]+)(?:\s+x\s*(\d+))?", section.rest)
         if match is None or match[2] == "0":
@@ -479,7 +194,7 @@ class _Reader(LoadHeadings):
         self.open = True
         self._add(section)
 
-    def _add(self, section: _Section) -> None:
+    def _add(self, section: Section) -> None:
         """Statements of the open session."""
         session = self.sessions[-1]
         statements = tuple(self._statements(section.body, section.body_line))
@@ -504,7 +219,7 @@ class _Reader(LoadHeadings):
             replace(session, name=f"{session.name}-{number}", number=number) for number in range(1, self.count + 1)
         ]
 
-    def _of_session(self, section: _Section, **values: object) -> None:
+    def _of_session(self, section: Section, **values: object) -> None:
         """Keep what a heading says, of the open session or of the file; statements below it are the session's."""
         if not self.open:
             self._empty(section)
@@ -517,21 +232,21 @@ class _Reader(LoadHeadings):
         self.sessions[-1] = replace(self.sessions[-1], **values)  # type: ignore[arg-type]
         self._add(section)
 
-    def _as(self, section: _Section) -> None:
+    def _as(self, section: Section) -> None:
         try:
             identity = Identity.read(section.rest)
         except UsageError as error:
             raise self._error(section.line, error.what, error.next_step) from error
         self._of_session(section, identity=identity, identity_line=section.line)
 
-    def _isolation(self, section: _Section) -> None:
+    def _isolation(self, section: Section) -> None:
         if section.rest.lower() not in ISOLATION_LEVELS:
             raise self._error(
                 section.line, f"{section.rest!r} is no isolation level.", f"write {', '.join(ISOLATION_LEVELS)}"
             )
         self._of_session(section, isolation=section.rest.lower())
 
-    def _retry(self, section: _Section) -> None:
+    def _retry(self, section: Section) -> None:
         match = re.fullmatch(r"([0-9A-Z]{5}(?:[,\s]+[0-9A-Z]{5})*)\s+up to\s+(\d+)(?: times)?", section.rest)
         if match is None or not 1 <= int(match[2]) <= 1000:
             raise self._error(
@@ -544,12 +259,12 @@ class _Reader(LoadHeadings):
 
     _retry_session = _retry
 
-    def _busy(self, section: _Section) -> None:
+    def _busy(self, section: Section) -> None:
         self._end_session()
         self._empty(section)
         self.busy.append(self._condition(section, "busy"))
 
-    def _condition(self, section: _Section, name: str) -> Busy:
+    def _condition(self, section: Section, name: str) -> Busy:
         """What `[NAME] when CONDITION` says; `name` where there is none."""
         match = re.fullmatch(r"(?:([\w -]+?)\s+)?when\s+(.+)", section.rest)
         if match is None:
@@ -578,7 +293,7 @@ class _Reader(LoadHeadings):
         self._parsed(f"SELECT ({condition})", section.line, condition)
         return replace(busy, sql=condition)
 
-    def _never(self, section: _Section) -> None:
+    def _never(self, section: Section) -> None:
         self._end_session()
         statements = list(self._statements(section.body, section.body_line))
         if len(statements) != 1:
@@ -588,7 +303,7 @@ class _Reader(LoadHeadings):
                 "put one query there; give each query a heading of its own",
             )
         [statement] = statements
-        [parsed] = self._parsed(_with_any(statement.text), statement.line, statement.text)
+        [parsed] = self._parsed(with_any(statement.text), statement.line, statement.text)
         if not isinstance(parsed.stmt, ast.SelectStmt) or parsed.stmt.intoClause is not None:
             raise self._error(statement.line, f"`{section.word}:` needs a query.", "write a SELECT")
         self.conditions.append(Condition(section.word, section.rest, statement.text, statement.line))
@@ -602,7 +317,7 @@ class _Reader(LoadHeadings):
             raise self._error(line, f"{shown!r} does not parse: {error.args[0]}.", "mend the SQL") from error
         return parsed
 
-    def _ignore(self, section: _Section) -> None:
+    def _ignore(self, section: Section) -> None:
         self._end_session()
         self._empty(section)
         name, because = self._because(section, "ignore: scan_logs because it is a log of attempts")
@@ -611,7 +326,7 @@ class _Reader(LoadHeadings):
         parts = [part[1:-1] if part[0] == '"' else part.lower() for part in re.findall(r'"[^"]+"|[\w$]+', name)]
         self.ignored.append(Ignored(".".join(parts), because, section.line))
 
-    def _allow(self, section: _Section) -> None:
+    def _allow(self, section: Section) -> None:
         self._end_session()
         self._empty(section)
         name, because = self._because(section, "allow: write skew because two doctors are enough")
@@ -621,13 +336,13 @@ class _Reader(LoadHeadings):
             raise self._error(section.line, f"There is no anomaly {name!r}.", meant)
         self.allowed.append(Allowed(name, because, section.line))
 
-    def _because(self, section: _Section, example: str) -> tuple[str, str]:
+    def _because(self, section: Section, example: str) -> tuple[str, str]:
         name, word, because = section.rest.partition(" because ")
         if not word or not because.strip() or not name.strip():
             raise self._error(section.line, f"`{section.word}:` has no reason.", f"write `{example}`")
         return name.strip(), because.strip()
 
-    def _judge(self, section: _Section) -> None:
+    def _judge(self, section: Section) -> None:
         self._end_session()
         self._empty(section)
         if section.rest not in JUDGED:
@@ -636,7 +351,7 @@ class _Reader(LoadHeadings):
             raise self._error(section.line, "There are two lines `judge:`.", "keep one of them")
         self.judge = section.rest
 
-    def _now(self, section: _Section) -> None:
+    def _now(self, section: Section) -> None:
         self._end_session()
         self._empty(section)
         if self.now is not None:
@@ -649,7 +364,7 @@ class _Reader(LoadHeadings):
             ) from error
         self.now = moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
 
-    def _empty(self, section: _Section) -> None:
+    def _empty(self, section: Section) -> None:
         if statement := next(self._statements(section.body, section.body_line), None):
             raise self._error(
                 statement.line,
@@ -658,141 +373,4 @@ class _Reader(LoadHeadings):
             )
 
     def _error(self, line: int, what: str, next_step: str) -> UsageError:
-        return UsageError(f"{self.path}:{line}: {what}", next_step=next_step)
-
-
-def substituted(text: str, variables: dict[str, str]) -> str:
-    """The text with psql's variables put in: `:'x'` a literal, `:"x"` a name, `:x` as it is; unknown ones stay."""
-
-    def put(name: str, quote: str) -> str:
-        value = variables.get(name)
-        if value is None:
-            return f":{quote}{name}{quote}"
-        if quote == "'":
-            escaped = value.replace("'", "''")
-            return f" E'{escaped}'".replace("\\", "\\\\") if "\\" in value else f"'{escaped}'"
-        return '"' + value.replace('"', '""') + '"' if quote else value
-
-    return replaced(text, put)
-
-
-def replaced(text: str, put: Callable[[str, str], str]) -> str:
-    """The text with what `put` gives, of its name and its quote, in the place of each variable."""
-    pieces = _pieces(text)
-    return "".join(_VARIABLE.sub(lambda m: put(m[2], m[1]), piece) if plain else piece for plain, piece in pieces)
-
-
-def substituted_by_any(text: str) -> str:
-    """The text with a value for each variable, as an example to read; empty where one is a name, which says what is
-    touched."""
-    matches = [match for plain, piece in _pieces(text) if plain for match in _VARIABLE.finditer(piece)]
-    return "" if any(m[1] == '"' for m in matches) else _with_any(text)
-
-
-def _with_any(text: str) -> str:
-    return substituted(text, dict.fromkeys(_names(text), "1"))
-
-
-def unset_variable(text: str, known: Collection[str]) -> str:
-    """A variable without which a statement is no SQL, and that is none of `known`; empty where there is none."""
-    names = _names(text) - set(known)
-    if not names or _is_sql(substituted(text, dict.fromkeys(known, "1"))) or not _is_sql(_with_any(text)):
-        return ""
-    return str(min(names))
-
-
-def _is_sql(text: str) -> bool:
-    try:
-        pglast.parse_sql(text)
-    except ParseError:
-        return False
-    return True
-
-
-def has_variables(text: str) -> bool:
-    """Whether a statement names variables, so that its text is only known when it is run."""
-    return any(plain and _VARIABLE.search(piece) for plain, piece in _pieces(text))
-
-
-def is_used(name: str, text: str) -> bool:
-    """Whether a statement uses a variable."""
-    return name in _names(text)
-
-
-def known_after(statement: Statement, known: Collection[str]) -> set[str] | None:
-    """The variables that are set behind a statement; None where only its answer tells (`SELECT * ... \\gset`)."""
-    names = _gset_targets(statement.text, statement.then)
-    return None if None in names else {*known, *(name for name in names if name)}
-
-
-def gset_names(text: str, then: str) -> tuple[str, ...]:
-    """The variables that `\\gset` after a query sets, as far as its text says."""
-    return tuple(name for name in _gset_targets(text, then) if name)
-
-
-def _gset_targets(text: str, then: str) -> tuple[str | None, ...]:
-    if not then.startswith("gset"):
-        return ()
-    try:
-        [raw] = pglast.parse_sql(_with_any(text))
-    except (ParseError, ValueError):
-        return (None,)
-    targets: Any = getattr(raw.stmt, "returningList", None) or getattr(raw.stmt, "targetList", None) or (None,)
-    prefix = then.removeprefix("gset").strip()
-    names = (target and (target.name or _column_name(target.val)) for target in targets)
-    return tuple(prefix + name if name else None for name in names)
-
-
-def _column_name(value: Any) -> str | None:
-    """What the server calls a column that has no name of its own; None where it takes more to tell."""
-    parts: Any = value.fields if isinstance(value, ast.ColumnRef) else getattr(value, "funcname", None)
-    return getattr(parts[-1], "sval", None) if parts else None
-
-
-def _names(text: str) -> set[str]:
-    return {match[2] for plain, piece in _pieces(text) if plain for match in _VARIABLE.finditer(piece)}
-
-
-def _pieces(text: str) -> Iterator[tuple[bool, str]]:
-    """The text in pieces, with whether each is outside of quotes, where a colon may begin a variable."""
-    at = 0
-    for token in _TOKEN.finditer(text):
-        if token.group().startswith(("'", '"')) and _VARIABLE.match(text, token.start() - 1):
-            continue
-        yield True, text[at : token.start()]
-        yield False, token.group()
-        at = token.end()
-    yield True, text[at:]
-
-
-def columns_of(condition: str) -> set[str]:
-    """The columns that a condition names, without what they are qualified by."""
-    return {node.fields[-1].sval for node in _nodes(condition, ast.ColumnRef) if hasattr(node.fields[-1], "sval")}
-
-
-def operators_of(condition: str) -> list[str]:
-    """The operators in a condition, without those that are words."""
-    names = {node.name[-1].sval for node in _nodes(condition, ast.A_Expr)}
-    return sorted(name for name in names if not re.search(r"\w", name))
-
-
-def _nodes(condition: str, kind: type[ast.Node]) -> list[Any]:
-    found: list[Any] = []
-
-    class Found(Visitor):
-        def visit(self, ancestors: object, node: ast.Node) -> None:
-            if isinstance(node, kind):
-                found.append(node)
-
-    Found()(pglast.parse_sql(f"SELECT ({condition})"))
-    return found
-
-
-def distance(one: str, other: str) -> int:
-    """Levenshtein's distance."""
-    row = list(range(len(other) + 1))
-    for i, a in enumerate(one, 1):
-        before, row[0] = row[0], i
-        for j, b in enumerate(other, 1):
-            before, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, before + (a != b))
-    return row[-1]
+        return wrong(self.path, line, what, next_step)

@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from harness.scenarios.reader import Condition, Scenario, Session, gset_names, is_used
+from harness.scenarios.scenario import Condition, Scenario, Session
+from harness.scenarios.variables import gset_names, is_used
 from harness.verdict.expected import Difference
 from harness.verdict.findings import Finding, Location, Truth, counted
 from harness.verdict.observed import DEADLOCK, SERIALIZATION_FAILURE, Answer, Observed, Table, Unit, format_answer

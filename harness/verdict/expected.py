@@ -109,6 +109,7 @@ class Expected:
         return rows_match(pieces, renaming)
 
     def answers_alike(self, answer: Answer, unit: Unit, at: int, renaming: Renaming) -> bool:
+        """Whether one answer of a unit, by its place, is what is expected there."""
         if not _tags_alike(self.first.answers[unit][at], answer):
             return False
         return rows_match([(self.answer(unit, at), _rows_of(answer))], renaming)
@@ -145,12 +146,14 @@ class Expected:
         )
 
     def answer(self, unit: Unit, at: int) -> Rows:
+        """The rows of one answer of a unit, by its place, each value marked by what it is in the other runs."""
         place = f"answer {unit[0]} {unit[1]} {at}"
         runs = [r for r in self.runs if len(r.answers[unit]) > at]
         samples = [(_rows_of(run.answers[unit][at]), run) for run in runs]
         return Rows(place, self.first.answers[unit][at].ordered, _marked(samples, place))
 
     def table(self, name: str) -> Rows:
+        """The final rows of a table, each value marked by what it is in the other runs."""
         runs = [run for run in self.runs if name in run.state]
         samples = [([read_row(r, run.state[name].types) for r in run.state[name].rows], run) for run in runs]
         return Rows(name, False, _marked(samples, name))
@@ -164,6 +167,7 @@ def _rows_of(answer: Answer) -> list[Row]:
 
 
 def by_structure(runs: Sequence[SerialRun]) -> dict[object, list[SerialRun]]:
+    """The runs by what they come to, but for values: chance may make rows of another shape."""
     kinds: dict[object, list[SerialRun]] = {}
     for run in runs:
         kinds.setdefault(_structure(run), []).append(run)

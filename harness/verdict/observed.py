@@ -147,6 +147,7 @@ SHOWN = 5
 
 
 def format_row(columns: Sequence[str], row: Sequence[str | None]) -> str:
+    """A row as one line of text, each column with its value."""
     return ", ".join(
         f"{name}={'NULL' if value is None else value[:80]}" for name, value in zip(columns, row, strict=False)
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import Effect, UsageError
+from harness import Contract, Effect, UsageError
 from harness.load import patterns
 from harness.load.patterns import Race
 from harness.options import Options
@@ -49,7 +49,7 @@ SELECT code FROM coupons WHERE code < '';
 """
 
 
-def _contract(tmp_path: Path, text: str) -> loads.Contract:
+def _contract(tmp_path: Path, text: str) -> Contract:
     path = tmp_path / "coupon.race.sql"
     path.write_text(text)
     return loads.asked_for(Options(contract=str(path)))

@@ -21,7 +21,7 @@ from harness.records import Record, Source
 from harness.reports import code_quality, github, markdown, outputs, places, rows, sarif, terminal
 from harness.reports import html as page
 from harness.reports.markup import Markup, tag
-from harness.scenarios.reader import ANOMALIES
+from harness.scenarios.scenario import ANOMALIES
 from harness.schedules.result import Schedule
 from harness.verdict.findings import Finding, Location, Truth
 from tests.browser import SARIF_SCHEMA, needed

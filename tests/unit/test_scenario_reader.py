@@ -8,6 +8,8 @@ import pytest
 
 from harness.errors import UsageError
 from harness.scenarios import reader
+from harness.scenarios.scenario import Retry, Scenario
+from harness.scenarios.variables import substituted
 
 WHOLE = """\
 -- scenario: the last seat goes to one person
@@ -44,7 +46,7 @@ SELECT count(*) <= 1 FROM sold;
 """
 
 
-def _read(tmp_path: Path, text: str) -> reader.Scenario:
+def _read(tmp_path: Path, text: str) -> Scenario:
     path = tmp_path / "last_seat.race.sql"
     path.write_text(text)
     return reader.read(path)
@@ -59,7 +61,7 @@ def test_every_heading_is_read(tmp_path: Path) -> None:
     assert [statement.line for statement in alice.statements] == [11, 12, 17]
     assert alice.identity.role == "authenticated"
     assert alice.isolation == "repeatable read"
-    assert alice.retry == reader.Retry(frozenset({"40001", "40P01"}), 5)
+    assert alice.retry == Retry(frozenset({"40001", "40P01"}), 5)
     assert (first.name, second.variables) == ("scanner-1", {"session": "scanner-2", "number": "2"})
     assert first.isolation == "serializable"
     assert [(c.kind, c.claim) for c in found.conditions] == [("never", "a seat is sold twice"), ("always", "")]
@@ -132,4 +134,4 @@ def test_what_cannot_be_split_is_said_with_the_line_of_the_file(tmp_path: Path) 
 )
 def test_variables_are_psqls(text: str, wanted: str) -> None:
     """A variable is put in as a literal, a name or as it is; casts, slices, strings and unknown ones stay."""
-    assert reader.substituted(text, {"a": "o'x", "n": "3"}) == wanted
+    assert substituted(text, {"a": "o'x", "n": "3"}) == wanted

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from harness.errors import UsageError
-from harness.scenarios.loads import SUFFIX
+from harness.scenarios.scenario import SUFFIX
 
 FOLDER = Path(__file__).parent
 
