@@ -121,6 +121,8 @@ def reference() -> str:
 
 @dataclass(frozen=True, slots=True)
 class Section:
+    """One heading of a file, and what stands below it."""
+
     word: str
     rest: str
     line: int

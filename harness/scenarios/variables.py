@@ -49,6 +49,7 @@ def substituted_by_any(text: str) -> str:
 
 
 def with_any(text: str) -> str:
+    """The text with a 1 for each variable: enough to see whether it parses, and as what."""
     return substituted(text, dict.fromkeys(_names(text), "1"))
 
 
