@@ -22,14 +22,16 @@ import psycopg
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from harness.environment import applying, platforms, setup
 from harness.environment import migrations as files
-from harness.environment.applying import Applied, Applier, Failure
+from harness.environment import platforms, setup
+from harness.environment.applied import Applied, Failure
+from harness.environment.applying import Applier
 from harness.environment.given import GivenDatabase
 from harness.environment.leftovers import create_database, drop_database
 from harness.environment.own import Connection, is_loss
 from harness.environment.roles import SupabaseRoles
 from harness.environment.servers import ExternalServer, Server, connect
+from harness.environment.supplying import Supplier, roles_created
 from harness.errors import HarnessError, UsageError
 from harness.signals import uninterrupted
 from harness.sqltext import queries
@@ -320,11 +322,11 @@ class Template:
         self._owner = platforms.ROLE
         return platforms.ROLE
 
-    def _made_roles(self, applier: Applier) -> set[str]:
+    def _made_roles(self, supplier: Supplier) -> set[str]:
         """Roles that were created; of those in a DO block, those that are new on the server and that a file names."""
         assert self._roles is not None
-        named = {name for script in self.migrations for name in applying.roles_created(script)}
-        return applier.roles_made | (named & (self._roles.names() - self._roles_before))
+        named = {name for script in self.migrations for name in roles_created(script)}
+        return supplier.roles_made | (named & (self._roles.names() - self._roles_before))
 
     def _fill(self, role: str | None) -> Applied:
         """Prelude, migrations and seed into the template."""
@@ -357,20 +359,19 @@ class Template:
             notes.append(self._set_up(self._plan.setup, role))
         with self._database.connect() as connection:
             connection.prepare_threshold = None  # DISCARD ALL would take a prepared statement away under psycopg
-            applier = Applier(
+            supplier = Supplier(
                 connection,
                 beyond=self._platform[0] == "supabase",
                 ours=self._ours,
-                keep_going=self._plan.keep_going,
-                limit=self._plan.limit,
                 stood_in=set(stood_in),
                 roles_made=set(self._roles_made),
             )
+            applier = Applier(supplier, keep_going=self._plan.keep_going, limit=self._plan.limit)
             whole = [0, 0]
             try:
                 for number, script in enumerate((*self.migrations, *self.seeds)):
                     # The seed is the harness's own: it runs as who is connected.
-                    applier.role = role if number < len(self.migrations) else None
+                    supplier.role = role if number < len(self.migrations) else None
                     whole[number >= len(self.migrations)] += applier.apply(script)
             except HarnessError as error:
                 if self._plan.raising:
@@ -380,7 +381,7 @@ class Template:
                 if not connection.closed:
                     connection.execute("DISCARD ALL")
                 if self._roles is not None and not self._ours:
-                    self._roles_made = self._made_roles(applier)
+                    self._roles_made = self._made_roles(supplier)
                     self._roles.made(self._roles_made)
             return Applied(
                 files=len(self.migrations) + len(self._unreadable),
@@ -389,10 +390,10 @@ class Template:
                 platform=self.platform,
                 role=role or self._me,
                 order=self._order,
-                stand_ins=tuple(platforms.used(connection, applier.stood_in)),
+                stand_ins=tuple(platforms.used(connection, supplier.stood_in)),
                 notes=(
                     *notes,
-                    *(f"{note} ({count} x)" if count > 1 else note for note, count in applier.notes.items()),
+                    *(f"{note} ({count} x)" if count > 1 else note for note, count in supplier.notes.items()),
                 ),
                 failures=(*self._unreadable, *applier.failures),
             )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from harness.environment.applying import Applied
+from harness.environment.applied import Applied
 from harness.verdict.findings import counted
 
 _WHOLE = 40

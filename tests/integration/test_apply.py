@@ -20,7 +20,7 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from harness.environment import platforms, servers
-from harness.environment.applying import Applied
+from harness.environment.applied import Applied
 from harness.environment.database import ApplyPlan, Database, Template
 from harness.environment.embedded import EmbeddedServer
 from harness.environment.servers import ExternalServer, Server, connect
