@@ -47,10 +47,6 @@ class HarnessError(Exception):
         return partial(type(self), tried=self.tried, next_step=self.next_step), (self.what,)
 
 
-_LOST = "psycopg.OperationalError"
-"""By its name: this is below everything that needs the driver."""
-
-
 _LIMITS = {
     "25P03": "idle_in_transaction_session_timeout", "25P04": "transaction_timeout", "55P03": "lock_timeout",
     "57P05": "idle_session_timeout",

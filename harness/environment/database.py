@@ -85,9 +85,9 @@ class ApplyPlan:
     """How files become a template."""
 
     platform: str = "auto"
-    """What the files were written for: one of `platforms.PLATFORMS`."""
+    """What the files were written for: auto, supabase or none."""
     default_privileges: str = "open"
-    """Of Supabase's `public`: one of `platforms.DEFAULT_PRIVILEGES`."""
+    """Of Supabase's `public`: open or closed."""
     keep_going: bool = False
     """Apply what can be applied, and list what failed."""
     limit: float = 600.0

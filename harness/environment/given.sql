@@ -2,9 +2,6 @@
 -- One run at a time; who dies lets go of it.
 SELECT pg_try_advisory_lock(hashtext('harness uses this database'));
 
--- name: unlock_given
-SELECT pg_advisory_unlock(hashtext('harness uses this database'));
-
 -- name: given_rights
 -- What the role may do: create in the database, own it, create in a schema (NULL: there is none of that name).
 SELECT current_user,

@@ -22,9 +22,6 @@ from psycopg import sql
 from harness.sqltext import queries
 from harness.sqltext.scripts import Script
 
-PLATFORMS = ("auto", "supabase", "none")
-DEFAULT_PRIVILEGES = ("open", "closed")
-
 ROLE = "postgres"
 """As whom Supabase applies migrations: a role with many rights, and no superuser."""
 

@@ -120,7 +120,6 @@ class Baseline:
         every = self._tables()
         wanted = None if written is None else set(written)
         self.tables = tuple(t for t in every if wanted is None or (t.schema, t.table) in wanted)
-        self.untouched = tuple(t for t in every if t not in self.tables)
         self.sequences = self._sequences()
         self._copy()
         self._rows = {t.oid: Counter(self._read(t)) for t in self.tables if t.rows <= SMALL}

@@ -134,11 +134,6 @@ class Exploration:
         asked = [case for case in self.cases if case.calls <= self.calls]
         return bool(asked) and all(case.exhausted for case in asked)
 
-    @property
-    def shortest(self) -> Schedule | None:
-        """The shortest of the schedules that break a claim."""
-        return min(self.broken.values(), key=lambda schedule: len(schedule.moves), default=None)
-
     def summary(self) -> str:
         """One sentence: what was tried and what came of it."""
         tried = f"{self.schedules} interleavings of {self.calls} concurrent calls at statement level"

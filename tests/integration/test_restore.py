@@ -119,7 +119,6 @@ def test_a_table_that_nobody_writes_is_not_copied(database: Database) -> None:
         session.execute("CREATE TABLE big (n int)")
         baseline = Baseline(control, [("public", "t")])
         assert [table.name for table in baseline.tables] == ["t"]
-        assert [table.name for table in baseline.untouched] == ["big"]
 
 
 @pytest.mark.parametrize("case", BY_CLONE)
