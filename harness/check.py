@@ -35,7 +35,7 @@ from harness.scenarios.telling import Result, Told, findings_of, serial_orders
 from harness.sources import sources
 from harness.sqltext.scripts import Script
 from harness.verdict.expected import masked
-from harness.verdict.findings import Truth, counted
+from harness.verdict.findings import Truth, pluralize
 from harness.verdict.observed import Answer, Observed, Unit, canonical
 from harness.verdict.serial import Judgement, Rules, judge
 
@@ -405,7 +405,7 @@ class _Check:
         if found is None or not self.race.rounds or bool(raced) == bool(explored):
             return ""
         title = self.world.scenario.title
-        rounds, orders = counted(self.race.rounds, "round"), counted(self.exploring.schedules, "interleaving")
+        rounds, orders = pluralize(self.race.rounds, "round"), pluralize(self.exploring.schedules, "interleaving")
         if raced:
             left = "; ".join([*found.undecided, *found.not_covered][:4])
             whole = "all there are" if self.exploring.exhausted else "not all there are"

@@ -244,7 +244,7 @@ def overload(pool_timeout: float, **given: Any) -> None:
     help="also keys that do not exist, NULL, one owner's keys, a call made again, three calls",
 )
 @click.option("--replay", metavar="TEXT", help="carry out this schedule, such as AABBA, and no other")
-@click.option("--times", type=NUMBER, default=1, show_default=True, help="carry a replay out so often")
+@click.option("--times", type=NUMBER, default=1, show_default=True, help="how many times to run a replay")
 @click.option("--variant", "variants", multiple=True, metavar="NAME", help="only this argument variant; repeatable")
 @click.option("--jobs", type=click.IntRange(1, 64), default=1, show_default=True, help="cases tried side by side")
 @click.option(

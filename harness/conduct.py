@@ -31,7 +31,7 @@ from harness.targets import conditions
 from harness.targets.state import Connect
 from harness.targets.target import SLOW, Span, Target
 from harness.verdict import charts, invariants, overlap, thresholds
-from harness.verdict.findings import Finding, Truth, counted
+from harness.verdict.findings import Finding, Truth, pluralize
 from harness.verdict.judge import judge_history
 from harness.verdict.metrics import Metrics, measure
 
@@ -399,14 +399,14 @@ def _notes(fired: Fired, metrics: Metrics, *, lost: Lost | None) -> Iterator[str
     if lost is not None:
         yield f"{lost.what} was lost during the run; nothing after that could be judged"
     if doubtful:
-        yield f"in doubt: {counted(doubtful, 'call')} whose connection died before the answer"
+        yield f"in doubt: {pluralize(doubtful, 'call')} whose connection died before the answer"
     if given_up:
-        yield f"in doubt: {counted(given_up, 'call')} given up when the run was ended"
+        yield f"in doubt: {pluralize(given_up, 'call')} given up when the run was ended"
     if late:
         over = f"when the time was over, {fired.load.pattern.patience:g} s after the start"
         how = "with --calls or --rounds each has the time of --timeout"
-        yield f"in doubt: {counted(late, 'call')} without an answer {over}; {how}"
+        yield f"in doubt: {pluralize(late, 'call')} without an answer {over}; {how}"
     if fired.timeouts:
-        yield f"cancelled after {fired.load.timeout:g} s: {counted(fired.timeouts, 'call')}"
+        yield f"cancelled after {fired.load.timeout:g} s: {pluralize(fired.timeouts, 'call')}"
     if metrics.late:
-        yield f"late by over {LATE * 1000:g} ms, which counts as latency: {counted(metrics.late, 'call')}"
+        yield f"late by over {LATE * 1000:g} ms, which counts as latency: {pluralize(metrics.late, 'call')}"

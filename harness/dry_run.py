@@ -18,7 +18,7 @@ from harness.load.side_by_side import SideBySide
 from harness.options import Options, outputs
 from harness.run import prepared
 from harness.verdict import thresholds
-from harness.verdict.findings import counted
+from harness.verdict.findings import pluralize
 
 
 def lines(options: Options, plans: Sequence[Pattern], targets: Sequence[str]) -> Iterator[str]:
@@ -34,7 +34,7 @@ def lines(options: Options, plans: Sequence[Pattern], targets: Sequence[str]) ->
     if options.setup:
         yield f"set up first by: {options.setup}"
     for what, scripts in (("migrations", template.migrations), ("seed", template.seeds)):
-        yield f"{what}: {counted(len(scripts), 'file')}"
+        yield f"{what}: {pluralize(len(scripts), 'file')}"
         yield from (f"  {number}. {script.path}" for number, script in enumerate(scripts, 1))
     yield from (f"order: {order}" for order in template.order)
     yield f"contract: {contract.name}, which calls {contract.function.name}"
@@ -63,13 +63,13 @@ def describe(plan: Pattern) -> str:
     """Clients, calls and seconds of a pattern, as far as they are planned."""
     if isinstance(plan, SideBySide):
         return "; beside it ".join(f"{part.name}: {describe(part)}" for part in plan.parts)
-    parts = [counted(plan.clients, "client")]
+    parts = [pluralize(plan.clients, "client")]
     if isinstance(plan, Race):
-        parts += [counted(plan.rounds, "round"), counted(sum(len(each.callers) for each in plan.plan(1)), "call")]
+        parts += [pluralize(plan.rounds, "round"), pluralize(sum(len(each.callers) for each in plan.plan(1)), "call")]
     elif plan.seconds is not None and isinstance(plan, Burst):
         parts.append("as many calls as are answered")
     else:
-        parts.append(f"{'about ' if plan.seconds is not None else ''}{counted(round(plan.planned), 'call')}")
+        parts.append(f"{'about ' if plan.seconds is not None else ''}{pluralize(round(plan.planned), 'call')}")
     limit = getattr(plan, "limit", None)
     if plan.seconds is not None:
         parts.append(f"{plan.seconds:g} s")

@@ -502,7 +502,7 @@ class _Collector:
         from harness.plain import from_plain
         from harness.records import RunRecord
         from harness.reports import terminal
-        from harness.verdict.findings import counted
+        from harness.verdict.findings import pluralize
 
         runs = [from_plain(RunRecord, each) for each in self.runs]
         width = shutil.get_terminal_size().columns if terminalreporter.isatty else None
@@ -512,7 +512,7 @@ class _Collector:
         lines += terminal.by_test(runs, width)
         truths = [run.truth.value for run in runs]
         verdict = next((t for t in ("broken", "undecided") if t in truths), "held")
-        lines.append(terminal.Line(f"verdict: {verdict} ({counted(len(truths), 'run')})", verdict))
+        lines.append(terminal.Line(f"verdict: {verdict} ({pluralize(len(truths), 'run')})", verdict))
         for text, style in lines:
             terminalreporter.write_line(harmless(text), **_COLOURS[style])
 

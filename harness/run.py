@@ -272,7 +272,7 @@ class Harness:
 
         cases = cases_of(plan, self.contract) if jobs > 1 and plan.replay is None else ()
         if len(cases) < 2:
-            with self.template.lent() as database:
+            with self.template.checkout() as database:
                 found = explore(database.dsn, self.contract, plan, self.invariants, earlier=earlier, said=said)
                 return found, self._touched(database)
         if self.options.database is not None:
@@ -282,7 +282,7 @@ class Harness:
             )
         parts = dealt([name for name, _ in cases], [weight for _, weight in cases], jobs)
         with ExitStack() as stack:
-            databases = [stack.enter_context(self.template.lent()) for _ in parts]
+            databases = [stack.enter_context(self.template.checkout()) for _ in parts]
             dsns = [database.dsn for database in databases]
             return explored(self.options, dsns, plan, parts, earlier, said), self._touched(*databases)
 
@@ -356,7 +356,7 @@ class Harness:
         """
         name = target or self.target
         patterns.check_keys(self.contract, (pattern,))
-        with self.template.lent() as database, database.connect() as connection:
+        with self.template.checkout() as database, database.connect() as connection:
             self.check_connections(pattern, connection, name)
             with closing(self._door(name, database)) as door:
                 if not self._checked:
@@ -453,7 +453,7 @@ class Harness:
         (door,) = fired.load.doors
         asked, lost = None, None
         if not fired.interrupted:
-            self.template.tidy()
+            self.template.prepare_next()
             lost = what_was_lost(fired, database.dsn)
             connect = lost.again if lost else database.connect
             asked = state.ask(self.invariants, fired.history.stream(), connect)

@@ -37,7 +37,7 @@ from harness.load.pattern import Pattern
 from harness.load.race import Race
 from harness.records import Record, RunRecord
 from harness.targets.http import HttpTarget
-from harness.verdict.findings import Finding, Location, Truth, counted
+from harness.verdict.findings import Finding, Location, Truth, pluralize
 from harness.verdict.metrics import Metrics
 
 _SCANNER = "p_scanned_by"
@@ -210,7 +210,7 @@ def _says_nothing(key: KeyHistory, contract: Contract) -> str | None:
 
 def _notes(history: _Fresh, unseen: Sequence[str]) -> Iterator[str]:
     for reason, count in sorted(history.left_out.items()):
-        yield f"left out: {counted(count, 'ticket')} {reason}"
+        yield f"left out: {pluralize(count, 'ticket')} {reason}"
     yield f"only the API was in reach; not seen, and not in the verdict: {' '.join(unseen)}"
 
 

@@ -19,7 +19,7 @@ from harness.errors import HarnessError
 from harness.scenarios.acting import Driver
 from harness.scenarios.telling import Result
 from harness.sqltext import queries
-from harness.verdict.findings import Truth, counted
+from harness.verdict.findings import Truth, pluralize
 
 ROUNDS = 30
 """Rounds of a race in which the server shows that sessions met; then it has had its chance."""
@@ -79,6 +79,7 @@ class Race:
         self.random = random.Random(16)  # noqa: S311 - pauses between sessions
 
     def run(self) -> None:
+        """Make rounds until enough of them met or the time is up; ten are enough where one is broken."""
         driver = self.world.driver()
         until = time.monotonic() + SECONDS
         broken_since = 0
@@ -99,7 +100,7 @@ class Race:
             if broken_since and self.rounds >= 10:
                 break
         if lost:
-            self.world.note(f"not judged: {counted(lost, 'round')} in which a session's connection was lost")
+            self.world.note(f"not judged: {pluralize(lost, 'round')} in which a session's connection was lost")
 
     def _round(self, driver: Driver) -> Result | None:
         """One round; by turns all at once, a little apart, and held up by a lock on the tables till all wait for it.

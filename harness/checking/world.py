@@ -146,7 +146,7 @@ class World:
         """A database with the setup's rows, and the means to put them back: a clone where there is a reason for it."""
         self.close()
         self.baseline = None
-        self.database = self.stack.enter_context(self.template.lent())
+        self.database = self.stack.enter_context(self.template.checkout())
         with connect(self.database.dsn) as connection:
             self._check_connections(connection)
             if self.scenario.now is not None:
@@ -402,6 +402,7 @@ class World:
         return Driver(self.options.timeout, cancel, blockers)
 
     def unit(self, unit: Unit) -> str:
+        """What reports call a unit: its session, and which of its transactions."""
         session = self.sessions[unit[0]].name
         return session if unit[1] < 0 else f"{session}'s transaction {unit[1] + 1}"
 

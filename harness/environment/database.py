@@ -153,7 +153,7 @@ class Template:
         self._numbers = itertools.count(1)
         self._made: Future[Database] | None = None
         self._finished: list[Database] = []
-        self._tidying: threading.Thread | None = None
+        self._preparing: threading.Thread | None = None
 
     @property
     def platform(self) -> str:
@@ -200,10 +200,11 @@ class Template:
         return made
 
     @contextmanager
-    def lent(self) -> Iterator[Database]:
+    def checkout(self) -> Iterator[Database]:
         """A clone for one run.
 
-        On a server that is thrown away it is dropped later, in `tidy`: a drop is a checkpoint, and takes its time.
+        On a server that is thrown away it is dropped later, in `prepare_next`: a drop is a checkpoint, which takes
+        its time.
         """
         with ExitStack() as stack:
             database = self.clone()
@@ -213,14 +214,14 @@ class Template:
                 stack.enter_context(database)
             yield database
 
-    def tidy(self) -> None:
+    def prepare_next(self) -> None:
         """Make the next clone, drop old ones, on a thread: called while the server has little to do."""
         if self._made is None and self._given is None:
             self._made = made = Future[Database]()
-            self._tidying = threading.Thread(target=self._tidy, args=(made,), name="tidy", daemon=True)
-            self._tidying.start()
+            self._preparing = threading.Thread(target=self._prepare_next, args=(made,), name="next clone", daemon=True)
+            self._preparing.start()
 
-    def _tidy(self, made: Future[Database]) -> None:
+    def _prepare_next(self, made: Future[Database]) -> None:
         try:
             while len(self._finished) > _KEPT:
                 self._finished.pop(0).drop()
@@ -300,7 +301,7 @@ class Template:
                 rows = connection.execute(queries.text("harness.environment", "kept_settings.sql").encode())
                 self._kept_settings = [str(row[0]) for row in rows]
             if self._plan.raising:
-                self.tidy()  # the first run's, too, is made while something else is done
+                self.prepare_next()  # the first run's, too, is made while something else is done
         except BaseException as error:
             self.__exit__(type(error), error, None)
             raise
@@ -438,8 +439,8 @@ class Template:
             self._given.__exit__(None, None, None)
             return
         with uninterrupted(), suppress(HarnessError, psycopg.OperationalError), connect(self._server.dsn) as connection:
-            if self._tidying is not None:
-                self._tidying.join()  # else a clone might appear after the others are gone
+            if self._preparing is not None:
+                self._preparing.join()  # else a clone might appear after the others are gone
             # Clones, too: Ctrl-C may come when one is made and its own context not yet entered.
             names = connection.execute(_SQL["databases_of_a_template"], [f"{self._prefix}_"]).fetchall()
             for (name,) in names:

@@ -86,7 +86,7 @@ def _neutral() -> dict[str, str]:
     }
 
 
-def said(parameters: Mapping[str, Any]) -> dict[str, Any]:
+def dsn_parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:
     """Those of a DSN's parameters that say something: all of somebody else's, the chosen ones of a booted server's."""
     if parameters.get("passfile") != _NO_FILE:
         return dict(parameters)

@@ -31,7 +31,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from harness.environment.database import Database
 from harness.environment.leftovers import create_login
-from harness.environment.own import environment_for, is_loss, said
+from harness.environment.own import dsn_parameters, environment_for, is_loss
 from harness.environment.remains import Guardian
 from harness.environment.roles import SupabaseRoles as SupabaseRoles
 from harness.environment.servers import Server, connect
@@ -270,7 +270,7 @@ class PostgREST(ABC):
         """PostgREST's settings but its addresses; `host` and `port` where it sees the database elsewhere than we do."""
         parts: dict[str, Any] = {
             k: v
-            for k, v in said(conninfo_to_dict(self.database.dsn)).items()
+            for k, v in dsn_parameters(conninfo_to_dict(self.database.dsn)).items()
             if k not in ("user", "password", "passfile", "options")
         }
         parts |= {"user": self._login, "password": self._password}

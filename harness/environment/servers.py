@@ -23,7 +23,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from harness.environment import leftovers
 from harness.environment.description import ServerDescription as ServerDescription
-from harness.environment.own import CONNECT_TIMEOUT, Connection, said
+from harness.environment.own import CONNECT_TIMEOUT, Connection, dsn_parameters
 from harness.environment.pulse import Pulse
 from harness.errors import HarnessError, too_few_files
 from harness.signals import heed, uninterrupted
@@ -244,7 +244,7 @@ def free_connections(connection: psycopg.Connection[Any]) -> tuple[int, int]:
 def address(dsn: str) -> str:
     """The DSN as it may be shown: without its password."""
     try:
-        parts = said(conninfo_to_dict(dsn))
+        parts = dsn_parameters(conninfo_to_dict(dsn))
     except psycopg.ProgrammingError:
         return "an unreadable DSN"
     return make_conninfo("", **{k: v for k, v in parts.items() if k not in ("password", "sslpassword", "passfile")})

@@ -12,7 +12,7 @@ from urllib.parse import quote, urlencode
 
 from psycopg.conninfo import conninfo_to_dict
 
-from harness.environment.own import environment, said
+from harness.environment.own import dsn_parameters, environment
 from harness.errors import HarnessError
 from harness.signals import uninterrupted
 
@@ -62,7 +62,7 @@ def _tail(output: object) -> str:
 
 
 def _where(dsn: str) -> dict[str, str]:
-    parts: Mapping[str, str] = {name: str(value) for name, value in said(conninfo_to_dict(dsn)).items()}
+    parts: Mapping[str, str] = {name: str(value) for name, value in dsn_parameters(conninfo_to_dict(dsn)).items()}
     names = {"host": "PGHOST", "port": "PGPORT", "user": "PGUSER", "password": "PGPASSWORD", "dbname": "PGDATABASE"}
     names |= {"sslmode": "PGSSLMODE", "sslrootcert": "PGSSLROOTCERT", "options": "PGOPTIONS"}
     return {variable: parts[name] for name, variable in names.items() if name in parts} | {"DATABASE_URL": _url(parts)}

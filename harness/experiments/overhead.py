@@ -41,7 +41,7 @@ from harness.targets.http_serving import HttpOptions, open_http
 from harness.targets.sql import SqlTarget
 from harness.targets.target import Target
 from harness.verdict import invariants, overlap
-from harness.verdict.findings import SHOWN, Finding, Truth, shown
+from harness.verdict.findings import SHOWN, Finding, Truth, format_operation
 from harness.verdict.judge import judge_history
 from harness.verdict.metrics import percentile, too_many_lost
 
@@ -125,7 +125,7 @@ def overhead(
         )
     plan = {"clients": clients, "pairs": pairs, "seconds": seconds, "rounds": rounds}
     repeat = harness.command("overhead", *(f"--{name}={value:g}" for name, value in plan.items()))
-    with harness.template.lent() as database:
+    with harness.template.checkout() as database:
         bench = _Bench(harness, database, options)
         blocks, anatomy, histories = bench.bursts(Burst(clients, duration=seconds), pairs)
         races = bench.races(Race(clients, rounds))
@@ -370,7 +370,7 @@ def _equivalent(histories: Sequence[History], races: Sequence[_Raced], contract:
                 wrong += 1
                 if wrong <= SHOWN:
                     reason = f"race {race.name}: {len(winners)} winners on one ticket"
-                    evidence.append({"reason": reason, "operations": [shown(o) for o in key.operations]})
+                    evidence.append({"reason": reason, "operations": [format_operation(o) for o in key.operations]})
     unproved = [r.name for r in races if r.overlapped.truth is not Truth.HELD]
     unfair = too_many_lost(lost, calls)
     truth = (

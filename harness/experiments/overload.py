@@ -35,7 +35,7 @@ def overload(harness: Harness, options: HttpOptions, *, clients: int = 50, round
     repeat = harness.command("overload", *(f"--{name.replace('_', '-')}={value:g}" for name, value in plan.items()))
 
     with (
-        harness.template.lent() as database,
+        harness.template.checkout() as database,
         database.connect() as connection,
         closing(open_http(harness.server, database, contract, options)) as target,
     ):

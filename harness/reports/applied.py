@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from harness.environment.applied import Applied
-from harness.verdict.findings import counted
+from harness.verdict.findings import pluralize
 
 _WHOLE = 40
 """Failures that are shown with their statement."""
@@ -27,7 +27,7 @@ def lines(applied: Applied) -> Iterator[str]:
     if len(applied.failures) > 1:
         yield "causes:"
         for message, statements, files in applied.causes[:_CAUSES]:
-            yield f"  {counted(statements, 'statement')} in {counted(files, 'file')}: {message}"
+            yield f"  {pluralize(statements, 'statement')} in {pluralize(files, 'file')}: {message}"
         if (more := len(applied.causes) - _CAUSES) > 0:
             yield f"  and {more} more"
     seeds = f" and {applied.seeds[0]} of {applied.seeds[1]} seed files" if applied.seeds[1] else ""

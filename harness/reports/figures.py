@@ -17,7 +17,7 @@ from harness.reports.layout import paragraph
 from harness.reports.rows import SIGNS
 from harness.schedules.result import Exploration, Schedule
 from harness.text import printable
-from harness.verdict.findings import Finding, Truth, counted, flat
+from harness.verdict.findings import Finding, Truth, flatten, pluralize
 from harness.verdict.overlap import would_have_been_seen
 
 _STYLES = {Truth.HELD: "green", Truth.BROKEN: "bold red", Truth.UNDECIDED: "magenta"}
@@ -48,7 +48,7 @@ def _configuration(record: Record) -> RenderableType:
     environment = record.environment
     settings = ", ".join(f"{name}={value}" for name, value in environment.settings.items())
     rows = {
-        "server": f"{environment}, {counted(environment.cores, 'core')}",
+        "server": f"{environment}, {pluralize(environment.cores, 'core')}",
         "settings": settings,
         "migrations": ", ".join(f"{f.path} ({f.sha256[:8]})" for f in record.migrations),
         "seed": ", ".join(f"{f.path} ({f.sha256[:8]})" for f in record.seeds),
@@ -110,7 +110,7 @@ def _more(number: int, thing: str) -> list[Text]:
     """What is left out is said."""
     if number <= 0:
         return []
-    return [_text(f"  and {counted(number, f'more {thing}')}: the record (--record FILE) has all of them", "bold")]
+    return [_text(f"  and {pluralize(number, f'more {thing}')}: the record (--record FILE) has all of them", "bold")]
 
 
 def _text(text: str, style: str = "") -> Text:
@@ -161,7 +161,7 @@ def _times(run: RunRecord) -> RenderableType:
     left_out = metrics.calls - metrics.trends["all"].count
     if not left_out:
         return table
-    return Group(table, _text(f"{counted(left_out, 'call')} not timed: made to wait on purpose, or in doubt", "dim"))
+    return Group(table, _text(f"{pluralize(left_out, 'call')} not timed: made to wait on purpose, or in doubt", "dim"))
 
 
 def _http(told: Mapping[str, Any]) -> RenderableType:
@@ -184,12 +184,12 @@ def _race(run: RunRecord) -> RenderableType:
     clients = run.plan.get("clients")
     refused = Counter(r.refused for r in overlap.rounds if r.callers == clients and r.keys == 1)
     if clients and refused:
-        rounds = counted(refused.total(), "plain round")
+        rounds = pluralize(refused.total(), "plain round")
         rows["expected"] = (
             f"{max(clients - overlap.capacity, 0)} of {clients} refused in each of {rounds} of all clients on one key"
         )
         rows["observed"] = ", ".join(
-            f"{n} of {clients} in {counted(times, 'round')}" for n, times in sorted(refused.items())
+            f"{n} of {clients} in {pluralize(times, 'round')}" for n, times in sorted(refused.items())
         )
     rows |= {
         "rounds": f"{len(overlap.rounds)} plain, {overlap.held_rounds} with a transaction held open",
@@ -266,7 +266,7 @@ def _proof(finding: Finding, unit: str, width: int | None) -> RenderableType:
     limit = f", limit {finding.limit}" if finding.limit else ""
     lines += _paragraph("    observed ", finding.observed + limit, width)
     for piece in finding.evidence[:VIOLATIONS]:
-        lines += _paragraph("    - ", str(piece.get("reason") or flat(piece)), width)
+        lines += _paragraph("    - ", str(piece.get("reason") or flatten(piece)), width)
         for line in piece.get("lines") or ():
             lines += _paragraph("      ", line, width)
         operations = piece.get("operations") or ()
@@ -313,7 +313,15 @@ def _operations(operations: Sequence[Mapping[str, Any]], unit: str, width: int |
         returned = "never" if o["returned_ms"] is None else f"{o['returned_ms']:.10g}"
         outcome = o["outcome"] + (f" {o['code']}" if "code" in o else "")
         outcome += f" ({o['held_open']})" if "held_open" in o else ""
-        row = (f"#{o['number']}", o["client"], o["key"], f"{o['called_ms']:.10g}", returned, outcome, flat(o["answer"]))
+        row = (
+            f"#{o['number']}",
+            o["client"],
+            o["key"],
+            f"{o['called_ms']:.10g}",
+            returned,
+            outcome,
+            flatten(o["answer"]),
+        )
         table.add_row(*(_text(str(cell)) for cell in row))
     return table
 

@@ -19,7 +19,7 @@ from harness.reports.page_parts import Limits, command_text, left_out, page_tabl
 from harness.reports.page_runs import pictures_section, runs_section
 from harness.reports.page_sql import sql_section
 from harness.reports.rows import SIGNS, Told
-from harness.verdict.findings import Truth, counted
+from harness.verdict.findings import Truth, pluralize
 
 LARGEST = 2_000_000
 """Bytes of a page."""
@@ -92,9 +92,8 @@ def _header(record: Record) -> Markup:
     truth = record.truth
     found = {each: sum(f.truth is each for run in record.runs for f in run.findings) for each in Truth}
     claims = ", ".join(f"{n} {each.value}" for each, n in found.items() if n) or "none was judged"
-    rests = (
-        f"It rests on {counted(len(record.runs), 'run')} and {counted(sum(found.values()), 'judged claim')}: {claims}."
-    )
+    runs = pluralize(len(record.runs), "run")
+    rests = f"It rests on {runs} and {pluralize(sum(found.values()), 'judged claim')}: {claims}."
     said = {
         Truth.HELD: "Every claim held in what was tried.",
         Truth.BROKEN: "At least one claim is broken: what follows shows how.",
@@ -137,7 +136,7 @@ def _claims(record: Record, limits: Limits) -> Markup:
         tag("h2", "Every claim", id="claims"),
         tag(
             "details",
-            tag("summary", counted(len(every), "judged claim")),
+            tag("summary", pluralize(len(every), "judged claim")),
             page_table(
                 "Every claim",
                 ("verdict", "run", "claim", "observed"),
@@ -169,7 +168,7 @@ def _settings(record: Record, limits: Limits) -> Markup:
         page_table("Settings", ("setting", "value"), [(name, str(value)) for name, value in pairs.items()]),
         tag(
             "details",
-            tag("summary", f"{counted(len(files), 'file')} with their sha256"),
+            tag("summary", f"{pluralize(len(files), 'file')} with their sha256"),
             page_table("Files", ("file", "sha256"), files[:most]),
             left_out(len(files) - most, "file"),
         )

@@ -8,7 +8,7 @@ from harness.records import Record
 from harness.reports import rows, terminal
 from harness.reports.layout import Line, paragraph
 from harness.reports.rows import SIGNS, Told
-from harness.verdict.findings import counted
+from harness.verdict.findings import pluralize
 
 LARGEST = 65_536
 """Characters of a comment on GitHub."""
@@ -38,12 +38,12 @@ def _comment(record: Record, told: list[Told], findings: int) -> str:
     for number, each in enumerate(told[:findings]):
         lines += _finding(each, record, whole=number == 0)
     if len(told) > findings:
-        lines += [f"and {counted(len(told) - findings, 'more finding')}.", ""]
+        lines += [f"and {pluralize(len(told) - findings, 'more finding')}.", ""]
     head, *body = rows.columns([rows.row(run) for run in record.runs[:50]])
     lines += [f"| {' | '.join(('', *head[1:]))} |", "|---" * len(head) + "|"]
     lines += [f"| {' | '.join(map(escape, cells))} |" for cells in body]
     if len(record.runs) > 50:
-        lines += ["", f"and {counted(len(record.runs) - 50, 'more run')}."]
+        lines += ["", f"and {pluralize(len(record.runs) - 50, 'more run')}."]
     for run in record.runs[:50]:
         if (matrix := rows.matrix(run)) is not None:
             lines += ["", escape(matrix.title), ""]
@@ -64,7 +64,7 @@ def _headline(record: Record, told: list[Told]) -> str:
         return escape(record.unfinished)
     if told:
         return escape(rows.title(told[0]))
-    return f"every claim held in {counted(len(record.runs), 'run')}" if record.runs else "nothing was judged"
+    return f"every claim held in {pluralize(len(record.runs), 'run')}" if record.runs else "nothing was judged"
 
 
 def _finding(each: Told, record: Record, *, whole: bool) -> list[str]:

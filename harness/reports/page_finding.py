@@ -12,14 +12,14 @@ from harness.reports.page_parts import Limits, command_text, left_out, page_tabl
 from harness.reports.page_runs import draw_round
 from harness.reports.rows import SIGNS, Told
 from harness.schedules.result import Move, Schedule
-from harness.verdict.findings import Finding, counted, flat
+from harness.verdict.findings import Finding, flatten, pluralize
 
 
 def finding_section(each: Told, number: int, limits: Limits, sources: Sequence[Source]) -> Markup:
     """One finding: its claim, its proof, where it is, what to do."""
     found, run = each.finding, each.run
     name = f"finding{number}"
-    more = f"; also in {counted(each.also, 'other run')}" if each.also else ""
+    more = f"; also in {pluralize(each.also, 'other run')}" if each.also else ""
     limit = f" (limit {found.limit})" if found.limit and found.limit != "none" else ""
     return tag(
         "section",
@@ -97,7 +97,7 @@ def _reason(piece: Mapping[str, Any], without: Collection[str | None] = ()) -> l
     rows_told = any(" in the end: " in line for line in lines)
     signs = " (+ is a row that is there now, - one that is there no more)" if rows_told else ""
     return [
-        tag("p", str(piece.get("reason") or flat(rest)).removesuffix(":"), signs, ":" if lines else None),
+        tag("p", str(piece.get("reason") or flatten(rest)).removesuffix(":"), signs, ":" if lines else None),
         scroll_box(tag("pre", "\n".join(lines)), "What was observed") if lines else None,
     ]
 
@@ -108,7 +108,7 @@ def _operations(calls: Sequence[Mapping[str, Any]], unit: str) -> Markup:
         (
             f"#{o['number']}", str(o["client"]), str(o["key"]), f"{o['called_ms']:.10g}",
             "never" if o["returned_ms"] is None else f"{o['returned_ms']:.10g}",
-            " ".join(filter(None, (o["outcome"], o.get("code"), o.get("held_open")))), flat(o["answer"]),
+            " ".join(filter(None, (o["outcome"], o.get("code"), o.get("held_open")))), flatten(o["answer"]),
         )
         for o in calls
     ]  # fmt: skip
@@ -141,7 +141,7 @@ def _schedule(found: Schedule, run: RunRecord, finding: Finding, name: str) -> l
             names[call.call] if call.call < len(names) else f"call {rows.letter(call.call)}",
             call.key,
             call.label,
-            flat(call.answer),
+            flatten(call.answer),
         )
         for call in found.calls
     ]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from harness.reports.markup import Child, Markup, tag
-from harness.verdict.findings import counted
+from harness.verdict.findings import pluralize
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,7 @@ def left_out(number: int, thing: str) -> Markup:
     """A page that leaves something out says so."""
     if number <= 0:
         return Markup()
-    return tag("p", f"This page leaves out {counted(number, thing)} that the record has.", class_="left-out")
+    return tag("p", f"This page leaves out {pluralize(number, thing)} that the record has.", class_="left-out")
 
 
 def command_text(text: str) -> Markup:

@@ -8,7 +8,7 @@ from harness.records import Record, RunRecord
 from harness.reports import rows, svg
 from harness.reports.markup import Child, Markup, join, tag
 from harness.reports.page_parts import Limits, left_out, page_table, scroll_box
-from harness.verdict.findings import Finding, counted
+from harness.verdict.findings import Finding, pluralize
 
 
 def runs_section(record: Record, limits: Limits) -> Markup:
@@ -40,12 +40,12 @@ def draw_round(run: RunRecord, name: str, finding: Finding | None = None) -> lis
     let_in = sum(bar.applied for bar in bars)
     function = next((f.location.function for f in run.findings if f.location is not None and f.location.function), None)
     keys = list(dict.fromkeys(bar.key for bar in bars))
-    on = [" on the key ", tag("code", keys[0])] if len(keys) == 1 else [f" on {counted(len(keys), 'key')}"]
+    on = [" on the key ", tag("code", keys[0])] if len(keys) == 1 else [f" on {pluralize(len(keys), 'key')}"]
     return [
         tag("h3", "One round: who was inside when" if finding is None else "The round in which it went wrong"),
         tag(
             "p",
-            f"{counted(len(bars), 'client')} called {function or 'the function'} at the same time",
+            f"{pluralize(len(bars), 'client')} called {function or 'the function'} at the same time",
             on,
             f": {let_in} let in (✓). {_ROUND}",
         ),

@@ -17,7 +17,7 @@ from harness.environment.description import GONE_ON
 from harness.plain import from_plain
 from harness.records import AppliedFile, Record, RunRecord
 from harness.schedules.result import Exploration, Move, Schedule
-from harness.verdict.findings import Finding, Truth, counted, flat
+from harness.verdict.findings import Finding, Truth, flatten, pluralize
 from harness.verdict.overlap import would_have_been_seen
 
 SIGNS = {Truth.HELD: "✓", Truth.BROKEN: "✗", Truth.UNDECIDED: "?"}
@@ -70,13 +70,13 @@ def _load(run: RunRecord, plain: Row) -> Row:
     metrics = run.metrics
     if metrics is None:
         return plain
-    tried = counted(metrics.calls, "call")
+    tried = pluralize(metrics.calls, "call")
     not_tried: tuple[str, ...] = ()
     overlap = run.overlap
     if overlap is not None:
-        tried += f", {counted(len(overlap.rounds) + overlap.held_rounds, 'round')}"
+        tried += f", {pluralize(len(overlap.rounds) + overlap.held_rounds, 'round')}"
         if run.truth is not Truth.BROKEN and overlap.overlapped:
-            overlapped = counted(overlap.overlapped, "round")
+            overlapped = pluralize(overlap.overlapped, "round")
             not_tried = (
                 f"what shows more rarely: {overlapped} overlapped, {would_have_been_seen(overlap.escape_bound)}",
             )
@@ -99,13 +99,13 @@ def _explore(run: RunRecord, plain: Row) -> Row:
             ended[labels] = ended.get(labels, 0) + count
     answers = "; ".join(f"{labels} x{count}" for labels, count in ended.items())
     summary = f"{explored(found, run.truth)} ({found.seconds:.1f} s; {found.search} search)"
-    tried = counted(found.schedules, "interleaving")
+    tried = pluralize(found.schedules, "interleaving")
     return replace(plain, tried=tried, answers=answers, not_tried=found.not_covered, summary=summary)
 
 
 def explored(found: Exploration, truth: Truth) -> str:
     """One sentence: what was tried and what came of it."""
-    tried = f"{counted(found.schedules, 'interleaving')} of {found.calls} concurrent calls at statement level"
+    tried = f"{pluralize(found.schedules, 'interleaving')} of {found.calls} concurrent calls at statement level"
     if truth is Truth.BROKEN:
         return f"{tried}; the shortest one that breaks each claim is shown"
     return f"all {tried} hold ({found.before_reduction} before reduction)" if found.exhausted else f"{tried} hold"
@@ -125,16 +125,16 @@ def _overhead(run: RunRecord, plain: Row) -> Row:
 def _check(run: RunRecord, plain: Row) -> Row:
     """A scenario: how its sessions met, and what was said of the results."""
     found = run.details["check"]
-    tried = [counted(found["serial_orders"], "serial order")]
+    tried = [pluralize(found["serial_orders"], "serial order")]
     if found["schedules"]:
-        tried.append(counted(found["schedules"], "interleaving"))
+        tried.append(pluralize(found["schedules"], "interleaving"))
     if found["rounds"]:
-        tried.append(f"{counted(found['rounds'], 'round')} ({found['met']} met)")
+        tried.append(f"{pluralize(found['rounds'], 'round')} ({found['met']} met)")
     return replace(
         plain,
         name=found["name"],
         tried=", ".join(tried),
-        answers=counted(found["results"], "distinct result"),
+        answers=pluralize(found["results"], "distinct result"),
         not_tried=tuple(found["not_covered"]),
         summary=found["scenario"],
     )
@@ -446,14 +446,14 @@ def proof(finding: Finding, unit: str, operations: int) -> Iterator[str]:
     if not finding.evidence:
         return
     piece = finding.evidence[0]
-    yield str(piece.get("reason") or flat(_without_operations(piece)))
+    yield str(piece.get("reason") or flatten(_without_operations(piece)))
     for line in piece.get("lines") or ():
         yield f"  {line}"
     calls = piece.get("operations") or ()
     for call in calls[:operations]:
         yield "  " + operation(call, unit)
     if len(calls) > operations > 0:
-        yield f"  and {counted(len(calls) - operations, 'more call')}"
+        yield f"  and {pluralize(len(calls) - operations, 'more call')}"
 
 
 def _without_operations(piece: Mapping[str, Any]) -> dict[str, Any]:
@@ -464,7 +464,7 @@ def operation(call: Mapping[str, Any], unit: str) -> str:
     """One call on one line: who, when, what came of it."""
     returned = "never returned" if call["returned_ms"] is None else f"returned {call['returned_ms']:.10g} {unit}"
     held = f" ({call['held_open']})" if "held_open" in call else ""
-    outcome = " ".join(part for part in (call["outcome"] + held, call.get("code"), flat(call["answer"])) if part)
+    outcome = " ".join(part for part in (call["outcome"] + held, call.get("code"), flatten(call["answer"])) if part)
     return f"#{call['number']} client {call['client']} called {call['called_ms']:.10g}, {returned}: {outcome}"
 
 
@@ -515,7 +515,7 @@ def disagreements(runs: Sequence[RunRecord]) -> list[str]:
                 left = "; ".join(found.not_covered[:4])
                 lines.append(f"{name} breaks what explore holds: {', '.join(ids)}. Explore did not try: {left}")
             if other.kind == "race" and (ids := _broken_where_held(one, other)):
-                rounds = counted(len(other.overlap.rounds), "round") if other.overlap is not None else "its rounds"
+                rounds = pluralize(len(other.overlap.rounds), "round") if other.overlap is not None else "its rounds"
                 left = f"orders that {rounds} did not come to, since the clock made none of them"
                 lines.append(f"explore breaks what {name} holds: {', '.join(ids)}. The race did not try: {left}")
     return list(dict.fromkeys(lines))
@@ -577,7 +577,7 @@ def verdict(record: Record) -> str:
     until = f"{record.unfinished}; until then " if record.unfinished else ""
     return (
         f"verdict: {record.truth.value} - {until}{found[Truth.HELD]} held, {found[Truth.BROKEN]} broken,"
-        f" {found[Truth.UNDECIDED]} undecided in {counted(len(record.runs), 'run')}"
+        f" {found[Truth.UNDECIDED]} undecided in {pluralize(len(record.runs), 'run')}"
         f" {f'on PostgreSQL {environment.version} ({environment.kind})' if environment.version else 'through an API'}"
     )
 
@@ -585,15 +585,15 @@ def verdict(record: Record) -> str:
 def server(record: Record) -> str:
     """The server in a line."""
     # Of a server behind an API nothing is known: the cores would be those of who asks.
-    cores = f", {counted(record.environment.cores, 'core')}" if record.environment.version else ""
+    cores = f", {pluralize(record.environment.cores, 'core')}" if record.environment.version else ""
     return f"{record.environment}{cores}"
 
 
 def applied(record: Record) -> str:
     """What was applied, in a line: each folder with the number of its files; the record has every file's sha256."""
     parts = [
-        counted(len(record.migrations), "migration") + _folders(record.migrations),
-        counted(len(record.seeds), "seed file") + _folders(record.seeds),
+        pluralize(len(record.migrations), "migration") + _folders(record.migrations),
+        pluralize(len(record.seeds), "seed file") + _folders(record.seeds),
     ]
     if record.contract:
         parts.append(f"contract {record.contract}")

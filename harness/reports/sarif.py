@@ -14,7 +14,7 @@ from urllib.parse import quote
 from harness.records import Record
 from harness.reports import places, rows
 from harness.reports.rows import Told
-from harness.verdict.findings import Finding, Truth, counted
+from harness.verdict.findings import Finding, Truth, pluralize
 
 MOST = 5_000
 """Results: GitHub shows no more of a run."""
@@ -58,7 +58,7 @@ def _invocation(record: Record, told: int) -> dict[str, Any]:
         "endTimeUtc": record.created.replace("+00:00", "Z"),
     }
     if told > MOST:
-        text = f"{counted(told - MOST, 'finding')} are left out here: the record has all of them."
+        text = f"{pluralize(told - MOST, 'finding')} are left out here: the record has all of them."
         made["toolExecutionNotifications"] = [{"level": "note", "message": {"text": text}}]
     return made
 

@@ -14,7 +14,7 @@ from harness.reports.layout import Line as Line
 from harness.reports.layout import paragraph, table, wrap
 from harness.reports.rows import SIGNS, Row, Told
 from harness.schedules.result import Move, Schedule
-from harness.verdict.findings import Truth, counted, flat
+from harness.verdict.findings import Truth, flatten, pluralize
 
 OTHERS = 8
 """Findings told in two lines each, after the first one."""
@@ -170,7 +170,7 @@ def _source(each: Told) -> str:
 
 
 def _also(each: Told) -> str:
-    return f"; also in {counted(each.also, 'other run')}" if each.also else ""
+    return f"; also in {pluralize(each.also, 'other run')}" if each.also else ""
 
 
 def _brief(each: Told, width: int | None) -> list[Line]:
@@ -186,7 +186,7 @@ def _brief(each: Told, width: int | None) -> list[Line]:
 def schedule(found: Schedule, names: Sequence[str], width: int | None, turn: rows.Turn | None) -> list[Line]:
     """The schedule as lanes, one for each call; as a list where lanes would be too narrow to read, or very wide."""
     lines = [Line("")]
-    about = ", ".join(part for part in (found.variant, counted(found.keys, "key") if found.calls else "") if part)
+    about = ", ".join(part for part in (found.variant, pluralize(found.keys, "key") if found.calls else "") if part)
     lines += paragraph("  ", f"schedule {found.replay}" + (f" ({about})" if about else ""), width, "bold")
     if turn is not None:
         lines += paragraph("  ", turn.said, width, rest="    ")
@@ -207,11 +207,11 @@ def schedule(found: Schedule, names: Sequence[str], width: int | None, turn: row
     lines.append(Line(""))
     for call in found.calls:
         name = names[call.call] if call.call < len(names) else f"call {rows.letter(call.call)}"
-        answer = f": {flat(call.answer)}" if flat(call.answer) else ""
+        answer = f": {flatten(call.answer)}" if flatten(call.answer) else ""
         lines += paragraph("  ", f"{name} on {call.key} returned {call.label}{answer}", width, rest=" " * 6)
     for place, left in found.state.items():
         for each in left:
-            lines += paragraph("  ", f"left in {place}: {flat(each)}", width, rest=" " * 6)
+            lines += paragraph("  ", f"left in {place}: {flatten(each)}", width, rest=" " * 6)
     return lines
 
 

@@ -175,6 +175,7 @@ class Starting:
         self.proposed: dict[tuple[str, str], str] = {}
 
     def text(self, functions: Sequence[_Function]) -> str:
+        """A scenario in which two people call these one or two functions, with the rows that they need."""
         names = " and ".join(dict.fromkeys(function.name for function in functions))
         both = [*functions, functions[-1]][:2]
         with self.connection.transaction(force_rollback=True):

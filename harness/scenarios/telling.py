@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from harness.scenarios.scenario import Condition, Scenario, Session
 from harness.scenarios.variables import gset_names, is_used
 from harness.verdict.expected import Difference
-from harness.verdict.findings import Finding, Location, Truth, counted
+from harness.verdict.findings import Finding, Location, Truth, pluralize
 from harness.verdict.observed import DEADLOCK, SERIALIZATION_FAILURE, Answer, Observed, Table, Unit, format_answer
 from harness.verdict.serial import Judgement
 
@@ -144,7 +144,7 @@ def _serial(told: Told) -> Finding:
     line = told.sessions[0].line
     if worst is None:
         truth = Truth.HELD if told.results else Truth.UNDECIDED
-        results = counted(len(told.results), "distinct result")
+        results = pluralize(len(told.results), "distinct result")
         observed = f"{results} of {total} tries, each as after some serial order" if told.results else "nothing met"
         return Finding("one_after_another", SERIAL, truth, observed, location=_where(told, line))
     anomaly = name(told, worst)
@@ -444,7 +444,7 @@ def _condition(told: Told, place: int, condition: Condition) -> Finding:
         remedy = "Mend the SQL, or the query."
         return replace(held, truth=Truth.BROKEN, observed=observed, remedy=remedy, replay=told.repeat)
     bad = [result for result in told.results if place in result.violated]
-    states = counted(sum(result.times.total() for result in told.results), "final state")
+    states = pluralize(sum(result.times.total() for result in told.results), "final state")
     if not bad:
         return replace(held, truth=Truth.HELD if told.results else Truth.UNDECIDED, observed=f"in {states}")
     shown = told.schedules.get(held.id, "")
@@ -466,7 +466,7 @@ def _met(told: Told) -> Finding:
         "met",
         "The sessions of the race met on the server.",
         Truth.HELD,
-        f"{told.met} of {counted(told.rounds, 'round')} overlapped",
+        f"{told.met} of {pluralize(told.rounds, 'round')} overlapped",
         location=_where(told, told.sessions[0].line),
     )
     if told.met:

@@ -13,7 +13,7 @@ from typing import Any
 from harness.contracts.contract import Effect
 from harness.history import WARM_UP, CallTimes, History
 from harness.targets.target import Span
-from harness.verdict.findings import Finding, Truth, flat
+from harness.verdict.findings import Finding, Truth, flatten
 from harness.verdict.metrics import percentile
 
 SHARES = 200
@@ -126,7 +126,7 @@ def bars(history: History, phase: int, span_of: Callable[[Sequence[Any]], Span])
             o.client,
             str(o.key),
             o.outcome.label + (f" {o.outcome.code}" if o.outcome.code else ""),
-            flat(o.answer),
+            flatten(o.answer),
             span.started - zero,
             max(span.ended - zero, span.started - zero),
             o.outcome.effect is Effect.APPLIED and not o.rolled_back,

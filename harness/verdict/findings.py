@@ -69,12 +69,12 @@ def truth_of(findings: Iterable[Finding]) -> Truth:
     return found or Truth.UNDECIDED
 
 
-def counted(number: int, thing: str) -> str:
+def pluralize(number: int, thing: str) -> str:
     """`1 key`, `2 keys`."""
     return f"{number} {thing}{'' if number == 1 else 's'}"
 
 
-def shown(operation: Operation) -> dict[str, Any]:
+def format_operation(operation: Operation) -> dict[str, Any]:
     """An operation as evidence: what was asked, what was answered, and when, in milliseconds since the start."""
     outcome = operation.outcome
     answer = {
@@ -98,19 +98,6 @@ def shown(operation: Operation) -> dict[str, Any]:
     return answer
 
 
-def said(evidence: Mapping[str, Any], unit: str) -> list[str]:
-    """A piece of evidence as lines of text: the reason, or the row, and the operations that prove it.
-
-    `unit` is that of their times.
-    """
-    lines = [str(evidence.get("reason") or flat(evidence))]
-    for o in evidence.get("operations", ()):
-        returned = "never returned" if o["returned_ms"] is None else f"returned {o['returned_ms']:.10g} {unit}"
-        outcome = " ".join(part for part in (o["outcome"], o.get("code"), flat(o["answer"])) if part)
-        lines.append(f"  #{o['number']} client {o['client']} called {o['called_ms']:.10g}, {returned}: {outcome}")
-    return lines
-
-
-def flat(values: Mapping[str, Any]) -> str:
+def flatten(values: Mapping[str, Any]) -> str:
     """`name=value, name=value`, without what is None."""
     return ", ".join(f"{name}={value}" for name, value in values.items() if value is not None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from harness.contracts.invariants import Invariant, Violations
-from harness.verdict.findings import Finding, Truth, counted
+from harness.verdict.findings import Finding, Truth, pluralize
 
 _LIMIT = "0 rows"
 
@@ -25,7 +25,7 @@ def judge(invariant: Invariant, found: Violations) -> Finding:
         name,
         claim,
         Truth.BROKEN,
-        f"{counted(found.count, 'row')} violate{'s' if found.count == 1 else ''} it",
+        f"{pluralize(found.count, 'row')} violate{'s' if found.count == 1 else ''} it",
         _LIMIT,
         found.rows,
         remedy,

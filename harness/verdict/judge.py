@@ -20,7 +20,7 @@ from harness.contracts.contract import (
 )
 from harness.history import History
 from harness.verdict import linearizability
-from harness.verdict.findings import SHOWN, SHOWN_OPERATIONS, Finding, Truth, counted, shown
+from harness.verdict.findings import SHOWN, SHOWN_OPERATIONS, Finding, Truth, format_operation, pluralize
 from harness.verdict.metrics import too_many_lost
 
 DEADLOCK = "40P01"
@@ -68,24 +68,24 @@ class _OfClaim:
             return Finding(claim.id, claim.statement, Truth.UNDECIDED, "no call was made")
         if not self.violations:
             return Finding(claim.id, claim.statement, Truth.HELD, self._holds())
-        observed = counted(self.violations, "violation")
+        observed = pluralize(self.violations, "violation")
         return Finding(claim.id, claim.statement, Truth.BROKEN, observed, "none", tuple(self.evidence), claim.remedy)
 
     def _holds(self) -> str:
         """For how many answers: nobody should take silence for a proof."""
         if self.claim.concerns is None:
-            return f"holds on {counted(self.keys, 'key')}"
+            return f"holds on {pluralize(self.keys, 'key')}"
         kind = f"{self.claim.concerns} answer"
         if not self.given:
             return f"not exercised: no {kind} was given"
-        observed = f"holds for {counted(self.given, kind)}"
+        observed = f"holds for {pluralize(self.given, kind)}"
         return f"{observed}, {self.silent} of which leave {self.claim.naming} empty" if self.silent else observed
 
 
 def _evidence(violation: Violation) -> dict[str, object]:
     return {
         "reason": violation.reason,
-        "operations": [shown(operation) for operation in violation.operations[:SHOWN_OPERATIONS]],
+        "operations": [format_operation(operation) for operation in violation.operations[:SHOWN_OPERATIONS]],
     }
 
 
@@ -100,13 +100,13 @@ class _Kind:
         self.count += 1
         told = (operation.outcome.code, operation.outcome.detail)
         if told not in self.first and len(self.first) < SHOWN:
-            self.first[told] = shown(operation)
+            self.first[told] = format_operation(operation)
 
     def finding(self, name: str, claim: str, calls: int, remedy: str) -> Finding:
         if not calls:
             return Finding(name, claim, Truth.UNDECIDED, "no call was made")
         if not self.count:
-            return Finding(name, claim, Truth.HELD, f"none in {counted(calls, 'call')}", "none")
+            return Finding(name, claim, Truth.HELD, f"none in {pluralize(calls, 'call')}", "none")
         evidence = tuple(
             {"reason": f"{code}: {detail}", "operations": [first]} for (code, detail), first in self.first.items()
         )
@@ -193,7 +193,7 @@ class _Errors:
             observed = f"{lost + late} of {self.calls} calls in doubt: {', '.join(kinds)}"
             return replace(finding, truth=Truth.UNDECIDED, observed=observed, remedy=remedy)
         return replace(
-            finding, observed=f"none in {counted(self.calls - lost, 'call')}; {lost} more lost to the environment"
+            finding, observed=f"none in {pluralize(self.calls - lost, 'call')}; {lost} more lost to the environment"
         )
 
 

@@ -21,7 +21,7 @@ from itertools import pairwise
 from operator import attrgetter
 
 from harness.contracts.contract import Effect, KeyHistory, Model, Operation
-from harness.verdict.findings import SHOWN, SHOWN_OPERATIONS, Finding, Truth, shown
+from harness.verdict.findings import SHOWN, SHOWN_OPERATIONS, Finding, Truth, format_operation
 
 TIME_LIMIT = 10.0
 """Seconds for all keys of one history."""
@@ -133,7 +133,7 @@ class Judge:
                 self._broken += 1
                 self._misled += _misled(history)
                 if len(self._evidence) < SHOWN:
-                    operations = [shown(o) for o in history.operations[:SHOWN_OPERATIONS]]
+                    operations = [format_operation(o) for o in history.operations[:SHOWN_OPERATIONS]]
                     reason = "no order of these calls explains their answers"
                     self._evidence.append({"reason": reason, "operations": operations})
         self._spent += time.monotonic() - began

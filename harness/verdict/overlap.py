@@ -13,7 +13,7 @@ from operator import attrgetter
 
 from harness.contracts.contract import Effect, Operation
 from harness.targets.target import Span
-from harness.verdict.findings import Finding, Truth, counted
+from harness.verdict.findings import Finding, Truth, pluralize
 from harness.verdict.metrics import percentile
 
 CONFIDENCE = 0.95
@@ -176,8 +176,8 @@ def judge(overlap: Overlap) -> Finding:
     apart = [each for each in overlap.variants if not each.overlapped]
     enough = overlap.overlapped >= needed
     observed = (
-        f"{overlap.overlapped} of {counted(plain, 'round')} overlapped, {overlap.inside} of them inside the function, "
-        f"{overlap.held_rounds} more were held open"
+        f"{overlap.overlapped} of {pluralize(plain, 'round')} overlapped, {overlap.inside} of them inside the function"
+        f", {overlap.held_rounds} more were held open"
     )
     if overlap.spread_p50_us is not None:
         observed += f"; starts within {overlap.spread_p50_us:.0f} us (median)"

@@ -138,7 +138,7 @@ def test_a_burst_that_ran_out_of_tickets_goes_on_with_more(
 def test_keys_can_be_asked_for_on_one_connection_again_and_again(make_harness: MakeHarness) -> None:
     """Each time as in a session of its own, however often: nothing that was prepared is counted on."""
     harness = make_harness()
-    with harness.template.lent() as database, database.connect() as connection:
+    with harness.template.checkout() as database, database.connect() as connection:
         made = [key for _ in range(8) for key in harness.new_keys(connection, 3)]
     assert len(set(made)) == 24
 

@@ -113,7 +113,7 @@ def test_it_is_filled_for_each_run_and_left_as_it_was_found(server: EmbeddedServ
         assert template.applied.whole, template.applied.failures
         assert any("everything happens in the database given_away" in note for note in template.applied.notes)
         for _ in range(2):
-            with template.lent() as database:
+            with template.checkout() as database:
                 assert rows(database, "SELECT count(*) FROM things") == [(0,)]
                 rows(database, "INSERT INTO things VALUES (1) RETURNING id")
                 with pytest.raises(UsageError, match="A run has the given database already"):
@@ -128,7 +128,7 @@ def test_a_project_of_supabase_gets_in(server: EmbeddedServer, given: str, proje
     with opened(given, PROJECTS / project / "supabase" / "migrations", keep_going=True) as template:
         applied = template.applied
         assert not applied.failures, [f"{f.path.name}:{f.line} {f.message}" for f in applied.failures]
-        with template.lent(), pytest.raises(HarnessError, match="is using the database given_away"):
+        with template.checkout(), pytest.raises(HarnessError, match="is using the database given_away"):
             opened(given, MIGRATIONS).__enter__()
     assert seen(server) == before
 

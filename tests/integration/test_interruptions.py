@@ -253,7 +253,7 @@ def test_ctrl_c_while_a_database_is_dropped_ends_the_run(
         drop(self)
 
     monkeypatch.setattr(Database, "drop", interrupted)
-    with pytest.raises(KeyboardInterrupt), template.lent():
+    with pytest.raises(KeyboardInterrupt), template.checkout():
         pass
     monkeypatch.undo()
     assert databases() - before <= {template._made.result().name if template._made else ""}

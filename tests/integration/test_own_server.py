@@ -174,7 +174,7 @@ def test_only_databases_that_a_run_made_are_written_to(server: EmbeddedServer) -
         return found
 
     before = counted()
-    with Template(server, [MIGRATIONS], [SEED], server_goes=True) as template, template.lent() as database:
+    with Template(server, [MIGRATIONS], [SEED], server_goes=True) as template, template.checkout() as database:
         assert database.name.startswith("harness_")
         with database.connect() as connection:
             assert connection.execute("SELECT to_regclass('tickets')").fetchone() == ("tickets",)

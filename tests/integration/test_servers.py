@@ -295,10 +295,10 @@ def test_the_next_clone_is_made_ahead_and_old_ones_are_dropped(
     with Template(server, [MIGRATIONS], [SEED], server_goes=True) as template:
         names = []
         for _ in range(12):
-            with template.lent() as database:
+            with template.checkout() as database:
                 names.append(database.name)
-                template.tidy()
-        with template.lent() as last:
+                template.prepare_next()
+        with template.checkout() as last:
             assert last.name not in names
             assert len(set(names)) == 12
             assert template._tidying is not None
@@ -319,8 +319,8 @@ def test_a_clone_ahead_that_failed_is_made_again(template: Template, monkeypatch
         raise HarnessError("No connection.")
 
     monkeypatch.setattr(template, "_clone", fail)
-    template.tidy()
-    with template.lent() as database, database.connect() as connection:
+    template.prepare_next()
+    with template.checkout() as database, database.connect() as connection:
         assert connection.execute("SELECT count(*) FROM tickets").fetchone() == (16,)
 
 

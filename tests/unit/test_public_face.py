@@ -82,14 +82,34 @@ def _own_names(tree: ast.Module) -> Iterator[tuple[str, str, ast.FunctionDef | a
                     yield node.name, inner.name, inner
 
 
-def test_every_name_without_an_underscore_says_what_it_means() -> None:
-    """In a docstring of its own; a method that another class describes, as its protocol does, need not say it again."""
-    package = Path(harness.__file__).parent
-    found = {
-        (path.relative_to(package), owner, name): ast.get_docstring(node)
-        for path in package.rglob("*.py")
-        for owner, name, node in _own_names(ast.parse(path.read_text()))
+def _bases(node: ast.ClassDef) -> set[str]:
+    named = (base.value if isinstance(base, ast.Subscript) else base for base in node.bases)
+    return {
+        base.attr if isinstance(base, ast.Attribute) else base.id
+        for base in named
+        if hasattr(base, "id") or hasattr(base, "attr")
     }
-    described = {name for (_, owner, name), text in found.items() if owner and text}
-    silent = [each for each, text in found.items() if not text and not (each[1] and each[2] in described)]
+
+
+def test_every_name_without_an_underscore_says_what_it_means() -> None:
+    """In a docstring of its own; a method that a base class, a protocol or an abstract class describes need not say it
+    again."""
+    package = Path(harness.__file__).parent
+    trees = {path.relative_to(package): ast.parse(path.read_text()) for path in package.rglob("*.py")}
+    classes = {node.name: node for tree in trees.values() for node in tree.body if isinstance(node, ast.ClassDef)}
+
+    def described(owner: str, name: str) -> bool:
+        node = classes.get(owner)
+        return node is not None and (
+            any(isinstance(m, ast.FunctionDef) and m.name == name and ast.get_docstring(m) for m in node.body)
+            or any(described(base, name) for base in _bases(node))
+        )
+
+    open_to_all = [owner for owner, node in classes.items() if _bases(node) & {"Protocol", "ABC"}]
+    silent = [
+        (path, owner, name)
+        for path, tree in trees.items()
+        for owner, name, node in _own_names(tree)
+        if not ast.get_docstring(node) and not any(described(each, name) for each in (owner, *open_to_all))
+    ]
     assert not silent
