@@ -301,10 +301,10 @@ def test_the_next_clone_is_made_ahead_and_old_ones_are_dropped(
         with template.checkout() as last:
             assert last.name not in names
             assert len(set(names)) == 12
-            assert template._tidying is not None
-            template._tidying.join()
+            assert template._preparing is not None
+            template._preparing.join()
             assert len(databases() - before) <= 11  # the template, eight that are over, this one and the next
-    template._tidying.join()
+    template._preparing.join()
     for name in databases() - before:  # their server goes on here, unlike a real one
         with connect(server.dsn) as connection:
             connection.execute(f'DROP DATABASE "{name}"')
