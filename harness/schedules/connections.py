@@ -10,7 +10,7 @@ from typing import Any
 
 import psycopg
 from psycopg import pq, sql
-from psycopg.pq import ExecStatus
+from psycopg.pq import ConnStatus, ExecStatus
 
 from harness.environment import own
 from harness.errors import HarnessError, UsageError
@@ -204,22 +204,11 @@ class Connections:
             own.append(Prepared(FLUSH, b"SELECT pg_catalog.pg_stat_force_next_flush()", ()))
         if self.counts_calls:
             own += [Prepared(name, statement, ()) for name, statement in relay.PREPARED.items()]
-        for prepared in (*own, *self._prepared):
-            result = pgconn.prepare(prepared.name, prepared.statement, prepared.parameter_oids)
-            if result.status != ExecStatus.COMMAND_OK:
-                message = result.get_error_message()
-                if connection.closed:
-                    raise psycopg.OperationalError(message)
-                connection.close()
-                raise HarnessError(
-                    "The call cannot be prepared.",
-                    tried=f"{prepared.statement.decode()}\n    {message}",
-                    next_step="check the contract's function against the migrations",
-                )
+        pgconn.enter_pipeline_mode()
+        _prepare(connection, [*own, *self._prepared])
+        pgconn.nonblocking = 1
         call = Call(number, connection, pgconn, pgconn.backend_pid, pgconn.socket, gates=Gates(number))
         pgconn.notice_handler = lambda notice: self._take_notice(call, notice)
-        pgconn.nonblocking = 1
-        pgconn.enter_pipeline_mode()
         if self.ask(b"shut", self.space, self._gate(call, 0)).get_value(0, 0) != b"t":
             raise self.meddling()
         self.by_socket[call.socket] = call
@@ -246,3 +235,26 @@ class Connections:
         if self._raised is not None:
             raised, self._raised = self._raised, None
             raise raised
+
+
+def _prepare(connection: psycopg.Connection[Any], wanted: Sequence[Prepared]) -> None:
+    """Prepare statements, all in one go. Raises HarnessError, and closes the connection, where one cannot be."""
+    pgconn = connection.pgconn
+    for prepared in wanted:
+        pgconn.send_prepare(prepared.name, prepared.statement, prepared.parameter_oids)
+    pgconn.pipeline_sync()
+    for prepared in wanted:
+        result = own.next_result(pgconn)
+        if result is None or result.status != ExecStatus.COMMAND_OK:
+            message = (result or pgconn).get_error_message()
+            lost = pgconn.status == ConnStatus.BAD
+            connection.close()
+            if lost:
+                raise psycopg.OperationalError(message)
+            raise HarnessError(
+                "The call cannot be prepared.",
+                tried=f"{prepared.statement.decode()}\n    {message}",
+                next_step="check the contract's function against the migrations",
+            )
+        own.next_result(pgconn)  # what separates two answers
+    own.next_result(pgconn)  # the end of all

@@ -31,7 +31,7 @@ from harness.schedules.plan import MOST_CALLS, SEARCHES, Plan
 from harness.schedules.program import Program, Query, call, call_alone
 from harness.schedules.result import Case, Exploration, Schedule, more_than
 from harness.schedules.search import Asked, Run, Search, in_turn, scheduler_for
-from harness.schedules.sessions import LEVELS, NOT_COVERED, Opened, exceeding, own_findings, strongest, unsplit
+from harness.schedules.sessions import LEVELS, NOT_COVERED, Opened, Reserve, exceeding, own_findings, strongest, unsplit
 from harness.schedules.standing import Answer
 from harness.schedules.trace import FATAL, Choice, Kind
 from harness.schedules.watch import Rows, read, renamed, watched, with_rows, written
@@ -45,6 +45,9 @@ from harness.targets.sql_caller import Route
 __all__ = ["MOST_CALLS", "SEARCHES", "Plan", "explore"]
 
 _KEYS_AT_ONCE, _MOST_KEYS_AT_ONCE = 256, 1024
+_BESIDE = 2
+"""Connections of the explorer: one to where the operations are kept, one on which keys are made."""
+
 _PATIENCE = 2000
 """Milliseconds that a call beside a schedule waits for a lock."""
 
@@ -109,14 +112,16 @@ def explore(
         settings, choices = cases.every(plan, contract), ()
     plan.check()
     contract = conditions.at_once(contract, partial(connect, dsn))
-    explorer = _Explorer(dsn, contract, plan, choices, invariants, max(s.at_once(plan) for s in settings))
-    explorer.said = said
-    try:
-        if earlier is not None:
-            explorer.go_on_after(earlier)
-        return explorer.explored(settings)
-    finally:
-        explorer.close()
+    most = max(setting.at_once(plan) for setting in settings)
+    with Reserve(dsn, most + Opened.NEEDED + _BESIDE) as reserve:
+        explorer = _Explorer(dsn, reserve, contract, plan, choices, invariants, most)
+        explorer.said = said
+        try:
+            if earlier is not None:
+                explorer.go_on_after(earlier)
+            return explorer.explored(settings)
+        finally:
+            explorer.close()
 
 
 def cases_of(plan: Plan, contract: Contract) -> tuple[tuple[str, int], ...]:
@@ -130,6 +135,7 @@ class _Explorer:
     def __init__(
         self,
         dsn: str,
+        reserve: Reserve,
         contract: Contract,
         plan: Plan,
         choices: tuple[Choice, ...],
@@ -161,7 +167,7 @@ class _Explorer:
         }
         texts = [route.description.statement.decode() for route in self._routes]
         prepared = [Prepared(r.plain, r.description.statement, r.codec.parameter_oids) for r in self._routes]
-        self._opened = Opened(dsn, texts, most, plan, prepared=prepared)
+        self._opened = Opened(reserve, texts, most, plan, prepared=prepared)
         self._connection = self._opened.connection
         self._opened.controller.books.level = strongest([self._isolation()])
         self._begins = [self._begin(number) for number in range(most)]
@@ -169,12 +175,15 @@ class _Explorer:
         self._connection.execute(f"SET statement_timeout = {math.ceil(plan.schedule_seconds * 1000)}".encode())
         self._connection.execute(f"SET lock_timeout = {_PATIENCE}".encode())
         self._judge = judging.Judge(contract, invariants, self._opened.connect(), self._opened.connect)
+        self._seed = self._opened.connect()
+        """Of its own: what a session of it keeps is given up for each call."""
         self._rewritten = self._opened.rewritten
         self._accesses = dict(zip((route.plain for route in self._routes), self._rewritten.texts, strict=True))
         self._calls_of = cache(self._target.calls)
 
     def close(self) -> None:
         self._judge.connection.close()
+        self._seed.close()
         self._opened.close()
 
     def explored(self, settings: Sequence[Setting]) -> Exploration:
@@ -554,8 +563,7 @@ class _Explorer:
 
     def _key(self) -> Hashable:
         if not self._fresh:
-            with self._opened.connect() as connection:  # of its own: what a session prepared is given up for each call
-                self._fresh = new_keys(connection, self._contract.new_keys, self._next_keys)
+            self._fresh = new_keys(self._seed, self._contract.new_keys, self._next_keys)
             # A long search connects less often; a short one, or one of slow keys, does not make many that it leaves.
             self._next_keys = min(2 * self._next_keys, _MOST_KEYS_AT_ONCE)
         return self._fresh.pop()
@@ -565,8 +573,7 @@ class _Explorer:
         if declared is None or declared.missing_keys is None:
             return self._contract.unknown_key()
         if not self._missing:
-            with self._opened.connect() as connection:
-                self._missing = new_keys(connection, declared.missing_keys, _KEYS_AT_ONCE)
+            self._missing = new_keys(self._seed, declared.missing_keys, _KEYS_AT_ONCE)
         return self._missing.pop()
 
     def _not_covered(self) -> tuple[str, ...]:

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import random
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from string import ascii_uppercase
-from typing import Any
+from typing import Any, Self
 
 import psycopg
 
@@ -102,11 +104,12 @@ def explore_sessions(
             next_step="explore fewer, or race them",
         )
     choices = () if plan.replay is None else _choices(plan.replay, len(sessions))
-    explorer = _Explorer(dsn, sessions, plan, choices, restore, judge)
-    try:
-        return explorer.explored()
-    finally:
-        explorer.close()
+    with Reserve(dsn, len(sessions) + Opened.NEEDED) as reserve:
+        explorer = _Explorer(reserve, sessions, plan, choices, restore, judge)
+        try:
+            return explorer.explored()
+        finally:
+            explorer.close()
 
 
 def _choices(text: str, sessions: int) -> tuple[Choice, ...]:
@@ -129,11 +132,49 @@ def strongest(said: Iterable[str]) -> str:
     return max((level for level in LEVELS if any(level in text for text in texts)), key=LEVELS.index, default=LEVELS[0])
 
 
+class Reserve:
+    """Connections to a database that do not wait for the disk: what is explored is the order of steps, not their speed.
+
+    Those that are needed in any case are opened beforehand and side by side, while other things are done.
+    """
+
+    def __init__(self, dsn: str, needed: int) -> None:
+        self._dsn = dsn
+        self._threads = ThreadPoolExecutor(needed, "connections")
+        self._opened = deque(self._threads.submit(self._connected) for _ in range(needed))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close those that were not needed after all."""
+        self._threads.shutdown()
+        for each in self._opened:
+            if each.exception() is None:
+                each.result().close()
+
+    def connect(self) -> psycopg.Connection[Any]:
+        """One more. Raises HarnessError where the server gives none."""
+        if not self._opened:
+            return self._connected()
+        found = self._opened[0].result()
+        self._opened.popleft()
+        return found
+
+    def _connected(self) -> psycopg.Connection[Any]:
+        connection = connect(self._dsn)
+        connection.execute("SET synchronous_commit = off")
+        return connection
+
+
 class Opened:
     """A database whose functions are rewritten, and a controller on it."""
 
-    def __init__(self, dsn: str, texts: Sequence[str], sessions: int, plan: Plan, **more: Any) -> None:
-        self._dsn = dsn
+    NEEDED = 2
+    """Connections, beside one for each session."""
+
+    def __init__(self, reserve: Reserve, texts: Sequence[str], sessions: int, plan: Plan, **more: Any) -> None:
+        self.connect = reserve.connect
         self.connection = self.connect()
         try:
             # A key space that the functions are unlikely to name; that one takes our keys all the same is found out.
@@ -151,12 +192,6 @@ class Opened:
         except BaseException:
             self.connection.close()
             raise
-
-    def connect(self) -> psycopg.Connection[Any]:
-        """A connection that does not wait for the disk: what is explored is the order of steps, not their speed."""
-        connection = connect(self._dsn)
-        connection.execute("SET synchronous_commit = off")
-        return connection
 
     def close(self) -> None:
         """Close every connection and put the database's functions back."""
@@ -288,7 +323,7 @@ class _Explorer:
 
     def __init__(
         self,
-        dsn: str,
+        reserve: Reserve,
         sessions: Sequence[Session],
         plan: Plan,
         choices: tuple[Choice, ...],
@@ -302,7 +337,7 @@ class _Explorer:
         self._restore = restore
         self._judge = judge
         texts = [s.read for session in sessions for s in session.statements if s.read]
-        self._opened = Opened(dsn, texts, len(sessions), plan)
+        self._opened = Opened(reserve, texts, len(sessions), plan)
         touches = dict(zip(texts, self._opened.rewritten.texts, strict=True))
         commits_inside = self._opened.rewritten.commits_inside
         self._programs = [
