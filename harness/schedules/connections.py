@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import select
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -89,8 +89,6 @@ class Connections:
         """What was raised while a notice was taken in."""
         self.control = connect()
         try:
-            for name, query in _QUERIES.items():
-                self.control.pgconn.prepare(name.encode(), query.encode())
             self.flushes = self.control.info.server_version >= _FLUSH_SINCE
             self.isolation = self._show("transaction_isolation")
             """Isolation level of a transaction that sets none, as `transaction_isolation` spells it."""
@@ -101,8 +99,12 @@ class Connections:
             self._settings = self._accepted_settings()
             self.tells_waits = self._settings.keys() >= {"client_min_messages", "deadlock_timeout", "log_lock_waits"}
             """Whether the server says when a session waits."""
+            if self.tells_waits:
+                self.control.execute("ALTER FUNCTION harness_schedules.await(integer) SET deadlock_timeout = '1h'")
             self.counts_calls = "track_functions" in self._settings
             self.ask_after = ASK_ANYWAY_AFTER if self.tells_waits else ASK_AFTER
+            for name, query in _QUERIES.items():  # after the ALTER, at which the driver gives up what is prepared
+                self.control.pgconn.prepare(name.encode(), query.encode())
         except BaseException:
             self.control.close()
             raise
@@ -179,12 +181,23 @@ class Connections:
 
     def _accepted_settings(self) -> dict[str, str]:
         """Those of the settings that this server knows and this role may set, tried on the controller's own session."""
+        refused = (psycopg.errors.UndefinedObject, psycopg.errors.InsufficientPrivilege)
+        with suppress(*refused):
+            self._set(self.control, _SETTINGS)
+            return dict(_SETTINGS)
         accepted = {}
         for name, value in _SETTINGS.items():
-            with suppress(psycopg.errors.UndefinedObject, psycopg.errors.InsufficientPrivilege):
-                self.control.execute("SELECT set_config(%s, %s, false)", [name, value])
+            with suppress(*refused):
+                self._set(self.control, {name: value})
                 accepted[name] = value
         return accepted
+
+    @staticmethod
+    def _set(connection: psycopg.Connection[Any], settings: Mapping[str, str]) -> None:
+        connection.execute(
+            "SELECT set_config(name, value, false) FROM unnest(%s::text[], %s::text[]) AS s (name, value)",
+            [list(settings), list(settings.values())],
+        )
 
     def set_again(self) -> Query:
         """Settings of a session that RESET ALL took away."""
@@ -194,10 +207,7 @@ class Connections:
 
     def _opened(self, number: int) -> Call:
         connection = self._connect()
-        connection.execute(
-            "SELECT set_config(name, value, false) FROM unnest(%s::text[], %s::text[]) AS s (name, value)",
-            [list(self._settings), list(self._settings.values())],
-        )
+        self._set(connection, self._settings)
         pgconn = connection.pgconn
         own = [Prepared(MEASURE, b"SELECT harness_schedules.measured()", ())]
         if self.flushes:

@@ -454,7 +454,8 @@ class Controller:
         call.mode = Mode.RUNNING
         for query, due in messages:
             if query.name:
-                pgconn.send_query_prepared(query.name, query.parameters, query.formats, query.result_format)
+                given = call.program.parameters if query.parameters is None else query.parameters
+                pgconn.send_query_prepared(query.name, given, query.formats, query.result_format)
             else:
                 text = query.text if isinstance(query.text, str) else query.text(call.answer().told())
                 pgconn.send_query_params(text.encode(), None)

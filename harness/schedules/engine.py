@@ -36,7 +36,7 @@ from harness.schedules.standing import Answer
 from harness.schedules.trace import FATAL, Choice, Kind
 from harness.schedules.watch import Rows, read, renamed, watched, with_rows, written
 from harness.targets import conditions
-from harness.targets.codec import Reader
+from harness.targets.codec import Codec, Reader
 from harness.targets.description import split_name
 from harness.targets.keys import new_keys
 from harness.targets.sql import SqlTarget
@@ -165,6 +165,9 @@ class _Explorer:
         self._readers = {
             r.plain: Reader(contract, r.codec, self._target.evidence_names, overlap=False) for r in self._routes
         }
+        self._evidence = [
+            (name, self._target.evidence_decoder(column)) for column, name in enumerate(self._target.evidence_names)
+        ]
         texts = [route.description.statement.decode() for route in self._routes]
         prepared = [Prepared(r.plain, r.description.statement, r.codec.parameter_oids) for r in self._routes]
         self._opened = Opened(reserve, texts, most, plan, prepared=prepared)
@@ -180,6 +183,8 @@ class _Explorer:
         self._rewritten = self._opened.rewritten
         self._accesses = dict(zip((route.plain for route in self._routes), self._rewritten.texts, strict=True))
         self._calls_of = cache(self._target.calls)
+        self._arguments = cache(partial(Setting.arguments, contract=contract))
+        self._made = cache(self._program)
 
     def close(self) -> None:
         self._judge.connection.close()
@@ -328,7 +333,7 @@ class _Explorer:
     def _alone(self, setting: Setting, keys: Sequence[Hashable]) -> list[Operation]:
         """A call on each key, one after the other."""
         routes = self._calls_of(setting.variant, len(keys))
-        arguments = [setting.arguments(self._contract, number) for number in range(len(keys))]
+        arguments = [self._arguments(setting, number=number) for number in range(len(keys))]
         answers = [
             self._probe(route, given, key, number, setting.caller(number))
             for number, (route, given, key) in enumerate(zip(routes, arguments, keys, strict=True))
@@ -401,21 +406,27 @@ class _Explorer:
 
     def _programs(self, setting: Setting, keys: Sequence[Hashable]) -> list[Program]:
         programs = []
-        for number, route in enumerate(self._calls_of(setting.variant, setting.at_once(self._plan))):
-            codec, key, caller = route.codec, keys[number % len(keys)], setting.caller(number)
-            encoded, formats = codec.encode(setting.arguments(self._contract, number), call=setting.used + 1)
-            encoded[codec.key_at] = None if key is None else codec.encode_key(key)
-            query = Query("", route.plain, encoded, formats, int(codec.result_format))
-            access = self._accesses[route.plain]
-            if self._ends_transactions(route):
-                statements = self._target.identity(self._connection, self._contract.identity_of(caller))
-                before, after = ((), ()) if statements is None else (statements.for_session, statements.undone)
-                programs.append(call_alone(query, "start", access, before, after))
-                continue
-            retry = self._contract.retry
-            again = (frozenset(retry.sqlstates), retry.most) if retry is not None else (frozenset(), 0)
-            programs.append(call(query, "start", access, self._rewritten.check, self._begins[caller], *again))
+        for number in range(setting.at_once(self._plan)):
+            program, codec, encoded = self._made(setting, number)
+            key, given = keys[number % len(keys)], list(encoded)
+            given[codec.key_at] = None if key is None else codec.encode_key(key)
+            programs.append(replace(program, parameters=given))
         return programs
+
+    def _program(self, setting: Setting, number: int) -> tuple[Program, Codec, Sequence[bytes | None]]:
+        """What a call of a case sends on any key, and its parameters but for the key."""
+        route, caller = self._calls_of(setting.variant, number + 1)[number], setting.caller(number)
+        encoded, formats = route.codec.encode(self._arguments(setting, number=number), call=setting.used + 1)
+        query = Query("", route.plain, None, formats, int(route.codec.result_format))
+        access = self._accesses[route.plain]
+        if self._ends_transactions(route):
+            statements = self._target.identity(self._connection, self._contract.identity_of(caller))
+            before, after = ((), ()) if statements is None else (statements.for_session, statements.undone)
+            return call_alone(query, "start", access, before, after), route.codec, encoded
+        retry = self._contract.retry
+        again = (frozenset(retry.sqlstates), retry.most) if retry is not None else (frozenset[str](), 0)
+        program = call(query, "start", access, self._rewritten.check, self._begins[caller], *again)
+        return program, route.codec, encoded
 
     def _ends_transactions(self, route: Route) -> bool:
         name = split_name(route.description.function.name)[1]
@@ -438,13 +449,13 @@ class _Explorer:
     def _as_carried(self, setting: Setting, run: Run, *, probing: bool = False) -> Carried:
         """A run with what its calls were asked and returned; after a death, what one more call on each key returns."""
         keys, calls = run.of.keys, setting.at_once(self._plan)
-        arguments = [setting.arguments(self._contract, number) for number in range(calls)]
+        arguments = [self._arguments(setting, number=number) for number in range(calls)]
         answers = list(run.answers)
         fatal = [event.choice for event in run.events if event.choice.kind in FATAL]
         if probing and fatal:
             for at, key in enumerate(keys):
                 number, position = len(arguments), len(run.events) + 1 + at
-                arguments.append(setting.arguments(self._contract, number))
+                arguments.append(self._arguments(setting, number=number))
                 probe = self._calls_of(setting.variant, number + 1)[-1]
                 caller = setting.caller(number)
                 answers.append(self._probe(probe, arguments[-1], key, position, caller, call=setting.used + 2))
@@ -462,7 +473,7 @@ class _Explorer:
         """Calls that were made beside the schedules are known to the invariants, which see what they left."""
         if not self._judge.invariants:
             return
-        arguments = [setting.arguments(self._contract, number) for number in range(len(answers))]
+        arguments = [self._arguments(setting, number=number) for number in range(len(answers))]
         owners = [of.keys[number % len(of.keys)] for number in range(len(answers))]
         routes = self._calls_of(setting.variant, len(answers))
         operations = self._operations(answers, owners, arguments, routes)
@@ -477,7 +488,7 @@ class _Explorer:
         if not setting.used:
             return ()
         calls = range(setting.used * len(keys))
-        arguments = [setting.arguments(self._contract, number) for number in calls]
+        arguments = [self._arguments(setting, number=number) for number in calls]
         owners = [keys[number % len(keys)] for number in calls]
         # All of them come before the first position, which is 1.
         at = [number / (len(calls) + 1) for number in calls]
@@ -538,9 +549,8 @@ class _Explorer:
                 # An error, or a no, is the answer to being cancelled: it says nothing of the key.
                 if number in cancelled and outcome.effect is not Effect.APPLIED:
                     outcome, raw = reader.lost("it was cancelled before it committed")
-            names = self._target.evidence_names
-            values = [self._target.decode_evidence(column, [value])[0] for column, value in enumerate(raw)]
-            evidence = dict(zip(names, values, strict=True)) if any(v is not None for v in values) else {}
+            found = {name: decode(value) for (name, decode), value in zip(self._evidence, raw, strict=True)}
+            evidence = found if any(value is not None for value in found.values()) else {}
             outcome, evidence = readable(outcome, evidence)
             ended = int(answer.ended * _POSITION)
             if outcome.effect is Effect.IN_DOUBT:

@@ -272,8 +272,9 @@ class Exhaustive:
     def _candidates(
         self, enabled: tuple[Choice, ...], sleep: Mapping[Choice, Access], last: int, preemptions: int
     ) -> list[Choice]:
-        free = self._max_preemptions is None or preemptions < self._max_preemptions
-        return [c for c in enabled if c not in sleep and (free or not _preempts(c, enabled, last))]
+        if self._max_preemptions is None or preemptions < self._max_preemptions:
+            return [c for c in enabled if c not in sleep] if sleep else list(enabled)
+        return [c for c in enabled if c not in sleep and not _preempts(c, enabled, last)]
 
     def _sleep(self) -> dict[Choice, Access]:
         """What sleeps in the state after the last node's event: what slept or was done there and commutes with it."""
@@ -350,7 +351,8 @@ def _preempts(choice: Choice, enabled: Sequence[Choice], last: int) -> bool:
 
 def _calm(candidates: Sequence[Choice], last: int) -> Choice:
     """To go on with the same call first makes the schedules that come early, and are shown, the calm ones."""
-    return next((choice for choice in candidates if choice == Choice(last)), candidates[0])
+    same = Choice(last)
+    return same if same in candidates else candidates[0]
 
 
 def _asleep(

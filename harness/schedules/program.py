@@ -67,7 +67,8 @@ class Query:
     text: Text
     name: bytes = b""
     """Of the prepared statement that it is, if it is one."""
-    parameters: Sequence[bytes | None] = ()
+    parameters: Sequence[bytes | None] | None = ()
+    """None: those of the program that it is in."""
     formats: Sequence[int] = ()
     result_format: int = 0
 
@@ -132,6 +133,8 @@ class Program:
     leaves_settings: bool = False
     closing: int = 0
     """How many units at the end stand for the end of its connection."""
+    parameters: Sequence[bytes | None] = ()
+    """What differs from one schedule to another: of the query that has none of its own."""
 
 
 @dataclass(frozen=True, slots=True)

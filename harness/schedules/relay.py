@@ -32,7 +32,7 @@ from enum import Enum
 from psycopg import pq
 from psycopg.pq import DiagnosticField, ExecStatus
 
-from harness.schedules.program import ROLLBACK_QUERY, Does, Program, Query
+from harness.schedules.program import ROLLBACK_QUERY, Does, Program, Query, Unit
 from harness.schedules.trace import top
 
 MOST_OPENED = 60
@@ -85,6 +85,33 @@ LETTING_GO = (
     Message(Sent.OURS, Query("SELECT pg_catalog.pg_advisory_unlock_all()")),
     _SYNC,
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Pipeline:
+    """What a session sends in a relay after it has entered, up to and with its leaving, whatever its parameters are."""
+
+    sure: Sequence[Message]
+    """Where no statement of it may end in an error; where one does all the same, it does not leave by itself."""
+    doubtful: Sequence[Message]
+    """Where one may."""
+
+
+class Pipelines:
+    """Those of all programs, each made once for programs of the same units."""
+
+    def __init__(self) -> None:
+        self._made: dict[int, tuple[tuple[Unit, ...], Pipeline | None]] = {}
+
+    def of(self, program: Program) -> Pipeline | None:
+        """None where what the session sends is not known beforehand."""
+        units, found = self._made.get(id(program.units), ((), None))
+        if units is not program.units:
+            found = None
+            if suits(program):
+                found = Pipeline(messages(program, fails=False), messages(program, fails=True))
+            self._made[id(program.units)] = program.units, found
+        return found
 
 
 def suits(program: Program) -> bool:
@@ -150,7 +177,7 @@ def shutting(gates: Sequence[int]) -> list[Message]:
 
 def array(gates: Sequence[int]) -> bytes:
     """Gates as the server reads an array of integers."""
-    return b"{%s}" % b",".join(b"%d" % gate for gate in gates)
+    return f"{{{','.join(map(str, gates))}}}".encode()
 
 
 def _prepared(query: Query) -> Query:
@@ -168,8 +195,8 @@ class Gates:
 
     def names(self, turn: int, count: int) -> list[int]:
         """The first gates of the set of a relay, the `turn`th. Negative, as the gates of turnstiles are positive."""
-        first = (_SETS * self.session + turn % _SETS) * MOST_OPENED
-        return [-1 - first - number for number in range(count)]
+        first = -1 - (_SETS * self.session + turn % _SETS) * MOST_OPENED
+        return list(range(first, first - count, -1))
 
     def missing(self, turn: int, count: int) -> list[int]:
         """What must be shut before a relay that opens so many, while no other is under way."""

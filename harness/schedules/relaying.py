@@ -20,7 +20,7 @@ from harness.schedules.connections import Connections
 from harness.schedules.knowledge import Knowledge
 from harness.schedules.measure import Keeps
 from harness.schedules.program import NOTHING, Does, Program
-from harness.schedules.relay import LETTING_GO, Message, Sent, Told
+from harness.schedules.relay import LETTING_GO, Message, Pipelines, Sent, Told
 from harness.schedules.standing import Answer, Call, Mode
 from harness.schedules.trace import Choice, Event, Happening, top
 from harness.schedules.ways import Foresight, Order, State, Way, Ways, start
@@ -71,6 +71,7 @@ class Relays:
         self._deadline = 0.0
         self._turn = 0
         """Number of the last relay."""
+        self._pipelines = Pipelines()
         self._under_way: list[Relay] = []
         """Those that were begun and not collected: two at most."""
         self.wanted = True
@@ -81,7 +82,7 @@ class Relays:
 
     def foresight(self, programs: Sequence[Program]) -> Foresight | None:
         """What may be foreseen of a schedule of these programs; None where nobody may be sent all that it does."""
-        if not self.possible or not self.wanted or not all(map(handed.suits, programs)):
+        if not self.possible or not self.wanted or None in map(self._pipelines.of, programs):
             return None
         return Foresight(self._ways, start(self._ways, programs))
 
@@ -129,8 +130,10 @@ class Relays:
             told.append(Told(script.foreseen, script.opens, measures))
             again = call.gates.again(self._turn)
             text = f"{'measure' if measures else '-'} {script.text}"
-            sent = [*handed.entering(text, again, script.awaited), *handed.messages(program, fails=fails)]
-            self._post(call, sent, told[-1])
+            pipeline = self._pipelines.of(program)
+            assert pipeline is not None
+            self._post(call, handed.entering(text, again, script.awaited), told[-1])
+            self._post(call, pipeline.doubtful if fails else pipeline.sure, told[-1], program.parameters)
             call.gates.held.update(again)
             call.gates.held.difference_update(script.opens)
         self._under_way.append(Relay(programs, order, told, foreseen, end))
@@ -139,7 +142,7 @@ class Relays:
     def _foreseen(self, order: Order) -> tuple[Event, ...] | None:
         """The events of a plan that is known in full, and in which nobody fails."""
         events: list[Event] = []
-        left = {leg.call for leg in order}
+        enabled = tuple(sorted({Choice(leg.call) for leg in order}))
         for leg in order:
             did = leg.way
             if (
@@ -150,11 +153,10 @@ class Relays:
                 or did.key in self._known.exceeding
             ):
                 return None
-            enabled = tuple(Choice(number) for number in sorted(left))
-            events.append(Event(Choice(leg.call), did.at, did.access, did.happenings(leg.call), enabled))
+            events.append(did.event(leg.call, enabled))
             if did.ended:
-                left.discard(leg.call)
-        return None if left else tuple(events)
+                enabled = tuple(choice for choice in enabled if choice.call != leg.call)
+        return None if enabled else tuple(events)
 
     def _forgets(self, programs: Sequence[Program], order: Order) -> bool:
         """Whether sessions have something to forget before these programs, after a plan of which all is foreseen."""
@@ -228,14 +230,21 @@ class Relays:
                 self._post(call, LETTING_GO)
         self._drain(None)
 
-    def _post(self, call: Call, sent: Sequence[Message], told: Told | None = None) -> None:
+    def _post(
+        self,
+        call: Call,
+        sent: Sequence[Message],
+        told: Told | None = None,
+        parameters: Sequence[bytes | None] = (),
+    ) -> None:
         pgconn = call.pgconn
         for message in sent:
             query = message.query
             if query is None:
                 pgconn.pipeline_sync()
             elif query.name:
-                pgconn.send_query_prepared(query.name, query.parameters, query.formats or None, query.result_format)
+                given = parameters if query.parameters is None else query.parameters
+                pgconn.send_query_prepared(query.name, given, query.formats or None, query.result_format)
             else:
                 assert isinstance(query.text, str)
                 pgconn.send_query_params(query.text.encode(), None)
@@ -281,21 +290,17 @@ class Relays:
             pgconn.consume_input()
             while call.expected and not pgconn.is_busy():
                 result = pgconn.get_result()
-                if result is None:
-                    if pgconn.status == ConnStatus.BAD:
-                        raise psycopg.OperationalError("the connection is lost")
-                    continue
-                message, told = call.expected[0]
-                if result.status == ExecStatus.PIPELINE_SYNC:
-                    call.expected.popleft()
-                    if message.sent is Sent.END and told is not None:
-                        self._ended(call, told)
-                elif message.query is None:
-                    raise psycopg.OperationalError("the connection is out of step")
-                else:
-                    call.expected.popleft()
+                if result is None or pgconn.status == ConnStatus.BAD:
+                    raise psycopg.OperationalError("the connection is lost")
+                message, told = call.expected.popleft()
+                if message.query is not None:
+                    pgconn.get_result()  # what separates two answers: it is there
                     if told is not None:
                         told.result(message, result)
+                elif result.status != ExecStatus.PIPELINE_SYNC:
+                    raise psycopg.OperationalError("the connection is out of step")
+                elif message.sent is Sent.END and told is not None:
+                    self._ended(call, told)
         except psycopg.OperationalError:
             self._connections.poll.unregister(call.socket)
             for _, told in call.expected:
@@ -336,7 +341,7 @@ class Relays:
                 if leg.call in foreseen:
                     did = leg.way
                     assert did is not None
-                    events.append(Event(Choice(leg.call), did.at, did.access, did.happenings(leg.call), enabled))
+                    events.append(did.event(leg.call, enabled))
                     state = self._went(state, leg.call, did, len(events))
                     if did.ended:
                         left.discard(leg.call)

@@ -417,9 +417,8 @@ class Search:
 
     def _whole(self, run: Run) -> Run:
         """The run. Raises _LostError where a session died in it that no choice let die: judged, it would be blamed."""
-        let_die = {event.choice.call for event in run.events if event.choice.kind is Kind.DIE}
         for number, answer in enumerate(run.answers):
-            if answer.died and number not in let_die:
+            if answer.died and Choice(number, Kind.DIE) not in [event.choice for event in run.events]:
                 raise _LostError(f"the connection of {Choice(number)} was lost in {run.replay}")
         return run
 

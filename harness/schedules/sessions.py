@@ -140,15 +140,15 @@ class Reserve:
 
     def __init__(self, dsn: str, needed: int) -> None:
         self._dsn = dsn
-        self._threads = ThreadPoolExecutor(needed, "connections")
-        self._opened = deque(self._threads.submit(self._connected) for _ in range(needed))
+        threads = ThreadPoolExecutor(needed, "connections")
+        self._opened = deque(threads.submit(self._connected) for _ in range(needed))
+        threads.shutdown(wait=False)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         """Close those that were not needed after all."""
-        self._threads.shutdown()
         for each in self._opened:
             if each.exception() is None:
                 each.result().close()

@@ -33,6 +33,10 @@ FATAL = (Kind.DIE, Kind.CANCEL)
 """What ends a call before its end, of which a schedule has one at most."""
 
 
+_MARKS = {kind: kind.value for kind in Kind}
+"""Looked up here, since an enum's own value is slow to come by."""
+
+
 class Choice(NamedTuple):
     """One decision of a schedule: what happens next, and to which call (counted from 0)."""
 
@@ -40,7 +44,7 @@ class Choice(NamedTuple):
     kind: Kind = Kind.STEP
 
     def __str__(self) -> str:
-        return ascii_uppercase[self.call] + self.kind.value
+        return ascii_uppercase[self.call] + _MARKS[self.kind]
 
 
 def replay_text(choices: Sequence[Choice]) -> str:

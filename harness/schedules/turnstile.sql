@@ -55,9 +55,9 @@ CREATE FUNCTION harness_schedules.turnstile(step integer) RETURNS boolean
 LANGUAGE plpgsql
 AS $$
 DECLARE
-    gate     integer := pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.*) 2;
-    patience text := pg_catalog.current_setting('lock_timeout');
     script   text := pg_catalog.current_setting('harness_schedules.script', true);
+    patience text;
+    gate     integer;
     arrived  integer;
     turn     integer[];
 BEGIN
@@ -72,6 +72,7 @@ BEGIN
             RAISE INFO 'harness arrival % %', arrived, step;
         END IF;
         IF turn[2] OPERATOR(pg_catalog.<>) 0 OR turn[3] OPERATOR(pg_catalog.<>) 0 THEN
+            patience := pg_catalog.current_setting('lock_timeout');
             IF patience OPERATOR(pg_catalog.<>) '0' THEN
                 PERFORM pg_catalog.set_config('lock_timeout', '0', true);
             END IF;
@@ -85,10 +86,12 @@ BEGIN
         END IF;
         RETURN false;
     END IF;
+    gate := pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.*) 2;
     IF pg_catalog.pg_try_advisory_lock_shared({space}, gate) THEN
         PERFORM pg_catalog.pg_advisory_unlock_shared({space}, gate);
         gate := gate OPERATOR(pg_catalog.+) 1;
     END IF;
+    patience := pg_catalog.current_setting('lock_timeout');
     IF patience OPERATOR(pg_catalog.<>) '0' THEN
         PERFORM pg_catalog.set_config('lock_timeout', '0', true);
     END IF;
@@ -105,26 +108,28 @@ BEGIN
 END;
 $$;
 
--- Opens a gate of a relay, and waits at another; 0 stands for none. While it waits there it does not look for deadlocks,
--- which everybody does who waits for anything else: on a busy machine most waits are longer than a millisecond. As its
--- owner, since a role that the call has taken on may not set that.
-CREATE FUNCTION harness_schedules.hand_over(opened integer, awaited integer) RETURNS void
+-- Waits at a gate of a relay. While it does it does not look for deadlocks, which everybody does who waits for anything
+-- else: on a busy machine most waits are longer than a millisecond. As its owner, since a role that the call has taken
+-- on may not set that; connections.py sets it, where the owner may.
+CREATE FUNCTION harness_schedules.await(gate integer) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER
 AS $$
-DECLARE
-    usual text;
+BEGIN
+    PERFORM pg_catalog.pg_advisory_lock_shared({space}, gate);
+    PERFORM pg_catalog.pg_advisory_unlock_shared({space}, gate);
+END;
+$$;
+
+-- Opens a gate of a relay, and waits at another; 0 stands for none.
+CREATE FUNCTION harness_schedules.hand_over(opened integer, awaited integer) RETURNS void
+LANGUAGE plpgsql
+AS $$
 BEGIN
     IF opened OPERATOR(pg_catalog.<>) 0 AND NOT pg_catalog.pg_advisory_unlock({space}, opened) THEN
         RAISE INFO 'harness lost';
     END IF;
-    IF awaited OPERATOR(pg_catalog.<>) 0 AND NOT pg_catalog.pg_try_advisory_lock_shared({space}, awaited) THEN
-        usual := pg_catalog.current_setting('deadlock_timeout');
-        PERFORM pg_catalog.set_config('deadlock_timeout', '1h', true);
-        PERFORM pg_catalog.pg_advisory_lock_shared({space}, awaited);
-        PERFORM pg_catalog.set_config('deadlock_timeout', usual, true);
-    END IF;
     IF awaited OPERATOR(pg_catalog.<>) 0 THEN
-        PERFORM pg_catalog.pg_advisory_unlock_shared({space}, awaited);
+        PERFORM harness_schedules.await(awaited);
     END IF;
 END;
 $$;
@@ -147,6 +152,8 @@ $$;
 CREATE FUNCTION harness_schedules.enter(script text, gates integer[], awaited integer) RETURNS void
 LANGUAGE plpgsql
 AS $$
+DECLARE
+    gate integer;
 BEGIN
     IF pg_catalog.current_setting('harness_schedules.script', true) OPERATOR(pg_catalog.<>) '' THEN
         RAISE EXCEPTION 'harness: the relay before is not left';
@@ -154,11 +161,15 @@ BEGIN
     PERFORM pg_catalog.set_config('harness_schedules.script', pg_catalog.concat(
         coalesce(pg_catalog.pg_stat_get_xact_function_calls(
             'harness_schedules.turnstile(integer)'::pg_catalog.regprocedure), 0), ' ', script), false);
-    PERFORM harness_schedules.shut(gates);
+    FOREACH gate IN ARRAY gates LOOP
+        PERFORM pg_catalog.pg_advisory_lock({space}, gate);
+    END LOOP;
     IF script OPERATOR(pg_catalog.~~) 'measure%' THEN
         RAISE INFO 'harness enters %', harness_schedules.measured();
     END IF;
-    PERFORM harness_schedules.hand_over(0, awaited);
+    IF awaited OPERATOR(pg_catalog.<>) 0 THEN
+        PERFORM harness_schedules.await(awaited);
+    END IF;
 END;
 $$;
 
@@ -169,15 +180,18 @@ LANGUAGE plpgsql
 AS $$
 DECLARE
     script  text := pg_catalog.current_setting('harness_schedules.script', true);
-    arrived bigint := harness_schedules.arrivals();
+    arrived integer := harness_schedules.arrivals();
+    opened  integer := pg_catalog.split_part(script, ' ', 3);
     turn    integer[];
 BEGIN
     FOR place IN arrived OPERATOR(pg_catalog.+) 4 .. 1000000 LOOP
-        turn := nullif(pg_catalog.split_part(script, ' ', place::integer), '')::integer[];
+        turn := nullif(pg_catalog.split_part(script, ' ', place), '')::integer[];
         EXIT WHEN turn IS NULL;
         PERFORM harness_schedules.hand_over(turn[2], turn[3]);
     END LOOP;
-    PERFORM harness_schedules.hand_over(pg_catalog.split_part(script, ' ', 3)::integer, 0);
+    IF opened OPERATOR(pg_catalog.<>) 0 AND NOT pg_catalog.pg_advisory_unlock({space}, opened) THEN
+        RAISE INFO 'harness lost';
+    END IF;
     PERFORM pg_catalog.set_config('harness_schedules.script', '', false);
     RETURN arrived;
 END;

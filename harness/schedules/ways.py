@@ -65,6 +65,15 @@ class Way:
     """Something that came next once took others, or a wait."""
 
     _told: dict[int, tuple[Happening, ...]] = field(default_factory=dict)
+    _events: dict[tuple[int, tuple[Choice, ...]], Event] = field(default_factory=dict)
+
+    def event(self, call: int, enabled: tuple[Choice, ...]) -> Event:
+        """As it is told of a session, where so much is enabled."""
+        known = self._events.get((call, enabled))
+        if known is None or known.access is not self.access:
+            known = Event(Choice(call), self.at, self.access, self.happenings(call), enabled)
+            self._events[call, enabled] = known
+        return known
 
     def happenings(self, call: int) -> tuple[Happening, ...]:
         """As they are told of a session."""

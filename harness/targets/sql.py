@@ -43,7 +43,7 @@ from harness.targets.sql_caller import (
     Route,
     SqlCaller,
 )
-from harness.targets.target import SLOW, Caller, Span, decoded
+from harness.targets.target import SLOW, Caller, Span, decoded, decoder
 
 _SQL = queries.own("harness.targets")
 
@@ -240,9 +240,16 @@ class SqlTarget:
         return self.codec.decode_key(raw)
 
     def decode_evidence(self, column: int, raw: Sequence[Any]) -> Sequence[Any]:
+        return decoded(self._evidence_loader(column), raw, psycopg.DataError)
+
+    def evidence_decoder(self, column: int) -> Callable[[bytes | None], Any]:
+        """The same for one value after the other."""
+        return decoder(self._evidence_loader(column), psycopg.DataError)
+
+    def _evidence_loader(self, column: int) -> Callable[[Any], Any]:
         name = self.evidence_names[column]
         loaders = (route.codec.evidence_loaders.get(name) for route in self._routes.values())
-        return decoded(next(load for load in loaders if load is not None), raw, psycopg.DataError)
+        return next(load for load in loaders if load is not None)
 
     timing = len(TIMING)
 

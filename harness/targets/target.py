@@ -54,6 +54,19 @@ class _Decoded(dict[bytes | None, Any]):
         return value
 
 
+def decoder(load: Callable[[Any], Any], errors: type[Exception]) -> Callable[[bytes | None], Any]:
+    """Loads one value after the other; `Unreadable` where that raises one of the errors."""
+    known = _Decoded(load)
+
+    def decode(raw: bytes | None) -> Any:
+        try:
+            return known[raw]
+        except errors as error:
+            return Unreadable(str(error))
+
+    return decode
+
+
 def decoded(load: Callable[[Any], Any], raw: Sequence[Any], errors: type[Exception]) -> list[Any]:
     """Each value loaded; `Unreadable` where that raises one of the errors."""
 
