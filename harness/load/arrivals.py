@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from harness.contracts.contract import Contract
 from harness.load.crew import Client, Crew
-from harness.load.firing import Jobs, Step, Waits, clock
+from harness.load.firing import JobOrWait, Jobs, Waits, clock
 from harness.load.pattern import Keys, Pattern, clients_setting, register, setting, targets_of
 from harness.options import POSITIVE, SHARE, one_of
 
@@ -71,7 +71,7 @@ class Arrivals(Pattern):
         encoded = [target.encode_key(key) for key in keys.fresh]
         shared = iter([(int(due * 1e9), encoded[key], at % variants) for at, (due, key) in enumerate(self.schedule())])
 
-        def jobs(client: Client) -> Generator[Step, None, None]:  # noqa: ARG001
+        def jobs(client: Client) -> Generator[JobOrWait, None, None]:  # noqa: ARG001
             for due, key, variant in shared:
                 due_at = crew.started + due
                 ahead = due_at - clock()

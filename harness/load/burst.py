@@ -12,7 +12,7 @@ from harness.contracts.contract import Contract
 from harness.errors import UsageError
 from harness.history import NEVER
 from harness.load.crew import Client, Crew
-from harness.load.firing import Jobs, Step, Wait, clock
+from harness.load.firing import JobOrWait, Jobs, Wait, clock
 from harness.load.pattern import Keys, Pattern, clients_setting, overtime_setting, register, setting, targets_of
 from harness.options import NOT_NEGATIVE, POSITIVE, POSITIVE_INT
 
@@ -77,7 +77,7 @@ class Burst(Pattern):
         (target,) = targets_of(clients)
         shared = iter([target.encode_key(key) for key in keys.fresh])
 
-        def jobs(client: Client) -> Generator[Step, None, None]:
+        def jobs(client: Client) -> Generator[JobOrWait, None, None]:
             # next() on a list iterator is one step under the interpreter's lock: clients draw without a lock of ours.
             seconds = self.duration if self.longest is None else self.longest
             deadline = NEVER if seconds is None else crew.started + int(seconds * 1e9)

@@ -37,7 +37,7 @@ INTERRUPTED = "interrupted"
 _INTERRUPTED = Outcome(IN_DOUBT, Effect.IN_DOUBT, INTERRUPTED, "given up by the harness")
 
 
-class Plan(Protocol):
+class FiringPlan(Protocol):
     """What a crew fires: the part of a pattern that it needs."""
 
     @property
@@ -184,7 +184,7 @@ class Crew:
             heed()  # in place of an error that came of it
             raise
 
-    def fire(self, plan: Plan, keys: Any, *, spent: int = 0) -> list[Log]:
+    def fire(self, plan: FiringPlan, keys: Any, *, spent: int = 0) -> list[Log]:
         """Fire the jobs of every client, all let go together once their threads are up; what they wrote.
 
         `spent`: nanoseconds of its time that the plan has had, where it goes on with more keys.
@@ -270,7 +270,7 @@ class Crew:
             if client.caller is not None and client.thread.wait(0):
                 client.caller.close()  # under a thread that still uses it, it would be freed in its hands
 
-    def _shared_out(self, plan: Plan) -> list[list[Client]]:
+    def _shared_out(self, plan: FiringPlan) -> list[list[Client]]:
         """Which clients each thread drives."""
         crews: list[list[Client]] = []
         shared: dict[Waits, list[Client]] = {}
@@ -403,7 +403,7 @@ class Crew:
         self._cancelled.clear()
 
 
-def _alone(client: Client, plan: Plan) -> bool:
+def _alone(client: Client, plan: FiringPlan) -> bool:
     waits = plan.waits(client.number)
     return waits is Waits.CLOCK or (waits is Waits.NOTHING and not isinstance(client.caller, Duplex))
 

@@ -42,7 +42,7 @@ class Wait:
 TOGETHER = Wait()
 """To go on together with all the others."""
 
-Step = Job | Wait
+JobOrWait = Job | Wait
 
 
 class Waits(Enum):
@@ -56,7 +56,7 @@ class Waits(Enum):
     """Side by side with its like on one thread: then released together means by one hand, one send after the other."""
 
 
-Jobs = Callable[["Client"], Generator[Step, None, None]]
+Jobs = Callable[["Client"], Generator[JobOrWait, None, None]]
 """Gives each client its jobs."""
 
 clock = time.perf_counter_ns
@@ -65,7 +65,7 @@ TICK = 0.1
 """Seconds between two looks: of the main thread at its clients, of the loop at whether it was stopped."""
 
 
-def fire(client: Client, jobs: Iterator[Step], crew: Crew) -> None:
+def fire(client: Client, jobs: Iterator[JobOrWait], crew: Crew) -> None:
     """Make each job's call and append it to the client's log, until the jobs or the connection end, or the crew stops.
 
     For one client on a thread of its own: its jobs may wait for the clock.
@@ -87,7 +87,7 @@ def fire(client: Client, jobs: Iterator[Step], crew: Crew) -> None:
             return
 
 
-def fire_side_by_side(clients: Sequence[tuple[Client, Iterator[Step]]], crew: Crew) -> None:
+def fire_side_by_side(clients: Sequence[tuple[Client, Iterator[JobOrWait]]], crew: Crew) -> None:
     """The same for several clients on one thread, each with one call in flight; their jobs may wait for one another.
 
     A group commit answers many clients in the same instant, and a race lets them all go at once. With a thread for
@@ -174,7 +174,7 @@ class _Ring:
         for number in sent:
             self._sockets.register(number, select.POLLIN)
 
-    def _park(self, lane: _Lane, step: Step | None) -> None:
+    def _park(self, lane: _Lane, step: JobOrWait | None) -> None:
         """Keep a lane that waits; one that has no next step is done."""
         if not isinstance(step, Wait):
             return
@@ -206,7 +206,7 @@ class _Lane:
     early: bool
     """When its wait is over, and whether it is with the last call in flight, too."""
 
-    def __init__(self, client: Client, jobs: Iterator[Step], stack: ExitStack) -> None:
+    def __init__(self, client: Client, jobs: Iterator[JobOrWait], stack: ExitStack) -> None:
         caller = client.opened
         self.client = client
         self.jobs = jobs

@@ -11,7 +11,7 @@ from harness.contracts.contract import FAILED, IN_DOUBT, Contract, Effect, Outco
 from harness.errors import UsageError
 from harness.history import NEVER, WARM_UP
 from harness.load.crew import Client, Crew
-from harness.load.firing import TOGETHER, Job, Jobs, Step, Wait, Waits, clock
+from harness.load.firing import TOGETHER, Job, JobOrWait, Jobs, Wait, Waits, clock
 from harness.load.pattern import (
     Keys,
     Pattern,
@@ -137,7 +137,7 @@ class Race(Pattern):
 
         over: dict[int, bool] = {}
 
-        def jobs(client: Client) -> Generator[Step, None, None]:
+        def jobs(client: Client) -> Generator[JobOrWait, None, None]:
             me = places[client.number]
             deadline = NEVER if self.limit is None else crew.started + int(self.limit * 1e9)
             for number, each in enumerate(rounds):
@@ -176,7 +176,7 @@ class Race(Pattern):
             )
         return len(rounds - {WARM_UP}) >= PROOF
 
-    def _held(self, client: Client, job: Job, *, commit: bool) -> Generator[Step, None, None]:
+    def _held(self, client: Client, job: Job, *, commit: bool) -> Generator[JobOrWait, None, None]:
         caller, log = client.opened, client.log
         before = log.last(client.number)
         client.since = clock()  # like a call, it may have to be cancelled

@@ -9,7 +9,7 @@ from typing import ClassVar
 from harness.contracts.contract import Contract
 from harness.history import NEVER
 from harness.load.crew import Client, Crew
-from harness.load.firing import TOGETHER, Jobs, Step, Waits, clock
+from harness.load.firing import TOGETHER, JobOrWait, Jobs, Waits, clock
 from harness.load.pattern import (
     Keys,
     Pattern,
@@ -51,7 +51,7 @@ class Rescan(Pattern):
         (target,) = targets_of(clients)
         encoded = [target.encode_key(key) for key in keys.fresh]
 
-        def jobs(client: Client) -> Generator[Step, None, None]:
+        def jobs(client: Client) -> Generator[JobOrWait, None, None]:
             each = NEVER if self.limit is None else int(self.limit * 1e9 / (crew.contract.capacity + 1))
             for phase in range(crew.contract.capacity + 1):
                 # The same keys in every pass, each time from the next client.

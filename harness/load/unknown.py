@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from harness.contracts.contract import Contract
 from harness.load.crew import Client, Crew
-from harness.load.firing import Jobs, Step, clock
+from harness.load.firing import JobOrWait, Jobs, clock
 from harness.load.pattern import (
     Keys,
     Pattern,
@@ -47,7 +47,7 @@ class Unknown(Pattern):
         (target,) = targets_of(clients)
         encoded = [target.encode_key(key) for key in keys.unknown]
 
-        def jobs(client: Client) -> Generator[Step, None, None]:
+        def jobs(client: Client) -> Generator[JobOrWait, None, None]:
             mine = encoded[client.number * self.calls : (client.number + 1) * self.calls]
             for number, key in enumerate(mine):
                 if number and self.limit is not None and clock() > crew.started + int(self.limit * 1e9):

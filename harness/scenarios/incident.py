@@ -44,7 +44,7 @@ _CATALOGUES = ("pg_catalog", "information_schema")
 
 
 @dataclass(slots=True)
-class Step:
+class ScenarioStatement:
     """One statement of a session, as it will stand in the scenario."""
 
     text: str
@@ -62,7 +62,7 @@ class Person:
 
     name: str
     logged: LoggedSession
-    steps: list[Step]
+    steps: list[ScenarioStatement]
 
 
 def scenario_of(
@@ -173,9 +173,9 @@ def _of_one_database(sessions: Sequence[LoggedSession], notes: Counter[str]) -> 
 # -- what a session did
 
 
-def _steps(session: LoggedSession, notes: Counter[str], hide: Anonymous | None) -> Iterator[Step]:
+def _steps(session: LoggedSession, notes: Counter[str], hide: Anonymous | None) -> Iterator[ScenarioStatement]:
     """Its statements as they will stand there, chatter and empty transactions left out."""
-    found: list[Step] = []
+    found: list[ScenarioStatement] = []
     logged_too = {_plain(logged.text).rstrip("; ") for logged in session.statements}
     for text in session.prepared:
         if _plain(text).rstrip("; ") in logged_too:
@@ -186,7 +186,7 @@ def _steps(session: LoggedSession, notes: Counter[str], hide: Anonymous | None) 
     yield from _whole_transactions(found, notes)
 
 
-def _read(logged: Logged, notes: Counter[str], hide: Anonymous | None) -> Iterator[Step]:
+def _read(logged: Logged, notes: Counter[str], hide: Anonymous | None) -> Iterator[ScenarioStatement]:
     text = _plain(logged.text)
     if not text:
         return
@@ -197,7 +197,7 @@ def _read(logged: Logged, notes: Counter[str], hide: Anonymous | None) -> Iterat
         return
     several = len(parsed) > 1 and not any(isinstance(each.stmt, ast.TransactionStmt) for each in parsed)
     if several:  # sent as one, they are one transaction
-        yield Step("BEGIN", pglast.parse_sql("BEGIN")[0].stmt)
+        yield ScenarioStatement("BEGIN", pglast.parse_sql("BEGIN")[0].stmt)
     for at, each in enumerate(parsed):
         if why := _chatter(each.stmt):
             notes[why] += 1
@@ -208,12 +208,12 @@ def _read(logged: Logged, notes: Counter[str], hide: Anonymous | None) -> Iterat
         error = logged.error if at == len(parsed) - 1 else ""
         yield from _filled(piece, each.stmt, logged.values, error, notes, hide)
     if several:
-        yield Step("COMMIT", pglast.parse_sql("COMMIT")[0].stmt)
+        yield ScenarioStatement("COMMIT", pglast.parse_sql("COMMIT")[0].stmt)
 
 
 def _filled(
     text: str, statement: Any, values: Mapping[int, str | None], error: str, notes: Counter[str], hide: Anonymous | None
-) -> Iterator[Step]:
+) -> Iterator[ScenarioStatement]:
     """The step with its values in place of `$1`; nothing where they are not known."""
     if hide is not None:
         text = hide.statement(text)
@@ -232,7 +232,7 @@ def _filled(
     except (ParseError, ValueError):
         notes["statements that cannot be read"] += 1
         return
-    yield Step(text, parsed.stmt, error, original, values)
+    yield ScenarioStatement(text, parsed.stmt, error, original, values)
 
 
 def _plain(text: str) -> str:
@@ -283,14 +283,14 @@ _PREPARED = (
 )
 
 
-def _whole_transactions(steps: Sequence[Step], notes: Counter[str]) -> Iterator[Step]:
+def _whole_transactions(steps: Sequence[ScenarioStatement], notes: Counter[str]) -> Iterator[ScenarioStatement]:
     """Transactions in which something is left; one whose beginning or end the log has not is made whole."""
-    block: list[Step] | None = None
+    block: list[ScenarioStatement] | None = None
     ends = next((_kind(step) in _CLOSING for step in steps if _kind(step) in (*_OPENING, *_CLOSING)), False)
     if ends:
         notes["the beginning of a transaction, which was before: a BEGIN stands for it"] += 1
-        steps = [Step("BEGIN", pglast.parse_sql("BEGIN")[0].stmt), *steps]
-    blocks: list[list[Step]] = []
+        steps = [ScenarioStatement("BEGIN", pglast.parse_sql("BEGIN")[0].stmt), *steps]
+    blocks: list[list[ScenarioStatement]] = []
     for step in steps:
         kind = _kind(step)
         if kind in _OPENING:
@@ -305,7 +305,7 @@ def _whole_transactions(steps: Sequence[Step], notes: Counter[str]) -> Iterator[
             block = None if kind in _CLOSING else block
     if block is not None:
         notes["the end of a transaction, which is not in the log: a COMMIT stands for it"] += 1
-        block.append(Step("COMMIT", pglast.parse_sql("COMMIT")[0].stmt))
+        block.append(ScenarioStatement("COMMIT", pglast.parse_sql("COMMIT")[0].stmt))
     blocks = [block for block in blocks if len(block) == 1 or any(not _is_transaction(s.statement) for s in block)]
     for block, following in zip(blocks, [*blocks[1:], []], strict=False):
         failed = next((at for at, each in enumerate(block) if each.error), None)
@@ -318,15 +318,15 @@ def _whole_transactions(steps: Sequence[Step], notes: Counter[str]) -> Iterator[
             yield from block
         else:
             notes["a ROLLBACK after an error, without which there had been none: a COMMIT stands for it"] += 1
-            yield from (*block[:-1], Step("COMMIT", pglast.parse_sql("COMMIT")[0].stmt))
+            yield from (*block[:-1], ScenarioStatement("COMMIT", pglast.parse_sql("COMMIT")[0].stmt))
 
 
-def _alike(some: Sequence[Step], others: Sequence[Step]) -> bool:
+def _alike(some: Sequence[ScenarioStatement], others: Sequence[ScenarioStatement]) -> bool:
     """Whether these are the same statements, whatever values they have: what was read may have been another."""
     return [pglast.fingerprint(each.text) for each in some] == [pglast.fingerprint(each.text) for each in others]
 
 
-def _kind(step: Step) -> Any:
+def _kind(step: ScenarioStatement) -> Any:
     return step.statement.kind if isinstance(step.statement, ast.TransactionStmt) else None
 
 
@@ -438,7 +438,7 @@ def _who_meet(people: list[Person], rows: Rows, notes: Counter[str]) -> list[Per
 # -- what the server says
 
 
-def _typed(connection: psycopg.Connection[Any], step: Step) -> Step:
+def _typed(connection: psycopg.Connection[Any], step: ScenarioStatement) -> ScenarioStatement:
     """The step with the types of its values written down, where the server cannot tell them without."""
     if not step.original or _refused(connection, step) == "":
         return step
@@ -459,7 +459,7 @@ def _typed(connection: psycopg.Connection[Any], step: Step) -> Step:
     return replace(step, text=text, statement=pglast.parse_sql(text)[0].stmt)
 
 
-def _refused(connection: psycopg.Connection[Any], step: Step) -> str:
+def _refused(connection: psycopg.Connection[Any], step: ScenarioStatement) -> str:
     """What the server says of a statement that it cannot even prepare; empty where it can."""
     if not isinstance(
         step.statement, (ast.SelectStmt, ast.InsertStmt, ast.UpdateStmt, ast.DeleteStmt, ast.MergeStmt, ast.CallStmt)

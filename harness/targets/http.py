@@ -338,7 +338,7 @@ class HttpCaller:
             self._failure = self._reader.failed("connection_refused", error.tried, Effect.IN_DOUBT)
         return True
 
-    def receive(self) -> http_wire.Answer | Answer | None:
+    def receive(self) -> http_wire.Response | Answer | None:
         counters = self._counters
         if self._failure is not None:
             failure, self._failure = self._failure, None
@@ -354,8 +354,8 @@ class HttpCaller:
             counters.slow += 1
         return received
 
-    def read(self, received: http_wire.Answer | Answer) -> Answer:
-        if isinstance(received, http_wire.Answer):
+    def read(self, received: http_wire.Response | Answer) -> Answer:
+        if isinstance(received, http_wire.Response):
             return self._reader.read(received, self._counters)
         return received
 

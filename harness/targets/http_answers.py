@@ -93,7 +93,7 @@ class JsonReader:
         self.timing = bytearray()
         self.last_status = 0
 
-    def read(self, answer: http_wire.Answer, counters: Counters) -> Answer:
+    def read(self, answer: http_wire.Response, counters: Counters) -> Answer:
         status, head, body, _ = answer
         if (at := head.find(b"\r\nserver-timing:")) >= 0:
             self.timing += head[at + 16 : head.index(b"\r\n", at + 16)]

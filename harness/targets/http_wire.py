@@ -61,8 +61,8 @@ class Head:
         return known
 
 
-class Answer(NamedTuple):
-    """One whole answer."""
+class Response(NamedTuple):
+    """One whole HTTP response."""
 
     status: bytes
     head: bytes
@@ -131,7 +131,7 @@ class Wire:
             self._end()
             raise NotSentError(str(error)) from error
 
-    def receive(self) -> Answer | None:
+    def receive(self) -> Response | None:
         """Read once; the answer, or None while only a part of it is there. Raises LostError."""
         assert self._socket is not None
         try:
@@ -152,7 +152,7 @@ class Wire:
             self._end()
         return answer
 
-    def exchange(self, head: Head, body: bytes, now: float) -> Answer:
+    def exchange(self, head: Head, body: bytes, now: float) -> Response:
         """Send one request and wait for its answer."""
         self.send(head, body, now)
         answer = self.receive()
@@ -201,7 +201,7 @@ class Wire:
         self.open()
 
 
-def parse(data: bytes, *, ended: bool) -> Answer | None:
+def parse(data: bytes, *, ended: bool) -> Response | None:
     """The answer that `data` holds; None while it is not whole. `ended`: nothing more will come.
 
     Raises ValueError for what is no answer of HTTP/1, or will never be whole.
@@ -212,7 +212,7 @@ def parse(data: bytes, *, ended: bool) -> Answer | None:
     return answer
 
 
-def _parsed(data: bytes, ended: bool) -> Answer | None:
+def _parsed(data: bytes, ended: bool) -> Response | None:
     end = data.find(b"\r\n\r\n")
     if end < 0:
         return None
@@ -233,7 +233,7 @@ def _parsed(data: bytes, ended: bool) -> Answer | None:
         body = b""
     else:  # it ends with the connection
         body, last = data[at:] if ended else None, True
-    return None if body is None else Answer(status, head, body, last)
+    return None if body is None else Response(status, head, body, last)
 
 
 def _dechunked(data: bytes, at: int) -> bytes | None:

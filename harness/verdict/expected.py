@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from harness.verdict.matching import Rows, rows_match
+from harness.verdict.matching import ExpectedRows, rows_match
 from harness.verdict.observed import RAISED, SHOWN, Answer, Observed, SerialRun, Table, Unit, format_answer, format_row
 from harness.verdict.values import (
     RANDOM,
@@ -61,7 +61,7 @@ def masked(orders: Iterable[Sequence[SerialRun]]) -> dict[tuple[str, Unit | None
     return found
 
 
-def _masked_columns(rows: Rows, columns: Sequence[str]) -> Iterator[tuple[str, str]]:
+def _masked_columns(rows: ExpectedRows, columns: Sequence[str]) -> Iterator[tuple[str, str]]:
     for shape, marks in rows.rows:
         for place, each in zip(leaf_columns(shape), marks, strict=True):
             if not isinstance(each, Plain):
@@ -92,7 +92,7 @@ class Expected:
 
     def gives(self, observed: Observed, units: Sequence[Unit], renaming: Renaming, *, state: bool) -> bool:
         """Whether the units answered so, and, if asked, whether the final state is this one."""
-        pieces: list[tuple[Rows, list[Row]]] = []
+        pieces: list[tuple[ExpectedRows, list[Row]]] = []
         for unit in units:
             expected, answers = self.first.answers[unit], observed.answers[unit]
             if len(expected) != len(answers):
@@ -145,18 +145,18 @@ class Expected:
             for each in marks
         )
 
-    def answer(self, unit: Unit, at: int) -> Rows:
+    def answer(self, unit: Unit, at: int) -> ExpectedRows:
         """The rows of one answer of a unit, by its place, each value marked by what it is in the other runs."""
         place = f"answer {unit[0]} {unit[1]} {at}"
         runs = [r for r in self.runs if len(r.answers[unit]) > at]
         samples = [(_rows_of(run.answers[unit][at]), run) for run in runs]
-        return Rows(place, self.first.answers[unit][at].ordered, _marked(samples, place))
+        return ExpectedRows(place, self.first.answers[unit][at].ordered, _marked(samples, place))
 
-    def table(self, name: str) -> Rows:
+    def table(self, name: str) -> ExpectedRows:
         """The final rows of a table, each value marked by what it is in the other runs."""
         runs = [run for run in self.runs if name in run.state]
         samples = [([read_row(r, run.state[name].types) for r in run.state[name].rows], run) for run in runs]
-        return Rows(name, False, _marked(samples, name))
+        return ExpectedRows(name, False, _marked(samples, name))
 
 
 def _rows_of(answer: Answer) -> list[Row]:

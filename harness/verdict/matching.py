@@ -18,7 +18,7 @@ _LONG = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
+class ExpectedRows:
     """Rows of one answer or table as they are expected: a shape and a mark for each leaf."""
 
     place: str
@@ -36,7 +36,7 @@ class _Wanted:
     fixed: int | None = None
 
 
-def rows_match(pieces: Sequence[tuple[Rows, list[Row]]], renaming: Renaming) -> bool:
+def rows_match(pieces: Sequence[tuple[ExpectedRows, list[Row]]], renaming: Renaming) -> bool:
     """Whether all observed rows can be paired with expected ones under one renaming. Leaves `renaming` as it was."""
     start = renaming.position()
     renaming.fixed = frozenset(
@@ -81,7 +81,7 @@ def rows_match(pieces: Sequence[tuple[Rows, list[Row]]], renaming: Renaming) -> 
         renaming.undo(start)
 
 
-def _scattered(expected: Rows, rows: list[Row]) -> Iterator[tuple[Rows, list[Row]]]:
+def _scattered(expected: ExpectedRows, rows: list[Row]) -> Iterator[tuple[ExpectedRows, list[Row]]]:
     """Rows without their arrays, and the elements of each column's arrays as rows of their own, which have no order."""
     wanted: dict[int, list[tuple[str, tuple[Mark, ...]]]] = {}
     found: dict[int, list[Row]] = {}
@@ -103,9 +103,9 @@ def _scattered(expected: Rows, rows: list[Row]) -> Iterator[tuple[Rows, list[Row
         for leaf, at in zip(row.leaves, columns, strict=True):
             if at in places:
                 found.setdefault(at, []).append(Row("_", (leaf,)))
-    yield Rows(expected.place, expected.ordered, tuple(kept)), left
+    yield ExpectedRows(expected.place, expected.ordered, tuple(kept)), left
     for at in sorted(wanted.keys() | found.keys()):
-        yield Rows(f"{expected.place}.{at}", False, tuple(wanted.get(at, ()))), found.get(at, [])
+        yield ExpectedRows(f"{expected.place}.{at}", False, tuple(wanted.get(at, ()))), found.get(at, [])
 
 
 def _gathered_columns(shape: str) -> frozenset[int]:
