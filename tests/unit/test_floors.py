@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import harness
@@ -40,3 +41,21 @@ def test_a_file_imports_only_from_floors_below() -> None:
                 if other in FLOORS and other != room and FLOORS[other] >= FLOORS[room]
             ]
     assert not wrong
+
+
+def test_no_file_is_imported_by_what_it_imports() -> None:
+    """Within a room there is no circle either, over however many files."""
+    files = {
+        ".".join(("harness", *path.relative_to(PACKAGE).with_suffix("").parts)): path for path in PACKAGE.rglob("*.py")
+    }
+    files = {name.removesuffix(".__init__"): path for name, path in files.items()}
+    imports: dict[str, set[str]] = {}
+    for name, path in files.items():
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "harness":
+                module = node.module or ""
+                found = {f"{module}.{each.name}" for each in node.names} & files.keys()
+                named = {each.name for each in node.names if f"{module}.{each.name}" not in files}
+                imports.setdefault(name, set()).update(found | ({module} if named else set()))
+    TopologicalSorter(imports).prepare()  # raises CycleError, with the files in their order
+    assert len(imports) > 100
