@@ -470,6 +470,7 @@ class Harness:
         )
         run = record_of(fired, judged, told)
         if door.name == "sql" and not fired.interrupted and lost is None:
+            door.close()  # a pool's connections as well tell what they did when they end
             run = dataclasses.replace(run, touched=self._touched(database))
         return Result(self.keep(run), fired.history)
 

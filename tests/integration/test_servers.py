@@ -330,6 +330,7 @@ def test_a_race_through_one_connection_proves_nothing(make_harness: MakeHarness)
     assert result.verdict["race_overlapped"].truth is Truth.UNDECIDED, result.verdict
     assert result.record.overlap is not None
     assert (result.record.overlap.overlapped, result.record.overlap.held_rounds) == (0, 0)
+    assert result.record.touched is not None, "the pool's connection has gone"
 
 
 def test_a_race_through_a_pool_holds_or_is_undecided(make_harness: MakeHarness) -> None:
