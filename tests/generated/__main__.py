@@ -1,4 +1,7 @@
-"""`python -m tests.generated COUNT [--seed N] [--dsn DSN]`: more cases than CI draws."""
+"""`python -m tests.generated COUNT [--seed N] [--dsn DSN]`: more cases than CI draws.
+
+With `--keyed` they are contracts on fresh keys, explored with looking ahead and choice by choice (keyed.py).
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from contextlib import contextmanager
 
 from harness.environment.embedded import EmbeddedServer
 from harness.errors import HarnessError
-from tests.generated import comparer, drawn
+from tests.generated import comparer, drawn, keyed
 
 
 @contextmanager
@@ -31,7 +34,11 @@ def main() -> int:
     parser.add_argument("--from", dest="first", type=int, default=0)
     parser.add_argument("--most", type=int, default=400, help="schedules of a case, unreduced")
     parser.add_argument("--level", default="read committed", help="isolation level of both calls")
+    parser.add_argument("--keyed", action="store_true", help="contracts on fresh keys, looking ahead or not")
+    parser.add_argument("--calls", type=int, default=2, help="of --keyed")
     given = parser.parse_args()
+    if given.keyed:
+        return _keyed(given)
     compared = wrong = skipped = unsteady = schedules = reduced = 0
     started = time.monotonic()
     with served(given.dsn) as dsn, comparer(dsn, f"generated_{given.seed}_{os.getpid()}") as on:
@@ -61,6 +68,30 @@ def main() -> int:
     print(
         f"{compared} compared, {wrong} differ, {unsteady} unsteady, {skipped} skipped (over {given.most} schedules); "
         f"{schedules} schedules unreduced, {reduced} reduced; {time.monotonic() - started:.0f} s"
+    )
+    return 1 if wrong else 0
+
+
+def _keyed(given: argparse.Namespace) -> int:
+    compared = wrong = skipped = schedules = ahead = 0
+    started = time.monotonic()
+    with served(given.dsn) as dsn, keyed.comparer(dsn, f"keyed_{given.seed}_{os.getpid()}") as on:
+        for number in range(given.first, given.first + given.count):
+            case = keyed.drawn(f"{given.seed}.{number}")
+            found = on.compared(case, calls=given.calls, most=given.most)
+            if found is None:
+                skipped += 1
+                continue
+            compared += 1
+            schedules += len(found.alone)
+            ahead += found.begun_ahead
+            if found.differing:
+                wrong += 1
+                print(f"== {case.seed}: {len(found.differing)} of {len(found.alone)} schedules", flush=True)
+                print(*list(found.differing.items())[:3], case.script(), sep="\n   ", flush=True)
+    print(
+        f"{compared} compared, {wrong} differ, {skipped} skipped (over {given.most} schedules); {schedules} schedules, "
+        f"{ahead} begun ahead; {time.monotonic() - started:.0f} s"
     )
     return 1 if wrong else 0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,13 @@ import pytest
 from harness import Contract, contracts
 from harness.contracts import invariants
 from harness.environment.database import Template
+from harness.environment.servers import Server
 from harness.schedules import Exploration, Plan, explore
 from harness.schedules.judging import Judge
 from harness.schedules.relaying import Relay, Relays
 from harness.schedules.search import Search
 from harness.verdict.findings import Truth
+from tests.generated import keyed
 
 SCAN: Contract = contracts.load("scan_ticket")
 
@@ -108,6 +111,42 @@ def test_every_schedule_ends_as_one_after_the_other(
         other.schedules,
         other.before_reduction,
         other.exhausted,
+    )
+
+
+@pytest.fixture(scope="module")
+def on(server: Server) -> Iterator[keyed.KeyedComparer]:
+    with keyed.comparer(server.dsn) as made:
+        yield made
+
+
+def test_functions_that_nobody_wrote_end_as_choice_by_choice(on: keyed.KeyedComparer) -> None:
+    """20 functions from a fixed seed, on fresh keys: every schedule has the same answers and leaves the same rows."""
+    compared = number = ahead = 0
+    while compared < 20:
+        number += 1
+        found = on.compared(keyed.drawn(f"ci.{number}", (1, 2)), most=40)
+        if found is None:
+            continue
+        assert not found.differing, found.case.script()
+        compared += 1
+        ahead += found.begun_ahead
+    assert ahead > 50
+
+
+def test_foresight_that_is_believed_is_caught(on: keyed.KeyedComparer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a schedule is taken to have gone as was foreseen, whatever came of it, one ends otherwise soon."""
+    collect = Relays.collect
+
+    def believing(self: Relays, relay: Relay) -> Any:
+        events, answers = collect(self, relay)
+        return relay.foreseen or events, answers
+
+    monkeypatch.setattr(Relays, "collect", believing)
+    assert any(
+        found.differing
+        for number in range(40)
+        if (found := on.compared(keyed.drawn(f"ci.{number}", (1, 2)), most=40)) is not None
     )
 
 
