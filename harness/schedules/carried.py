@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from harness.contracts.contract import Operation
 from harness.history import History
 from harness.schedules.cases import Setting
-from harness.schedules.trace import Choice, Event, Kind, replay_text, switches, trimmed
+from harness.schedules.trace import Choice, Event, Kind, replay_text, switches
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,10 +67,6 @@ class Carried:
     def probes(self) -> tuple[Operation, ...]:
         """The calls made after the end of a schedule in which one died."""
         return tuple(operation for operation in self.operations if operation.client >= self.calls)
-
-    def trimmed(self) -> Carried:
-        """Without what only the search needs of its events."""
-        return replace(self, events=trimmed(self.events))
 
     @property
     def length(self) -> tuple[int, int, int]:

@@ -51,6 +51,9 @@ _BESIDE = 2
 _PATIENCE = 2000
 """Milliseconds that a call beside a schedule waits for a lock."""
 
+_SAY_EVERY = 0.1
+"""Seconds between two times that it is said how far the exploration has come."""
+
 _BEYOND = 1.0
 """Seconds for one call more than was asked for: so many, or as many as it took to try what was."""
 
@@ -74,8 +77,20 @@ class _Keys:
     """What the calls of a schedule are on."""
 
     keys: Sequence[Hashable]
-    before: tuple[Operation, ...] = ()
+    before: tuple[Operation, ...]
     """The calls that they had before it."""
+    arguments: Sequence[Mapping[str, Any]]
+    """Of each call."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """What a call of a case sends, whatever the key."""
+
+    arguments: Mapping[str, Any]
+    encoded: Sequence[bytes | None]
+    codec: Codec
+    program: Program
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +175,8 @@ class _Explorer:
         self._earlier: dict[str, dict[str, Any]] = {}
         """By prefix, where the cases of an earlier exploration stood."""
         self.said: Callable[[Progress], object] = lambda _: None
+        self._said = 0.0
+        """When it was said how far it has come."""
         called = [self._target.calls(variant, most) for variant in range(len(contract.variants))]
         self._routes = list({route.plain: route for routes in called for route in routes}.values())
         self._readers = {
@@ -183,8 +200,8 @@ class _Explorer:
         self._rewritten = self._opened.rewritten
         self._accesses = dict(zip((route.plain for route in self._routes), self._rewritten.texts, strict=True))
         self._calls_of = cache(self._target.calls)
-        self._arguments = cache(partial(Setting.arguments, contract=contract))
-        self._made = cache(self._program)
+        self._made: dict[tuple[Setting, int], _Made] = {}
+        """What each call of a case sent the last time."""
 
     def close(self) -> None:
         self._judge.connection.close()
@@ -214,7 +231,7 @@ class _Explorer:
             run = by_setting[setting].search.again(choices, races=races)
             if run is None:
                 return None
-            carried = self._as_carried(setting, run, probing=True).trimmed()
+            carried = self._as_carried(setting, run, probing=True)
             self._judge.beside(carried.judged)
             return carried
 
@@ -292,7 +309,7 @@ class _Explorer:
         )
 
     def _narrated(self, carried: Carried) -> Schedule:
-        labels = [unit.label for unit in self._programs(carried.setting, [None])[0].units]
+        labels = [unit.label for unit in self._sent(carried.setting, 0).program.units]
         schedule = narrate(carried, self._contract, self._rewritten, labels, self._connection)
         rows = self._rows(carried)
         return schedule if rows is None else replace(schedule, moves=with_rows(schedule.moves, rows))
@@ -333,7 +350,7 @@ class _Explorer:
     def _alone(self, setting: Setting, keys: Sequence[Hashable]) -> list[Operation]:
         """A call on each key, one after the other."""
         routes = self._calls_of(setting.variant, len(keys))
-        arguments = [self._arguments(setting, number=number) for number in range(len(keys))]
+        arguments = [setting.arguments(self._contract, number) for number in range(len(keys))]
         answers = [
             self._probe(route, given, key, number, setting.caller(number))
             for number, (route, given, key) in enumerate(zip(routes, arguments, keys, strict=True))
@@ -355,7 +372,14 @@ class _Explorer:
         self._opened.controller.suit(calls, setting.fatal(self._plan))
         key = self._missing_key if setting.missing else self._key
         keys = [key() for _ in range(min(setting.keys, calls))]
-        return Asked(self._programs(setting, keys), _Keys(keys, self._used(setting, keys)))
+        programs, arguments = [], []
+        for number in range(calls):
+            made = self._sent(setting, number)
+            given = list(made.encoded)
+            given[made.codec.key_at] = made.codec.encode_key(keys[number % len(keys)])
+            programs.append(replace(made.program, parameters=given))
+            arguments.append(made.arguments)
+        return Asked(programs, _Keys(keys, self._used(setting, keys), arguments))
 
     def _begun(self, settings: Sequence[Setting]) -> list[_Case]:
         made = [self._case(setting) for setting in settings]
@@ -367,13 +391,14 @@ class _Explorer:
         for search, run in in_turn([case.search for case in cases], until):
             case = next(case for case in cases if case.search is search)
             carried = self._as_carried(case.setting, run, probing=True)
-            self._first = self._first or carried.trimmed()
+            self._first = self._first or carried
             self._judge.take(carried)
             ended = ", ".join(o.outcome.label for o in carried.operations[: carried.calls])
             case.outcomes[ended] += 1
             if run.replay in search.ahead:
                 case.ahead[run.replay] = ended
-            self._say()
+            if time.monotonic() >= self._said + _SAY_EVERY:
+                self._say()
         self._judge.look()
         self._say()
 
@@ -400,33 +425,32 @@ class _Explorer:
         return case
 
     def _say(self) -> None:
+        self._said = time.monotonic()
         schedules = sum(case.search.carried_out for case in self._found)
         done = sum(case.search.ended for case in self._found)
         self.said(Progress(len(self._found), done, schedules, self._judge.broken))
 
-    def _programs(self, setting: Setting, keys: Sequence[Hashable]) -> list[Program]:
-        programs = []
-        for number in range(setting.at_once(self._plan)):
-            program, codec, encoded = self._made(setting, number)
-            key, given = keys[number % len(keys)], list(encoded)
-            given[codec.key_at] = None if key is None else codec.encode_key(key)
-            programs.append(replace(program, parameters=given))
-        return programs
+    def _sent(self, setting: Setting, number: int) -> _Made:
+        """What a call of a case sends. What the contract makes up for it may be another each time; mostly it is not."""
+        arguments = setting.arguments(self._contract, number)
+        known = self._made.get((setting, number))
+        if known is None or known.arguments != arguments:
+            route = self._calls_of(setting.variant, number + 1)[number]
+            encoded, formats = route.codec.encode(arguments, call=setting.used + 1)
+            query = Query("", route.plain, None, formats, int(route.codec.result_format))
+            known = _Made(arguments, encoded, route.codec, self._program(route, query, setting.caller(number)))
+            self._made[setting, number] = known
+        return known
 
-    def _program(self, setting: Setting, number: int) -> tuple[Program, Codec, Sequence[bytes | None]]:
-        """What a call of a case sends on any key, and its parameters but for the key."""
-        route, caller = self._calls_of(setting.variant, number + 1)[number], setting.caller(number)
-        encoded, formats = route.codec.encode(self._arguments(setting, number=number), call=setting.used + 1)
-        query = Query("", route.plain, None, formats, int(route.codec.result_format))
+    def _program(self, route: Route, query: Query, caller: int) -> Program:
         access = self._accesses[route.plain]
         if self._ends_transactions(route):
             statements = self._target.identity(self._connection, self._contract.identity_of(caller))
             before, after = ((), ()) if statements is None else (statements.for_session, statements.undone)
-            return call_alone(query, "start", access, before, after), route.codec, encoded
+            return call_alone(query, "start", access, before, after)
         retry = self._contract.retry
         again = (frozenset(retry.sqlstates), retry.most) if retry is not None else (frozenset[str](), 0)
-        program = call(query, "start", access, self._rewritten.check, self._begins[caller], *again)
-        return program, route.codec, encoded
+        return call(query, "start", access, self._rewritten.check, self._begins[caller], *again)
 
     def _ends_transactions(self, route: Route) -> bool:
         name = split_name(route.description.function.name)[1]
@@ -449,13 +473,13 @@ class _Explorer:
     def _as_carried(self, setting: Setting, run: Run, *, probing: bool = False) -> Carried:
         """A run with what its calls were asked and returned; after a death, what one more call on each key returns."""
         keys, calls = run.of.keys, setting.at_once(self._plan)
-        arguments = [self._arguments(setting, number=number) for number in range(calls)]
+        arguments = list(run.of.arguments)
         answers = list(run.answers)
         fatal = [event.choice for event in run.events if event.choice.kind in FATAL]
         if probing and fatal:
             for at, key in enumerate(keys):
                 number, position = len(arguments), len(run.events) + 1 + at
-                arguments.append(self._arguments(setting, number=number))
+                arguments.append(setting.arguments(self._contract, number))
                 probe = self._calls_of(setting.variant, number + 1)[-1]
                 caller = setting.caller(number)
                 answers.append(self._probe(probe, arguments[-1], key, position, caller, call=setting.used + 2))
@@ -466,17 +490,17 @@ class _Explorer:
         operations = tuple(self._operations(answers, owners, arguments, routes, cancelled))
         cancelled &= {operation.client for operation in operations if operation.outcome.effect is Effect.IN_DOUBT}
         # It may have handled that, and committed what it did then.
-        rolled_back = not any(map(self._ends_transactions, routes)) and all(_failed(answers[n]) for n in cancelled)
+        rolled_back = not (fatal and any(map(self._ends_transactions, routes)))
+        rolled_back = rolled_back and all(_failed(answers[number]) for number in cancelled)
         return Carried(setting, calls, run.events, operations, run.of.before, frozenset(cancelled), rolled_back)
 
     def _beside(self, setting: Setting, answers: Sequence[Answer], of: _Keys) -> None:
         """Calls that were made beside the schedules are known to the invariants, which see what they left."""
         if not self._judge.invariants:
             return
-        arguments = [self._arguments(setting, number=number) for number in range(len(answers))]
         owners = [of.keys[number % len(of.keys)] for number in range(len(answers))]
         routes = self._calls_of(setting.variant, len(answers))
-        operations = self._operations(answers, owners, arguments, routes)
+        operations = self._operations(answers, owners, of.arguments, routes)
         # Whoever died was rolled back, but for what a procedure had committed.
         left = [
             o for o, a, r in zip(operations, answers, routes, strict=True) if not a.died or self._ends_transactions(r)
@@ -488,7 +512,7 @@ class _Explorer:
         if not setting.used:
             return ()
         calls = range(setting.used * len(keys))
-        arguments = [self._arguments(setting, number=number) for number in calls]
+        arguments = [setting.arguments(self._contract, number) for number in calls]
         owners = [keys[number % len(keys)] for number in calls]
         # All of them come before the first position, which is 1.
         at = [number / (len(calls) + 1) for number in calls]
@@ -535,7 +559,7 @@ class _Explorer:
         self,
         answers: Sequence[Answer],
         keys: Sequence[Hashable],
-        arguments: Sequence[dict[str, Any]],
+        arguments: Sequence[Mapping[str, Any]],
         routes: Sequence[Route],
         cancelled: Set[int] = frozenset(),
     ) -> Iterator[Operation]:

@@ -161,7 +161,7 @@ class Judge:
             if len(self._tried) > 4 * _MOST_TRIED:
                 self._tried = [tried for edge in (False, True) for tried in self._shortest(edge)[:_MOST_TRIED]]
         self.taken += 1
-        self._waiting.append(schedule.trimmed())
+        self._waiting.append(schedule)
         if len(self._waiting) == _AT_ONCE:
             self.look()
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -24,7 +24,7 @@ from harness.schedules.relaying import Relay
 from harness.schedules.replay import Replay
 from harness.schedules.scheduler import Scheduler
 from harness.schedules.standing import Answer
-from harness.schedules.trace import Choice, Event, Kind, replay_text, switches, trimmed
+from harness.schedules.trace import Choice, Event, Kind, replay_text, switches
 from harness.signals import heed
 
 _TWICE = 25
@@ -99,10 +99,6 @@ class Run:
     def length(self) -> tuple[int, int, int]:
         """How much there is to follow: what the server decides, choices, turns from one session to another."""
         return sum(event.races for event in self.events), len(self.events), switches(self.events)
-
-    def trimmed(self) -> Run:
-        """Without what only the search needs of its events."""
-        return replace(self, events=trimmed(self.events))
 
 
 def scheduler_for(plan: Plan, choices: Sequence[Choice], sessions: int) -> Scheduler:

@@ -365,7 +365,7 @@ class _Explorer:
             last = run
             for name in self._judge(told(run)):
                 known = red.setdefault(name, [])
-                known.append(run.trimmed())
+                known.append(run)
                 known.sort(key=lambda each: each.length)
                 del known[_KEPT:]
         undecided = unsplit(rewritten, controller)

@@ -116,15 +116,7 @@ class Event:
     @property
     def races(self) -> bool:
         """Whether it let two waiting calls go on at once: which of them comes first is then up to the server."""
-        return len(self.calls - {self.choice.call}) > 1
-
-
-def trimmed(events: Sequence[Event]) -> tuple[Event, ...]:
-    """Without what only the search needs: there can be very many schedules."""
-    return tuple(Event(event.choice, event.at, _NOTHING, event.happenings, ()) for event in events)
-
-
-_NOTHING = Access()
+        return len(self.happenings) > 1 and len(self.calls - {self.choice.call}) > 1
 
 
 def switches(events: Sequence[Event]) -> int:
