@@ -248,7 +248,7 @@ class Relays:
             else:
                 assert isinstance(query.text, str)
                 pgconn.send_query_params(query.text.encode(), None)
-            call.expected.append((message, told))
+        call.expected.extend([(message, told) for message in sent])
 
     def _drain(self, relay: Relay | None) -> None:
         """Wait until a relay is over (None: everything that was posted is answered).
@@ -295,7 +295,7 @@ class Relays:
                 message, told = call.expected.popleft()
                 if message.query is not None:
                     pgconn.get_result()  # what separates two answers: it is there
-                    if told is not None:
+                    if told is not None and (message.sent is not Sent.OURS or result.status in _FAILED):
                         told.result(message, result)
                 elif result.status != ExecStatus.PIPELINE_SYNC:
                     raise psycopg.OperationalError("the connection is out of step")

@@ -260,7 +260,7 @@ class Search:
                     continue
                 yield run
                 if self.carried_out % _TWICE == 1 and not replaying:
-                    self._repeat(run)
+                    self._repeat(run, scheduler)
         finally:
             self._drop()
             if isinstance(scheduler, Exhaustive) and scheduler.unsteady:
@@ -304,14 +304,15 @@ class Search:
             self.runs += 1
         return True
 
-    def again(self, choices: Sequence[Choice], *, races: bool = False) -> Run | None:
+    def again(self, choices: Sequence[Choice], *, races: bool = False, before: Scheduler | None = None) -> Run | None:
         """Carry out some choices, once more for each attempt; None where they cannot be made.
 
-        `races`: in it the server decides which of two calls comes first, so that it takes some attempts.
+        `races`: in it the server decides which of two calls comes first, so that it takes some attempts. `before` which
+        other scheduler's next schedule.
         """
         for _ in range(_RACE_ATTEMPTS if races else 1):
             try:
-                run, complete, _ = self._carry_out(Replay(choices, gives_up=True))
+                run, complete, _ = self._carry_out(Replay(choices, gives_up=True), None if races else before)
                 if complete and len(run.events) == len(choices):
                     return run
                 self.beside(run.answers, run.of)  # it departed in the middle
@@ -319,11 +320,12 @@ class Search:
                 self.controller.reset()
         return None
 
-    def _repeat(self, run: Run) -> None:
+    def _repeat(self, run: Run, scheduler: Scheduler) -> None:
         """Carry a schedule out once more; note when it does not end the same."""
         self.repeated += 1
-        for _ in range(_RACE_ATTEMPTS if any(event.races for event in run.events) else 1):
-            again = self.again([event.choice for event in run.events])
+        races = any(event.races for event in run.events)
+        for _ in range(_RACE_ATTEMPTS if races else 1):
+            again = self.again([event.choice for event in run.events], before=None if races else scheduler)
             if again is not None:
                 self.beside(again.answers, again.of)
                 if self.alike(again, run):
@@ -341,12 +343,17 @@ class Search:
                 self.controller.reset()
         raise AssertionError("the last attempt returns or raises")
 
-    def _carry_out(self, scheduler: Scheduler) -> tuple[Run, bool, bool | None]:
-        """One schedule; whether it was not given up; and whether it counts, where the scheduler has learned of it."""
+    def _carry_out(self, scheduler: Scheduler, before: Scheduler | None = None) -> tuple[Run, bool, bool | None]:
+        """One schedule; whether it was not given up; and whether it counts, where the scheduler has learned of it.
+
+        `before`: the scheduler whose schedule comes next, where that is another one.
+        """
         begun, self._following = self._following or self._begin(scheduler), None
         asked = begun.asked
         if begun.relay is not None:
             foretold = self._look_ahead(scheduler, begun.relay)
+            if before is not None and self._may_begin(before, begun.relay, self.carried_out):
+                self._begin_behind(before, begun.relay)
             events: tuple[Event, ...] | None = None
             try:
                 events, answers = self.controller.relays.collect(begun.relay)
@@ -355,8 +362,9 @@ class Search:
                     foretold.take_back()
             if foretold is not None and events is not None and events is begun.relay.foreseen:
                 return self._whole(Run(events, answers, self.label, asked.of)), foretold.complete, foretold.counts
-            self._drop()
             complete = None if events is None else scheduler.adopt(events)
+            if complete is None or events is not begun.relay.foreseen:
+                self._drop()
             if events is not None and complete is not None:
                 return self._whole(Run(events, answers, self.label, asked.of)), complete, None
             self.beside(answers, asked.of)
@@ -381,15 +389,11 @@ class Search:
         The server goes on with that while it is told here what came of the first. None where nothing is foretold.
         """
         following = self.carried_out + 1
-        if (
-            not isinstance(scheduler, Exhaustive)
-            or relay.foreseen is None
-            or not self.early()
-            or (self._most is not None and following >= self._most)
-            or following % _TWICE == 1  # it is to be repeated first
-            or time.monotonic() > self._until
-        ):
+        # One of so many is to be repeated first.
+        if following % _TWICE == 1 or not self._may_begin(scheduler, relay, following):
             return None
+        assert isinstance(scheduler, Exhaustive)
+        assert relay.foreseen is not None
         take_back = partial(scheduler.back_to, scheduler.mark())
         try:
             complete = scheduler.adopt(relay.foreseen)
@@ -397,13 +401,26 @@ class Search:
                 take_back()
                 return None
             counts = scheduler.ended(relay.foreseen, complete=complete)
-            if scheduler.another():
-                begun = self._begin(scheduler, behind=relay)
-                self._following = None if begun.relay is None else begun
+            self._begin_behind(scheduler, relay)
         except BaseException:
             take_back()
             raise
         return _Foretold(complete, counts, take_back)
+
+    def _may_begin(self, scheduler: Scheduler, relay: Relay, number: int) -> bool:
+        """Whether a scheduler's schedule, the one of that number from 0, may be begun while another is under way."""
+        return (
+            isinstance(scheduler, Exhaustive)
+            and relay.foreseen is not None
+            and self.early()
+            and (self._most is None or number < self._most)
+            and time.monotonic() <= self._until
+        )
+
+    def _begin_behind(self, scheduler: Scheduler, relay: Relay) -> None:
+        if scheduler.another():
+            begun = self._begin(scheduler, behind=relay)
+            self._following = None if begun.relay is None else begun
 
     def _drop(self) -> None:
         """Let what was begun in vain come to its end."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from harness.schedules.measure import Keeps
 from harness.schedules.program import Program
@@ -153,8 +154,7 @@ def start(ways: Ways, programs: Sequence[Program]) -> State:
     return ways.start([program.units[0].key if program.units else None for program in programs])
 
 
-@dataclass(frozen=True, slots=True)
-class Leg:
+class Leg(NamedTuple):
     """A part of a plan: whose turn it is, and what it is foreseen to do (None: it never was there)."""
 
     call: int
