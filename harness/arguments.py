@@ -95,7 +95,7 @@ class _Seconds(click.FloatRange):
 
     def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> Any:
         found = super().convert(value, parameter, context)
-        return found if found == found else self.fail(f"{value} is no number of seconds.", parameter, context)
+        return found if found == found else self.fail(f"{value} is not a number of seconds.", parameter, context)
 
 
 SECONDS = _Seconds(0, MOST, min_open=True)

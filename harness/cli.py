@@ -169,7 +169,7 @@ def _of_a_file(file: Path, options: Options, said: Set[str]) -> Options:
     if "contract" in said:
         raise UsageError(f"{file} and --contract are two contracts.", next_step="give one of them")
     if not file.name.endswith(SUFFIX):
-        raise UsageError(f"{file} is no scenario.", next_step=f"name a file that ends in {SUFFIX}")
+        raise UsageError(f"{file} is not a scenario.", next_step=f"name a file that ends in {SUFFIX}")
     return replace(options, contract=str(file))
 
 

@@ -80,7 +80,7 @@ def of_project(folder: Path, options: Sequence[Option]) -> tuple[Values, Path | 
             if option is None:
                 near = difflib.get_close_matches(key.replace("-", "_"), known, 1)
                 raise UsageError(
-                    f"{file} has a key in [tool.harness] that is no option: {key}.",
+                    f"{file} has a key in [tool.harness] that is not an option: {key}.",
                     next_step=f"did you mean {near[0]}?" if near else "see harness run --help; --db-pool is db_pool",
                 )
             found[option.name] = _checked(option, value, file)
@@ -98,7 +98,7 @@ def _checked(option: Option, value: Any, file: Path) -> str | list[str]:
     ):
         return _texts(option, value, file.parent)
     raise UsageError(
-        f"{option.name} in [tool.harness] of {file} is {value!r}, which is no {option.kind.metavar.lower()}.",
+        f"{option.name} in [tool.harness] of {file} is {value!r}, which is {option.kind.denial}.",
         next_step=f"see {option.flag} in --help",
     )
 

@@ -70,6 +70,14 @@ class Kind:
     words: tuple[str, ...] = ()
     """The only ones there are; empty: as many as you like."""
 
+    @property
+    def denial(self) -> str:
+        """What a value is that does not fit: `not a positive integer`, `neither yes nor no`."""
+        name = self.metavar.lower()
+        if " or " in name:
+            return f"neither {name.replace(' or ', ' nor ')}"
+        return f"not {'an' if name.startswith(('a', 'e', 'i', 'o', 'sql')) else 'a'} {name}"
+
     def check(self, name: str, value: Any) -> None:
         """Raises UsageError for a value that cannot be meant."""
         if not self.fits(value):
@@ -78,7 +86,7 @@ class Kind:
                 raise UsageError(
                     f"{name} is {value:g}, which is more than anybody needs.", next_step=f"give {MOST} or less"
                 )
-            raise UsageError(f"{name} is {value}, which is no {self.metavar.lower()}.", next_step=next_step)
+            raise UsageError(f"{name} is {value}, which is {self.denial}.", next_step=next_step)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +124,7 @@ class Option:
         next_step = f"give {' or '.join(words)}" if words else f"see {self.flag} in --help"
         if self.kind in (POSITIVE, POSITIVE_INT, NOT_NEGATIVE):
             next_step = f"give {MOST} at most, and {next_step}"
-        raise UsageError(f"{source} is {text!r}, which is no {self.kind.metavar.lower()}.", next_step=next_step)
+        raise UsageError(f"{source} is {text!r}, which is {self.kind.denial}.", next_step=next_step)
 
 
 def _flag(name: str) -> str:

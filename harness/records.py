@@ -196,7 +196,7 @@ def dumps(record: Record) -> str:
 def loads(text: str, name: str = "The text") -> Record:
     """The record in a JSON text; `loads(dumps(record)) == record`.
 
-    Raises UsageError, which speaks of it by `name`, for what is no record of this format.
+    Raises UsageError, which speaks of it by `name`, for what is not a record of this format.
     """
     again = "make the record again with this version: the option --record PATH of check, run, explore and others"
     try:
@@ -205,7 +205,7 @@ def loads(text: str, name: str = "The text") -> Record:
         raise UsageError(f"{name} is no JSON that can be read.", tried=str(error), next_step=again) from error
     found = value.get("format", value.get("schema_version")) if isinstance(value, dict) else None
     if type(found) is not int:
-        raise UsageError(f"{name} is no record of the harness.", tried='its member "format"', next_step=again)
+        raise UsageError(f"{name} is not a record of the harness.", tried='its member "format"', next_step=again)
     if found != FORMAT:
         older = found < FORMAT
         raise UsageError(
@@ -216,7 +216,9 @@ def loads(text: str, name: str = "The text") -> Record:
     try:
         return from_plain(Record, value, "record")
     except ValueError as error:
-        raise UsageError(f"{name} is no whole record of format {FORMAT}.", tried=str(error), next_step=again) from error
+        raise UsageError(
+            f"{name} is not a whole record of format {FORMAT}.", tried=str(error), next_step=again
+        ) from error
 
 
 def read(path: Path) -> Record:

@@ -292,7 +292,7 @@ class Harness:
 
         found = [run for run in records.read(path).runs if run.kind == "explore"]
         if not found:
-            raise UsageError(f"{path} is no record of an exploration.", next_step="name one that --record wrote")
+            raise UsageError(f"{path} is not a record of an exploration.", next_step="name one that --record wrote")
         run = found[-1]
         try:
             earlier = from_plain(Exploration, run.details["exploration"])

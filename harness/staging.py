@@ -259,7 +259,7 @@ def _id(path: Path, where: str, entry: Any) -> UUID:
 
 def _placeholder(path: Path, where: str, text: object) -> UsageError:
     return UsageError(
-        f"{path} holds a placeholder: {where}.id is {text!r}, which is no ticket's id.",
+        f"{path} holds a placeholder: {where}.id is {text!r}, which is not a ticket's id.",
         tried="reading it as the sample, sql/seed/tickets.json, with real ids in place of its zeros",
         next_step=SET_UP,
     )
@@ -272,7 +272,7 @@ def _uuid(environment: Mapping[str, str], name: str) -> UUID | None:
     try:
         return UUID(text)
     except ValueError as error:
-        raise UsageError(f"{name} is {text!r}, which is no UUID.", next_step=SET_UP) from error
+        raise UsageError(f"{name} is {text!r}, which is not a UUID.", next_step=SET_UP) from error
 
 
 def _incomplete(what: str, looked: str) -> UsageError:

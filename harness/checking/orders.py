@@ -197,7 +197,7 @@ class SerialOrders:
         return after
 
     def alone(self) -> None:
-        """Each session alone: what fails already then is said first, and wrong SQL is no scenario."""
+        """Each session alone: what fails already then is said first, and wrong SQL is not a scenario."""
         for place, session in enumerate(self.world.sessions):
             answers = self.runs(((place, -1),))[0].answers[place, -1]
             for at, answer in enumerate(answers):

@@ -241,7 +241,7 @@ class ErrorAnswer:
     """Regular expression that the message must match somewhere, in any case of letters; None: whatever it says."""
 
     def __post_init__(self) -> None:
-        """Raises UsageError for what is no SQLSTATE, and a pattern that is no regular expression."""
+        """Raises UsageError for what is not an SQLSTATE, and a pattern that is no regular expression."""
         _check_sqlstate(self.sqlstate, f"ErrorAnswer({self.sqlstate!r}, {self.label!r})")
         try:
             re.compile(self.message or "")
@@ -268,7 +268,7 @@ class Retry:
     """Longest pause before a try, in seconds."""
 
     def __post_init__(self) -> None:
-        """Raises UsageError for what is no SQLSTATE, and numbers that cannot be."""
+        """Raises UsageError for what is not an SQLSTATE, and numbers that cannot be."""
         for each in self.sqlstates:
             _check_sqlstate(each, f"Retry(({each!r}, ...))")
         if self.most < 1 or not 0 <= self.pause < 60:
@@ -281,7 +281,7 @@ class Retry:
 def _check_sqlstate(text: str, where: str) -> None:
     if not re.fullmatch("[0-9A-Z]{5}", text):
         raise UsageError(
-            f"{text!r} in {where} is no SQLSTATE.",
+            f"{text!r} in {where} is not an SQLSTATE.",
             next_step="give its five digits and capitals, as P0001 for a plain RAISE EXCEPTION",
         )
 

@@ -50,7 +50,7 @@ def open_server(choice: str, image: str, database: str | None = None) -> Server:
     if dsn:
         return ExternalServer(choice, database)
     raise UsageError(
-        f"--server {choice!r} is none of auto, container, embedded and no DSN.",
+        f"--server {choice!r} is neither auto, container or embedded nor a DSN.",
         next_step="a DSN looks like postgresql://user:password@host:port/database",
     )
 

@@ -58,10 +58,10 @@ class Identity:
                 next_step=f"give one of {', '.join(ISOLATION_LEVELS)}",
             )
         if self.role is not None and (not self.role or self.role.lower() == "none" or "\0" in self.role):
-            raise UsageError(f"{self.role!r} is no role's name.", next_step="give the name of a role of the server")
+            raise UsageError(f"{self.role!r} is not a role's name.", next_step="give the name of a role of the server")
         for name in self.settings:
             if not _NAME.fullmatch(name):
-                raise UsageError(f"{name!r} is no setting's name.", next_step="give name=value, as lock_timeout=1s")
+                raise UsageError(f"{name!r} is not a setting's name.", next_step="give name=value, as lock_timeout=1s")
         if self.claims is not None:
             try:
                 self._claims_text()
@@ -79,7 +79,7 @@ class Identity:
         role, brace, rest = words.strip().partition("{")
         role = role.strip()
         claims = None
-        wrong = "is no role, or no role and claims"
+        wrong = "is neither a role nor a role and claims"
         next_step = (
             'write ROLE, or ROLE {JWT claims}, as: authenticated {"sub": "00000000-0000-0000-0000-00000000000a"}'
         )

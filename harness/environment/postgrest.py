@@ -466,7 +466,7 @@ def find_binary(choice: str | None = None, *, environment: Mapping[str, str] = o
         found = shutil.which(choice, path=environment.get("PATH"))
         if found is None:
             raise HarnessError(
-                f"--postgrest {choice} is no program.",
+                f"--postgrest {choice} is not an executable file.",
                 tried=f"{Path(choice).absolute()} and PATH",
                 next_step="name the file of a PostgREST binary that may be executed",
             )

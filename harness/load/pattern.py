@@ -194,7 +194,7 @@ class Pattern(ABC):
 
     def words(self) -> list[str]:
         """The words of a command that runs it again: `--pattern race --clients 10`."""
-        # What is no option can only be said by a profile that has it so.
+        # What is not an option can only be said by a profile that has it so.
         hidden = [name for name, about in self.settings().items() if about.kind is None]
         fits = [p for p in PROFILES if all(getattr(self, name) == self.default_of(name, p) for name in hidden)]
         profile = ["--profile", fits[0]] if fits and fits[0] != PROFILES[0] else []

@@ -1,8 +1,8 @@
 """The headings of a scenario file: which there are, and the file cut at them.
 
 A heading is a comment at the very beginning of a line, outside of any statement: `-- word: rest`. What follows belongs
-to it up to the next one. A word that is no heading's is an error, not a comment: one that is misspelt would change what
-is judged, and nobody would see it.
+to it up to the next one. A word that is not a heading's is an error, not a comment: one that is misspelt would change
+what is judged, and nobody would see it.
 """
 
 from __future__ import annotations
@@ -174,7 +174,7 @@ def _heading(path: Path, comment: str, line: int) -> tuple[str, str] | None:
         if alone and alone[1] == "setup":
             return "setup", ""
         if alone and len(alone[1].split()) == 1 and distance(first, "setup") <= 2:
-            raise wrong(path, line, f"{comment.strip()!r} is no heading.", "write `-- setup`")
+            raise wrong(path, line, f"{comment.strip()!r} is not a heading.", "write `-- setup`")
         if alone and first in words:
             raise wrong(
                 path,

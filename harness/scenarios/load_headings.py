@@ -200,7 +200,7 @@ class LoadHeadings(ABC):
         match = _CAPACITY.fullmatch(section.rest)
         if match is None or not 1 <= int(match[1]) <= 1_000_000:
             raise self._error(
-                section.line, f"{section.rest!r} is no capacity.", "write `capacity: at most 1 applied per key`"
+                section.line, f"{section.rest!r} is not a capacity.", "write `capacity: at most 1 applied per key`"
             )
         if self.capacity is not None:
             raise self._error(section.line, "There are two lines `capacity:`.", "keep one of them")
@@ -223,7 +223,9 @@ class LoadHeadings(ABC):
         name, *words = section.rest.split() or [""]
         if not name or len(words) % 2:
             raise self._error(
-                section.line, f"{section.rest!r} is no pattern.", "write `pattern: race`, or `pattern: race rounds 40`"
+                section.line,
+                f"{section.rest!r} is not a pattern.",
+                "write `pattern: race`, or `pattern: race rounds 40`",
             )
         self.patterns.append(Planned(section.line, name, tuple(zip(words[::2], words[1::2], strict=True))))
 

@@ -358,7 +358,7 @@ class _Prefix:
         logged = [match for match in matches if _sent(match["text"]) is not None]
         if not matches:
             raise UsageError(
-                f"{path} is no log of PostgreSQL.",
+                f"{path} is not a log of PostgreSQL.",
                 tried=f"reading it as csvlog, jsonlog, or lines with LOG: in one of {len(LANGUAGES)} languages",
                 next_step="name a file that the server's logging wrote, with lc_messages = C at best",
             )

@@ -186,7 +186,7 @@ class _Reader(LoadHeadings):
         if match is None or match[2] == "0":
             raise self._error(
                 section.line,
-                f"{section.rest!r} is no session's name." if section.rest else "The session has no name.",
+                f"{section.rest!r} is not a session's name." if section.rest else "The session has no name.",
                 "write `session: alice`, or `session: scanner x 10` for ten of them",
             )
         self.count = int(match[2]) if match[2] else None
@@ -242,7 +242,7 @@ class _Reader(LoadHeadings):
     def _isolation(self, section: Section) -> None:
         if section.rest.lower() not in ISOLATION_LEVELS:
             raise self._error(
-                section.line, f"{section.rest!r} is no isolation level.", f"write {', '.join(ISOLATION_LEVELS)}"
+                section.line, f"{section.rest!r} is not an isolation level.", f"write {', '.join(ISOLATION_LEVELS)}"
             )
         self._of_session(section, isolation=section.rest.lower())
 
@@ -282,7 +282,7 @@ class _Reader(LoadHeadings):
             return replace(busy, nothing_changed=True)
         if error := re.fullmatch(r"error\s+(\S+?)(?:\s+like\s+('(?:[^']|'')*'))?", condition, re.IGNORECASE):
             if not _SQLSTATE.fullmatch(error[1]):
-                raise self._error(section.line, f"{error[1]!r} is no SQLSTATE.", "give five signs, such as 55P03")
+                raise self._error(section.line, f"{error[1]!r} is not an SQLSTATE.", "give five signs, such as 55P03")
             return replace(busy, code=error[1], like=error[2][1:-1].replace("''", "'") if error[2] else None)
         if condition == "error":
             raise self._error(
@@ -322,7 +322,7 @@ class _Reader(LoadHeadings):
         self._empty(section)
         name, because = self._because(section, "ignore: scan_logs because it is a log of attempts")
         if not re.fullmatch(r'("[^"]+"|[\w$]+)(\.("[^"]+"|[\w$]+)){0,2}', name):
-            raise self._error(section.line, f"{name!r} is no table or column.", "write TABLE or TABLE.COLUMN")
+            raise self._error(section.line, f"{name!r} is not a table or column.", "write TABLE or TABLE.COLUMN")
         parts = [part[1:-1] if part[0] == '"' else part.lower() for part in re.findall(r'"[^"]+"|[\w$]+', name)]
         self.ignored.append(Ignored(".".join(parts), because, section.line))
 
@@ -360,7 +360,7 @@ class _Reader(LoadHeadings):
             moment = datetime.fromisoformat(section.rest.strip("'"))
         except ValueError as error:
             raise self._error(
-                section.line, f"{section.rest!r} is no moment.", "write `now: 2030-01-01 12:00:00+00`"
+                section.line, f"{section.rest!r} is not a moment.", "write `now: 2030-01-01 12:00:00+00`"
             ) from error
         self.now = moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
 

@@ -121,7 +121,7 @@ class Codec:
         except _UNFIT as error:
             raise _unfit(self.parameters[self.key_at], key, error) from error
         if encoded is None or form != self.key_format:
-            raise _unfit(self.parameters[self.key_at], key, ValueError("it is no value of the type"))
+            raise _unfit(self.parameters[self.key_at], key, ValueError("it is not a value of the type"))
         return encoded
 
     def decode_key(self, raw: bytes) -> Hashable:

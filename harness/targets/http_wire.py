@@ -269,7 +269,7 @@ def address_of(url: str) -> SplitResult:
 
 def _no_address(url: str, why: str) -> UsageError:
     return UsageError(
-        f"{url!r} is no address of a PostgREST.",
+        f"{url!r} is not an address of a PostgREST.",
         tried=why,
         next_step="it looks like https://PROJECT.supabase.co/rest/v1 or http://127.0.0.1:3000",
     )

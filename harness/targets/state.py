@@ -64,7 +64,7 @@ def check(invariants: Sequence[Invariant], connection: psycopg.Connection[Any]) 
             found = connection.pgconn.describe_prepared(b"")
             if found.nparams or not found.nfields:
                 raise HarnessError(
-                    f"{invariant.path}:{invariant.line}: the invariant {invariant.name!r} is no query.",
+                    f"{invariant.path}:{invariant.line}: the invariant {invariant.name!r} is not a query.",
                     tried=invariant.query,
                     next_step="write a SELECT that returns the rows that violate it",
                 )

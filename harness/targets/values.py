@@ -51,7 +51,7 @@ def text_form(value: Any, kind: Type, adapt: Callable[[Any], str]) -> str | None
     if kind.attributes and isinstance(value, (list, tuple, Mapping)):
         return f"({','.join(_field(each, of, adapt) for each, of in _fields(value, kind))})"
     if isinstance(value, (list, Mapping)) or kind.element is not None or kind.attributes:
-        raise TypeError(f"a {type(value).__name__} is no value of it")
+        raise TypeError(f"a {type(value).__name__} is not a value of it")
     return adapt(value)
 
 

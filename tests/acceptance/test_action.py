@@ -121,7 +121,7 @@ def test_no_arguments_are_no_word_and_half_a_quote_is_said(runner: Runner) -> No
     (runner.work / "it's held.race.sql").unlink()
     done = runner.step("check", **runner.inputs | {"command": "run", "arguments": " \n", "migrations": "none.sql"})
     assert "none.sql" in done.stderr, done.stderr
-    assert "is no scenario" not in done.stderr
+    assert "is not a scenario" not in done.stderr
     runner.output.write_text("")
     done = runner.step("check", **runner.inputs | {"arguments": "tests 'half"})
     assert "cannot be cut into words" in done.stdout

@@ -27,7 +27,7 @@ def test_what_is_asked_for_and_not_there_is_an_environment_that_fails(sandbox: S
     done = sandbox.run("harness", "doctor", *words)
     assert done.returncode == ExitStatus.ENVIRONMENT
     assert "✗ server                   No connection to user=me dbname=x host=127.0.0.1 port=1." in done.stdout
-    assert "✗ postgrest                --postgrest /nowhere is no program." in done.stdout
+    assert "✗ postgrest                --postgrest /nowhere is not an executable file." in done.stdout
     assert "s3cret" not in done.stdout + done.stderr
     done = sandbox.run(
         "harness", "doctor", "--server", "embedded", "--migrations", "sql/migrations", "--migrations", "/no"

@@ -47,7 +47,7 @@ def test_a_pattern_of_one_file_and_one_line_is_in_the_help_runs_and_is_judged(
     ("words", "says"),
     [
         (("--pattern", "race", "--pairs", "4"), "--pairs is for --pattern again."),
-        (("--pattern", "again", "--pairs", "0"), "--pairs is '0', which is no positive integer."),
+        (("--pattern", "again", "--pairs", "0"), "--pairs is '0', which is not a positive integer."),
     ],
 )
 def test_a_new_option_is_checked_as_the_others_are(walked: Sandbox, words: tuple[str, ...], says: str) -> None:

@@ -142,7 +142,7 @@ def test_a_conflict_is_tried_again(lockers: Callable[[Contract], Harness]) -> No
     ("options", "kind", "says"),
     [
         ({"run_as": "nobody_of_that_name"}, HarnessError, "There is no role 'nobody_of_that_name'"),
-        ({"run_as": "two words"}, UsageError, "is no role"),
+        ({"run_as": "two words"}, UsageError, "is neither a role"),
         ({"setting": ("work_mem=much",)}, HarnessError, "does not let anything run as the owner, work_mem=much"),
         ({"contract_option": ("door=1",)}, UsageError, "has no option 'door'"),
     ],

@@ -93,7 +93,7 @@ def test_what_cannot_be_gone_on_with_is_refused(opened: Harness, tmp_path: Path)
     del opened.runs[:]
     record = tmp_path / "record.json"
     opened.record("harness explore").write(record)
-    with pytest.raises(UsageError, match="no record of an exploration"):
+    with pytest.raises(UsageError, match="not a record of an exploration"):
         opened.explore(resume=record)
     opened.explore(variants=VARIANTS[:1])
     opened.record("harness explore").write(record)

@@ -159,7 +159,7 @@ def test_a_binary_is_found_where_it_was_put(tmp_path: Path, monkeypatch: pytest.
 @pytest.mark.parametrize("choice", ["no/such/file", "definitely-no-program"])
 def test_a_named_binary_that_is_none_is_refused(choice: str) -> None:
     """A typing error in --postgrest does not fall back to another PostgREST."""
-    with pytest.raises(HarnessError, match="is no program"):
+    with pytest.raises(HarnessError, match="is not an executable file"):
         find_binary(choice)
 
 

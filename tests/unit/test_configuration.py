@@ -79,15 +79,15 @@ def test_without_files_nothing_is_said(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("[tool.harness]\nclientz = 3\n", "no option: clientz.*did you mean clients"),
-        ("[tool.harness]\nclients = [3]\n", r"clients in \[tool.harness\].*which is no positive integer"),
-        ("[tool.harness]\nclients = 0\n", r"clients in \[tool.harness\] is '0', which is no positive integer"),
-        ("[tool.harness]\nmigrations = {a = 1}\n", "which is no path"),
+        ("[tool.harness]\nclientz = 3\n", "not an option: clientz.*did you mean clients"),
+        ("[tool.harness]\nclients = [3]\n", r"clients in \[tool.harness\].*which is not a positive integer"),
+        ("[tool.harness]\nclients = 0\n", r"clients in \[tool.harness\] is '0', which is not a positive integer"),
+        ("[tool.harness]\nmigrations = {a = 1}\n", "which is not a path"),
         ("[tool.harness\n", "cannot be read"),
     ],
 )
 def test_what_is_wrong_names_the_file_or_the_key(text: str, said: str, tmp_path: Path) -> None:
-    """A key that is no option would be passed over in silence, and a misspelt limit would never limit."""
+    """A key that is not an option would be passed over in silence, and a misspelt limit would never limit."""
     (tmp_path / "pyproject.toml").write_text(text)
     with pytest.raises(UsageError) as caught:
         options(read(tmp_path, TABLE))

@@ -328,7 +328,7 @@ def test_a_token_that_cannot_stand_in_a_header_is_refused(text: str) -> None:
 )
 def test_an_address_that_is_none_is_refused(url: str) -> None:
     """An address is checked before anything is sent, and a password in it is not repeated."""
-    with pytest.raises(UsageError, match="no address of a PostgREST") as raised:
+    with pytest.raises(UsageError, match="not an address of a PostgREST") as raised:
         HttpTarget(url, Token(SECRET), SCAN_TICKET)
     assert "pw" not in str(raised.value)
 

@@ -296,8 +296,8 @@ WRONG = [
     # (text, --from, --log-line-prefix, words)
     ("LOG:  statement: SELECT 1\n", "", "", "says nothing by which sessions can be told apart"),
     ("2020-06-18 16:00:16 KST LOG:  statement: SELECT 1\n", "", "", "log with log_line_prefix = '%m [%p]"),
-    ("hello\nworld\n", "", "", "is no log of PostgreSQL"),
-    ("", "", "", "is no log of PostgreSQL"),
+    ("hello\nworld\n", "", "", "is not a log of PostgreSQL"),
+    ("", "", "", "is not a log of PostgreSQL"),
     ("2026-11-26 08:20:36 UTC [1] LOG:  starting\n", "", "", "log with log_statement = all"),
     (TWO_TIMES, "2027", "", "has no statement in that time; it goes from 2026-11-26 08:20:36.242 to"),
     (TWO_TIMES, "", "%m %u ", "has no session"),

@@ -200,7 +200,7 @@ def test_a_plan_knows_how_many_fresh_keys_it_needs(pattern: Any, keys: int | Non
         (lambda: Race(0, 1), "clients is 0"),
         (lambda: Race(2, 0), "rounds is 0"),
         (lambda: Arrivals(rate=0), "rate is 0"),
-        (lambda: Arrivals(distribution="normal"), "distribution is normal, which is no distribution"),
+        (lambda: Arrivals(distribution="normal"), "distribution is normal, which is not a distribution"),
         (lambda: Arrivals(duplicates=1.0), "duplicates is 1.0"),
         (lambda: Rescan(0), "clients is 0"),
         (lambda: Unknown(1, 0), "calls is 0"),

@@ -16,7 +16,7 @@ WHOLE = """\
 -- Anything that begins with a capital is a comment.
 
 -- setup
-INSERT INTO seats (id) VALUES (1); -- never: is no heading here
+INSERT INTO seats (id) VALUES (1); -- never: is not a heading here
 -- isolation: repeatable read
 
 -- session: alice
@@ -77,7 +77,7 @@ SHORT = "-- scenario: x\n-- session: a\nSELECT 1;\n"
 WRONG = {
     "a heading misspelt": ("-- scenaro: x\n", ":1: There is no heading 'scenaro'", "write `scenario:`"),
     "a session's colon": ("-- scenario: x\n-- session alice\nSELECT 1;\n", ":2: '-- session alice' begins", "session:"),
-    "setup misspelt": ("-- scenario: x\n-- setpu\nSELECT 1;\n", ":2: '-- setpu' is no heading", "-- setup"),
+    "setup misspelt": ("-- scenario: x\n-- setpu\nSELECT 1;\n", ":2: '-- setpu' is not a heading", "-- setup"),
     "an unknown heading": (SHORT + "-- expect: 3\n", ":4: There is no heading 'expect'", "begins with a capital"),
     "no claim": ("-- session: a\nSELECT 1;\n", ":1: The scenario has no claim", "-- scenario: "),
     "no session": ("-- scenario: x\n", ":1: The scenario has no session", "-- session: NAME"),
@@ -85,7 +85,11 @@ WRONG = {
     "two of one name": (SHORT + "-- session: a\nSELECT 2;\n", ":4: Two sessions are named a", "x 2"),
     "a query that does not parse": (SHORT + "-- never: y\nSELEC 1;\n", ":5: 'SELEC 1' does not parse", "mend"),
     "a condition that does not parse": (SHORT + "-- busy: when status =\n", ":4: 'status =' does not parse", "mend"),
-    "no moment": (SHORT + "-- now: tomorrow\n", ":4: 'tomorrow' is no moment", "write `now: 2030-01-01 12:00:00+00`"),
+    "no moment": (
+        SHORT + "-- now: tomorrow\n",
+        ":4: 'tomorrow' is not a moment",
+        "write `now: 2030-01-01 12:00:00+00`",
+    ),
     "two moments": (SHORT + "-- now: 2030-01-01\n-- now: 2031-01-01\n", ":5: There are two lines `now:`", "keep one"),
     "an error without its code": (SHORT + "-- busy: when error\n", ":4: `error` alone", "busy: when error 55P03"),
     "no query": (SHORT + "-- never: y\nUPDATE t SET a = 1;\n", ":5: `never:` needs a query", "SELECT"),
@@ -94,7 +98,7 @@ WRONG = {
     "no reason": (SHORT + "-- ignore: log\n", ":4: `ignore:` has no reason", "because"),
     "an unknown anomaly": (SHORT + "-- allow: lost updat because y\n", ":4: There is no anomaly", "`lost update`"),
     "an unknown unit": (SHORT + "-- judge: session\n", ":4: 'session' cannot be judged", "transactions"),
-    "an unknown level": (SHORT + "-- isolation: snapshot\n", "'snapshot' is no isolation level", "serializable"),
+    "an unknown level": (SHORT + "-- isolation: snapshot\n", "'snapshot' is not an isolation level", "serializable"),
     "retry without a number": ("-- scenario: x\n-- retry: 40001\n", ":2: '40001' does not say", "up to 5"),
     "as below a statement": (SHORT + "-- as: anon\n", ":4: `as:` stands below a statement", "right below"),
     "a copy to nobody": ("-- scenario: x\n-- setup\nCOPY c TO STDOUT;\n", ":3: COPY to the client", "leave"),
