@@ -7,12 +7,13 @@ ended, further signals wait for that, so that somebody impatient loses neither t
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """The signals that end a run: Ctrl-C, a process manager, a terminal that goes away."""
@@ -55,8 +56,7 @@ def heed_also(asked_to_end: Callable[[], bool]) -> None:
 def heed() -> None:
     """Called where a run takes its next step. Raises KeyboardInterrupt when a signal has ended it.
 
-    An exception that a signal raises inside a finalizer or a weak reference's callback is lost there: CPython only
-    prints it.
+    An exception that a signal raises inside a finalizer, a weak reference's callback or one of a library is lost there.
     """
     if ending() or (_asked_to_end is not None and _asked_to_end()):
         raise KeyboardInterrupt
@@ -75,6 +75,18 @@ def ended_by(handler: Callable[[int, FrameType | None], NoReturn]) -> Iterator[N
         _ending_since = now
         handler(number, frame)
 
+    def unless_lost(tell: Callable[..., object]) -> Callable[..., None]:
+        """What CPython and Cython print of an exception that is lost: of this one `heed` reminds the run."""
+
+        def told(*lost: Any) -> None:
+            value = lost[0].exc_value if len(lost) == 1 else lost[1]
+            if not (ending() and isinstance(value, KeyboardInterrupt)):
+                tell(*lost)
+
+        return told
+
+    hooks = sys.excepthook, sys.unraisablehook
+    sys.excepthook, sys.unraisablehook = unless_lost(hooks[0]), unless_lost(hooks[1])
     before = {number: signal.signal(number, once) for number in ENDING if signal.getsignal(number) != signal.SIG_IGN}
     try:
         if _early:
@@ -83,6 +95,7 @@ def ended_by(handler: Callable[[int, FrameType | None], NoReturn]) -> Iterator[N
     finally:
         for number, handled in before.items():
             signal.signal(number, handled)
+        sys.excepthook, sys.unraisablehook = hooks
         _ending_since = None
 
 

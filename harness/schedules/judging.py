@@ -126,6 +126,8 @@ class Judge:
     _claims: dict[str, _Claim] = field(default_factory=dict)
     _usable: _Claim | None = None
     _tried: list[_Tried] = field(default_factory=list)
+    _at_once: set[str] = field(default_factory=set)
+    """Invariants that were violated after the first schedule, in which the calls came one after the other."""
 
     def __post_init__(self) -> None:
         if self.invariants:
@@ -164,6 +166,10 @@ class Judge:
         self._waiting.append(schedule)
         if len(self._waiting) == _AT_ONCE:
             self.look()
+        if self.taken == 1 and self.invariants and schedule.serial:
+            self.look()
+            found = zip(self.invariants, self._asked(), strict=True)
+            self._at_once = {invariant.name for invariant, finding in found if finding.truth is Truth.BROKEN}
 
     def look(self) -> None:
         """Judge what has come together."""
@@ -302,11 +308,16 @@ class Judge:
             with self.connect() as connection:
                 state.made(connection)
             self._known(())
-            rows = list((state.violating(invariant, self.connect) - before).elements())
-            if rows:
-                broken[finding.id] = repeated
-                said = f"{_ALONE}; {finding.observed}" if repeated.serial else finding.observed
-                return replace(finding, observed=said, evidence=tuple(json.loads(row) for row in rows[:SHOWN]))
+            after = state.violating(invariant, self.connect)
+            rows = list((after - before).elements())
+            # Of a whole table, such as a total that is wrong: what is violated is changed by every call from then on.
+            changed = before.total() >= after.total() and invariant.name not in self._at_once
+            if not rows or (changed and repeated.serial):
+                continue
+            broken[finding.id] = repeated
+            said = f"{_ALONE}; {finding.observed}" if repeated.serial else finding.observed
+            said += "; whether by this schedule cannot be told: it was before" if changed else ""
+            return replace(finding, observed=said, evidence=tuple(json.loads(row) for row in rows[:SHOWN]))
         said = f"{finding.observed}; no single schedule does it when it is repeated: it adds up over many calls"
         return replace(finding, observed=said)
 

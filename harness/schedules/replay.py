@@ -16,7 +16,7 @@ class Replay:
 
     def __init__(self, choices: Sequence[Choice], times: int = 1, *, gives_up: bool = False) -> None:
         """`gives_up`: where the text departs from what is possible, the schedule is given up, and the calls go on."""
-        self._choices = tuple(choices)
+        self.choices = tuple(choices)
         self._gives_up = gives_up
         self._left = times
         self.raced = False
@@ -30,33 +30,33 @@ class Replay:
         """Raises UsageError at the step where the text departs from what is possible, unless it gives up there."""
         at = len(events)
         self.raced = any(event.races for event in events)
-        if at < len(self._choices) and self._choices[at] in enabled:
-            return self._choices[at]
+        if at < len(self.choices) and self.choices[at] in enabled:
+            return self.choices[at]
         if self._gives_up:
             return None
-        due = f"{self._choices[at]} cannot go on" if at < len(self._choices) else "the text ends"
+        due = f"{self.choices[at]} cannot go on" if at < len(self.choices) else "the text ends"
         raise UsageError(
-            f"The replay text {replay_text(self._choices)} does not fit the function: at step {at + 1} {due}.",
+            f"The replay text {replay_text(self.choices)} does not fit the function: at step {at + 1} {due}.",
             tried=f"{replay_text([event.choice for event in events]) or 'nothing'} so far; "
             f"possible next: {', '.join(map(str, enabled))}",
             next_step="explore again: the function, or the number of calls, is not what the text was made with",
         )
 
     def plan(self, foresight: Foresight) -> Order | None:
-        for choice in self._choices:
+        for choice in self.choices:
             if choice.kind is not Kind.STEP or choice not in foresight.enabled() or foresight.take(choice.call) is None:
                 break
         foresight.to_the_end()
         return None if foresight.waits else foresight.order
 
     def adopt(self, events: Sequence[Event]) -> bool | None:
-        return True if tuple(event.choice for event in events) == self._choices else None
+        return True if tuple(event.choice for event in events) == self.choices else None
 
     def ended(self, events: Sequence[Event], *, complete: bool) -> bool:
         """Raises UsageError when the calls ended before the text did."""
-        if len(events) < len(self._choices):
+        if len(events) < len(self.choices):
             raise UsageError(
-                f"The replay text {replay_text(self._choices)} does not fit the function: every call has ended after "
+                f"The replay text {replay_text(self.choices)} does not fit the function: every call has ended after "
                 f"step {len(events)}.",
                 next_step="explore again: the function, or the number of calls, is not what the text was made with",
             )

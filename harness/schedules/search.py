@@ -158,6 +158,8 @@ class Search:
     """How often choices had turned out to be made in ignorance when this search was begun."""
     _over: bool = False
     """Nothing was left to carry out."""
+    _anew: bool = False
+    """It was begun anew, since its first schedule did not end the same when it was repeated."""
     _first: Run | None = None
     _following: _Begun | None = None
     """The schedule after the one that is told, begun already."""
@@ -247,6 +249,7 @@ class Search:
                 if not counts:
                     self.beside(run.answers, run.of)
                     continue
+                begins = not self._seen and bound is None and not replaying and self.unfinished is None
                 if replaying:
                     self.runs += 1
                     self._first = self._first or run
@@ -259,8 +262,18 @@ class Search:
                         return
                     continue
                 yield run
-                if self.carried_out % _TWICE == 1 and not replaying:
-                    self._repeat(run, scheduler)
+                if self.carried_out % _TWICE == 1 and not replaying and not self._repeat(run, scheduler):
+                    if not begins or self._anew:
+                        self.unsteady[run.replay] = None
+                        continue
+                    # What the first call of a client made, such as its profile, all later ones find made.
+                    self.unsteady[f"{run.replay} (the first; what calls do after it was tried)"] = None
+                    self._anew = True
+                    self._drop()
+                    self._seen.clear()
+                    self.runs = 0
+                    scheduler = self._scheduler = self.make_scheduler()
+                    self._outdated = self.controller.known.outdated
         finally:
             self._drop()
             if isinstance(scheduler, Exhaustive) and scheduler.unsteady:
@@ -320,8 +333,8 @@ class Search:
                 self.controller.reset()
         return None
 
-    def _repeat(self, run: Run, scheduler: Scheduler) -> None:
-        """Carry a schedule out once more; note when it does not end the same."""
+    def _repeat(self, run: Run, scheduler: Scheduler) -> bool:
+        """Carry a schedule out once more; whether it ends the same."""
         self.repeated += 1
         races = any(event.races for event in run.events)
         for _ in range(_RACE_ATTEMPTS if races else 1):
@@ -329,18 +342,33 @@ class Search:
             if again is not None:
                 self.beside(again.answers, again.of)
                 if self.alike(again, run):
-                    return
-        self.unsteady[run.replay] = None
+                    return True
+        return False
 
     def _attempted(self, scheduler: Scheduler) -> tuple[Run, bool, bool | None]:
-        """One schedule. A replay that departs is tried again: two calls that are let go at once may change places."""
+        """One schedule.
+
+        A replay that departs is tried again: two calls that are let go at once may change places; and what a client's
+        first call makes, such as its profile, the schedule that the text is of may have found made by those before it.
+        """
+        if not isinstance(scheduler, Replay):
+            return self._carry_out(scheduler)
+        called_before = False
         for attempts_left in reversed(range(_RACE_ATTEMPTS)):
             try:
-                return self._carry_out(scheduler)
+                run, complete, counts = self._carry_out(scheduler)
+                if len(run.events) < len(scheduler.choices):
+                    self.beside(run.answers, run.of)
+                scheduler.ended(run.events, complete=complete)
             except UsageError:
-                if not (isinstance(scheduler, Replay) and scheduler.raced and attempts_left):
+                if not attempts_left or (called_before and not scheduler.raced):
                     raise
                 self.controller.reset()
+                if not called_before:
+                    called_before = True
+                    self.again(scheduler.choices)
+            else:
+                return run, complete, counts
         raise AssertionError("the last attempt returns or raises")
 
     def _carry_out(self, scheduler: Scheduler, before: Scheduler | None = None) -> tuple[Run, bool, bool | None]:

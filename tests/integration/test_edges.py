@@ -132,6 +132,42 @@ def test_what_breaks_in_the_middle_too_is_shown_there(tried: Explore) -> None:
     assert ":" not in found["invariant.twice"], found
 
 
+FIRST = "IF NOT EXISTS (SELECT FROM people WHERE id = p_person + 100) THEN INSERT INTO people VALUES (p_person + 100);"
+
+
+@pytest.mark.parametrize("body", [f"{FIRST} END IF;", f"{FIRST} ELSE PERFORM FROM people; END IF;"], ids=len)
+def test_what_a_client_makes_once_is_made_beforehand(tried: Explore, body: str) -> None:
+    """Steps that only a client's first call takes, or only its later ones: the fault behind them is found, and shown
+    by a schedule that is red again in a database that nobody has called anything in. Without one it is not held, since
+    of first calls one order was tried."""
+    assert tried(f"{body} {TAKE}", edges=False).truth is Truth.UNDECIDED
+    found = tried(f"{body} {UNGUARDED}", edges=False)
+    assert (found.truth, found.exhausted) == (Truth.BROKEN, True)
+    shown = broken(found)
+    assert broken(tried(f"{body} {UNGUARDED}", replay=shown["linearizable"])) == {"linearizable": shown["linearizable"]}
+
+
+TOTAL = Invariant(
+    "total",
+    "The total is how many gifts were taken.",
+    "SELECT gifts FROM people WHERE id = 9 AND gifts <> (SELECT count(*) FROM gifts WHERE taken_by IS NOT NULL)",
+    Path("total.sql"),
+    1,
+)
+
+
+@pytest.mark.parametrize(("counts", "alone"), [(1, False), (2, True)])
+def test_a_total_that_every_call_changes_is_not_blamed_on_any(tried: Explore, counts: int, alone: bool) -> None:
+    """Once a race has made it wrong, it is wrong by other figures after calls that come one after the other; those are
+    shown where they do it, which nothing but a fresh database tells."""
+    body = UNGUARDED.replace("RETURN true", f"UPDATE people SET gifts = gifts + {counts} WHERE id = 9; RETURN true")
+    found = tried(body, invariants=(TOTAL,), edges=False)
+    (finding,) = (each for each in found.findings if each.id == "invariant.total")
+    assert (finding.truth, "without any concurrency" in finding.observed) == (Truth.BROKEN, alone), finding
+    shown = broken(found)["invariant.total"]
+    assert broken(tried(body, invariants=(TOTAL,), replay=shown))["invariant.total"] == shown
+
+
 def test_of_a_long_search_the_shortest_are_kept(tried: Explore, monkeypatch: pytest.MonkeyPatch) -> None:
     """With room for two schedules of each kind, an invariant that broke is still shown by one that breaks it again."""
     monkeypatch.setattr("harness.schedules.judging._MOST_TRIED", 2)

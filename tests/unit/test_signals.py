@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import signal
+import sys
 from collections.abc import Iterator
 from types import FrameType
 from typing import NoReturn
@@ -81,18 +81,33 @@ def test_a_wait_that_is_interrupted_says_so_and_can_be_taken_up_again() -> None:
     assert done.wait(0)
 
 
-def test_an_interrupt_that_was_swallowed_is_heeded_at_the_next_step() -> None:
-    """CPython only prints what is raised in a finalizer: the signal would be lost, and the next ones wait for it."""
+class Finalized:
+    """An object whose finalizer a signal strikes: what is raised there is lost, and CPython prints it."""
 
-    class Finalized:
-        def __del__(self) -> None:
-            with contextlib.suppress(KeyboardInterrupt):  # what CPython does, without its words
-                signal.raise_signal(signal.SIGINT)
+    def __init__(self, error: type[BaseException] | None = None) -> None:
+        self.error = error
 
+    def __del__(self) -> None:
+        if self.error is not None:
+            raise self.error
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_an_interrupt_that_was_swallowed_is_heeded_at_the_next_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The signal would be lost, and the next ones wait for it. It leaves no traceback; another error does."""
+    told: list[object] = []
+    monkeypatch.setattr("sys.unraisablehook", lambda lost: told.append(lost.exc_type))
+    monkeypatch.setattr("sys.excepthook", lambda *lost: told.append(lost[0]))
     with ended_by(interrupt):
         heed()
         del (found := [Finalized()])[:]
         assert not found
+        sys.excepthook(KeyboardInterrupt, KeyboardInterrupt(), None)  # as Cython does first
+        assert told == []
+        del (found := [Finalized(ValueError)])[:]
+        assert told == [ValueError]
         with pytest.raises(KeyboardInterrupt):
             heed()
     heed()
+    sys.excepthook(KeyboardInterrupt, KeyboardInterrupt(), None)
+    assert told == [ValueError, KeyboardInterrupt]
