@@ -45,8 +45,8 @@ from harness.targets.sql_caller import Route
 __all__ = ["MOST_CALLS", "SEARCHES", "Plan", "explore"]
 
 _KEYS_AT_ONCE, _MOST_KEYS_AT_ONCE = 256, 1024
-_BESIDE = 2
-"""Connections of the explorer: one to where the operations are kept, one on which keys are made."""
+_BESIDE = 3
+"""Connections of the explorer: to where the operations are kept, to make keys, and to ask the invariants in the end."""
 
 _PATIENCE = 2000
 """Milliseconds that a call beside a schedule waits for a lock."""

@@ -314,13 +314,25 @@ class _Catalogue:
         return found
 
 
-def rewrite(connection: psycopg.Connection[Any], texts: Sequence[str], space: int) -> Rewritten:
-    """Rewrite all functions that some statements reach; `space` is the turnstile's advisory lock key space.
+def catalogue_of(connection: psycopg.Connection[Any]) -> Mapping[str, Any]:
+    """What the rewriting has to know of a database (catalogue.sql)."""
+    row = connection.execute(queries.text("harness.schedules", "catalogue.sql").encode()).fetchone()
+    assert row is not None
+    found: dict[str, Any] = json.loads(row[0])
+    return found
+
+
+def rewrite(
+    connection: psycopg.Connection[Any], known: Mapping[str, Any], texts: Sequence[str], space: int
+) -> Rewritten:
+    """Rewrite all functions that some statements reach, of a database of which so much is `known` (`catalogue_of`).
+
+    `space` is the turnstile's advisory lock key space.
 
     Raises UsageError for a function whose concurrency cannot be controlled: one that acts through a connection of its
     own.
     """
-    catalogue = _Catalogue(json.loads(_one(connection, queries.text("harness.schedules", "catalogue.sql"))))
+    catalogue = _Catalogue(known)
     given = [access_by_text.of_statement(text) for text in texts]
     reached = catalogue.reached(given)
     certainly = {function.oid for function in reached}
@@ -505,9 +517,3 @@ def _remarks(reached: list[_Function]) -> list[str]:
         if any(name.startswith("pg_sleep") for name in function.touched.calls):
             remarks.append(f"{function.label} sleeps: the time passes within one step, and orders nothing")
     return remarks
-
-
-def _one(connection: psycopg.Connection[Any], query: str) -> Any:
-    row = connection.execute(query.encode()).fetchone()
-    assert row is not None
-    return row[0]

@@ -27,7 +27,7 @@ from harness.schedules.narrate import answered, moves
 from harness.schedules.plan import MOST_CALLS, Plan
 from harness.schedules.program import Session, StatementAnswer, compiled, isolation_named
 from harness.schedules.result import Schedule
-from harness.schedules.rewrite import Rewritten, rewrite, undo
+from harness.schedules.rewrite import Rewritten, catalogue_of, rewrite, undo
 from harness.schedules.search import Asked, Run, Search, in_turn, scheduler_for
 from harness.schedules.trace import Choice, Kind, read_replay
 from harness.schedules.watch import read, watched, with_rows, written
@@ -141,8 +141,10 @@ class Reserve:
     def __init__(self, dsn: str, needed: int) -> None:
         self._dsn = dsn
         threads = ThreadPoolExecutor(needed, "connections")
-        self._opened = deque(threads.submit(self._connected) for _ in range(needed))
+        self._reading = threads.submit(self._read)
+        self._opened = deque(threads.submit(self._connected) for _ in range(needed - 1))
         threads.shutdown(wait=False)
+        self._taken = False
 
     def __enter__(self) -> Self:
         return self
@@ -152,6 +154,14 @@ class Reserve:
         for each in self._opened:
             if each.exception() is None:
                 each.result().close()
+        if not self._taken and self._reading.exception() is None:
+            self._reading.result()[0].close()
+
+    def first(self) -> tuple[psycopg.Connection[Any], Mapping[str, Any]]:
+        """The first one, and what it has read of the database (`catalogue_of`). Raises HarnessError, as `connect`."""
+        found = self._reading.result()
+        self._taken = True
+        return found
 
     def connect(self) -> psycopg.Connection[Any]:
         """One more. Raises HarnessError where the server gives none."""
@@ -160,6 +170,14 @@ class Reserve:
         found = self._opened[0].result()
         self._opened.popleft()
         return found
+
+    def _read(self) -> tuple[psycopg.Connection[Any], Mapping[str, Any]]:
+        connection = self._connected()
+        try:
+            return connection, catalogue_of(connection)
+        except BaseException:
+            connection.close()
+            raise
 
     def _connected(self) -> psycopg.Connection[Any]:
         connection = connect(self._dsn)
@@ -175,11 +193,11 @@ class Opened:
 
     def __init__(self, reserve: Reserve, texts: Sequence[str], sessions: int, plan: Plan, **more: Any) -> None:
         self.connect = reserve.connect
-        self.connection = self.connect()
+        self.connection, known = reserve.first()
         try:
             # A key space that the functions are unlikely to name; that one takes our keys all the same is found out.
             space = random.SystemRandom().randrange(1 << 20, 1 << 31)
-            self.rewritten: Rewritten = rewrite(self.connection, texts, space)
+            self.rewritten: Rewritten = rewrite(self.connection, known, texts, space)
             self.controller = Controller(
                 self.connect,
                 sessions,

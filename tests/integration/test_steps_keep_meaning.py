@@ -8,7 +8,7 @@ import psycopg
 import pytest
 
 from harness.environment.database import Database
-from harness.schedules.rewrite import Rewritten, rewrite
+from harness.schedules.rewrite import Rewritten, catalogue_of, rewrite
 
 SPACE = 7
 
@@ -97,7 +97,7 @@ def answer(connection: psycopg.Connection[Any]) -> Any:
 
 
 def rewritten(connection: psycopg.Connection[Any]) -> Rewritten:
-    return rewrite(connection, ["SELECT probe()"], SPACE)
+    return rewrite(connection, catalogue_of(connection), ["SELECT probe()"], SPACE)
 
 
 @pytest.mark.parametrize("body", FUNCTIONS.values(), ids=FUNCTIONS)
