@@ -45,6 +45,7 @@ from harness.targets.sql_caller import Route
 __all__ = ["MOST_CALLS", "SEARCHES", "Plan", "explore"]
 
 _KEYS_AT_ONCE, _MOST_KEYS_AT_ONCE = 256, 1024
+
 _BESIDE = 3
 """Connections of the explorer: to where the operations are kept, to make keys, and to ask the invariants in the end."""
 
@@ -388,8 +389,9 @@ class _Explorer:
 
     def _in_turn(self, cases: Sequence[_Case], until: float) -> None:
         """Go through the schedules of some cases."""
+        of = {id(case.search): case for case in cases}
         for search, run in in_turn([case.search for case in cases], until):
-            case = next(case for case in cases if case.search is search)
+            case = of[id(search)]
             carried = self._as_carried(case.setting, run, probing=True)
             self._first = self._first or carried
             self._judge.take(carried)
