@@ -176,8 +176,7 @@ class _Explorer:
         self._earlier: dict[str, dict[str, Any]] = {}
         """By prefix, where the cases of an earlier exploration stood."""
         self.said: Callable[[Progress], object] = lambda _: None
-        self._said = 0.0
-        """When it was said how far it has come."""
+        self._last_said = 0.0
         called = [self._target.calls(variant, most) for variant in range(len(contract.variants))]
         self._routes = list({route.plain: route for routes in called for route in routes}.values())
         self._readers = {
@@ -287,6 +286,7 @@ class _Explorer:
         return {
             case.setting.prefix(): {
                 "runs": case.search.runs,
+                # What was carried out ahead of the search will be so again.
                 # What was carried out ahead of the search will be so again.
                 "outcomes": dict(case.outcomes - Counter(map(case.ahead.__getitem__, case.search.ahead))),
                 "search": saved[case.setting.prefix()],
@@ -399,7 +399,7 @@ class _Explorer:
             case.outcomes[ended] += 1
             if run.replay in search.ahead:
                 case.ahead[run.replay] = ended
-            if time.monotonic() >= self._said + _SAY_EVERY:
+            if time.monotonic() >= self._last_said + _SAY_EVERY:
                 self._say()
         self._judge.look()
         self._say()
@@ -427,7 +427,7 @@ class _Explorer:
         return case
 
     def _say(self) -> None:
-        self._said = time.monotonic()
+        self._last_said = time.monotonic()
         schedules = sum(case.search.carried_out for case in self._found)
         done = sum(case.search.ended for case in self._found)
         self.said(Progress(len(self._found), done, schedules, self._judge.broken))
