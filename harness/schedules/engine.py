@@ -49,6 +49,8 @@ _KEYS_AT_ONCE, _MOST_KEYS_AT_ONCE = 256, 1024
 _BESIDE = 3
 """Connections of the explorer: to where the operations are kept, to make keys, and to ask the invariants in the end."""
 
+_FIRST_CALLS = "what only the first calls ever make, such as a table: all schedules but the first find it made"
+
 _PATIENCE = 2000
 """Milliseconds that a call beside a schedule waits for a lock."""
 
@@ -616,6 +618,7 @@ class _Explorer:
         return (
             f"{more_than(self._plan.calls)}, and isolation levels other than {self._isolation()}",
             *self._remarks,
+            _FIRST_CALLS,
             *NOT_COVERED,
             *self._rewritten.remarks,
             *exceeding(self._rewritten, self._opened.controller),
