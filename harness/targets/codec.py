@@ -16,6 +16,7 @@ from uuid import UUID
 
 import psycopg
 from psycopg import pq
+from psycopg.abc import Dumper
 from psycopg.adapt import PyFormat, Transformer
 from psycopg.errors import error_from_result
 from psycopg.pq import ConnStatus, DiagnosticField, ExecStatus, Format
@@ -68,6 +69,7 @@ class Codec:
     def __init__(self, connection: psycopg.Connection[Any], description: CallDescription) -> None:
         self._transformer = Transformer(connection)
         self._adapters = connection.adapters
+        self._dumpers: dict[int, Dumper] = {}
         self.description = description
         self.parameters = description.parameters
         self.key_at = description.key_at
@@ -163,7 +165,10 @@ class Codec:
         natural = _NATURAL.get(kind.base, ())
         if isinstance(value, natural) and not (isinstance(value, bool) and bool not in natural):
             # By the parameter's type, not by the value's: an int must fill an int8 parameter with eight bytes.
-            dumper = self._adapters.get_dumper_by_oid(kind.base, Format.BINARY)(object, self._transformer.connection)
+            dumper = self._dumpers.get(kind.base)
+            if dumper is None:
+                made_by = self._adapters.get_dumper_by_oid(kind.base, Format.BINARY)
+                dumper = self._dumpers[kind.base] = made_by(object, self._transformer.connection)
             dumped = dumper.dump(value)
             return (None if dumped is None else bytes(dumped)), Format.BINARY
         text = text_form(value, kind, self._adapted)
