@@ -28,7 +28,7 @@ from harness.schedules.cases import Setting
 from harness.schedules.connections import Prepared
 from harness.schedules.narrate import narrate
 from harness.schedules.plan import MOST_CALLS, SEARCHES, Plan
-from harness.schedules.program import Program, Query, call, call_alone
+from harness.schedules.program import Program, Query, call, call_alone, ends_transactions
 from harness.schedules.result import Case, Exploration, Schedule, more_than
 from harness.schedules.search import Asked, Run, Search, in_turn, scheduler_for
 from harness.schedules.sessions import LEVELS, NOT_COVERED, Opened, Reserve, exceeding, own_findings, strongest, unsplit
@@ -37,7 +37,6 @@ from harness.schedules.trace import FATAL, Choice, Kind
 from harness.schedules.watch import Rows, read, renamed, watched, with_rows, written
 from harness.targets import conditions
 from harness.targets.codec import Codec, Reader
-from harness.targets.description import split_name
 from harness.targets.keys import new_keys
 from harness.targets.sql import SqlTarget
 from harness.targets.sql_caller import Route
@@ -201,6 +200,11 @@ class _Explorer:
         """Of its own: what a session of it keeps is given up for each call."""
         self._rewritten = self._opened.rewritten
         self._accesses = dict(zip((route.plain for route in self._routes), self._rewritten.texts, strict=True))
+        commits_inside = self._rewritten.commits_inside
+        self._ending = {
+            r.plain for r in self._routes if ends_transactions(r.description.statement.decode(), commits_inside)
+        }
+        """Calls that cannot be in a transaction, as of a procedure that commits."""
         self._calls_of = cache(self._target.calls)
         self._made: dict[tuple[Setting, int], _Made] = {}
         """What each call of a case sent the last time."""
@@ -457,8 +461,7 @@ class _Explorer:
         return call(query, "start", access, self._rewritten.check, self._begins[caller], *again)
 
     def _ends_transactions(self, route: Route) -> bool:
-        name = split_name(route.description.function.name)[1]
-        return route.description.procedure and name in self._rewritten.commits_inside
+        return route.plain in self._ending
 
     def _begin(self, number: int) -> tuple[Query, ...]:
         """What begins a call's transaction: BEGIN, and what makes it that of somebody else."""

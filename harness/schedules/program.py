@@ -403,6 +403,11 @@ def _parsed(text: Text) -> Any:
     return statements[0].stmt if len(statements) == 1 else None
 
 
+def ends_transactions(text: str, commits_inside: Set[str]) -> bool:
+    """Whether a statement begins and ends transactions of its own, so that it can be in none."""
+    return _does(text, commits_inside) is Does.ALONE
+
+
 def _does(text: Text, commits_inside: Set[str]) -> Does:
     statement: Any = _parsed(text)
     kind = type(statement)

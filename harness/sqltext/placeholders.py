@@ -11,7 +11,7 @@ _TOKEN = re.compile(
         | [eE]'(?:[^'\\]|\\.|'')*' | '(?:[^']|'')*' | "(?:[^"]|"")*"  # text and quoted names
         | \$(?P<tag>\w*)\$.*?\$(?P=tag)\$                             # text between dollars
         | :: | :=                                                     # a cast, an assignment
-        | (?<=[\w\])]):\w+ | \[[^\][:]*:[^\][]*\] )                   # slices of an array
+        | (?<=[\w\])]):\w+ | (?<![aA][rR][rR][aA][yY])\[[^\][:]*:[^\][]*\] )  # slices of an array
     | :(?P<name>[A-Za-z_]\w*)
     """,
     re.VERBOSE | re.DOTALL,

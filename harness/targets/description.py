@@ -6,6 +6,7 @@ on; everything that it leaves out is looked up here.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -332,8 +333,9 @@ def _of_statement(connection: psycopg.Connection[Any], function: Function, given
     oids = [found.param_type(at) for at in range(found.nparams)]
     types = load_types(connection, oids)
     labels, evidence = _columns(connection, function, columns, None)
+    calls_procedure = re.match(r"\s*CALL\b", text, re.IGNORECASE) is not None
     return CallDescription(
-        function, None, None, function.name, False, (),
+        function, None, None, function.name, calls_procedure, (),
         tuple(Typed(name, types[oid]) for name, oid in zip(names, oids, strict=True)),
         labels, evidence, _names(columns), bare=False, rows=rows, statement=encoded, timed=None, call=text,
     )  # fmt: skip

@@ -61,6 +61,8 @@ _WHOLE = re.compile(
     r"sum\(|count\(|max\(|plain\(|nextval|setval|last_value|LIMIT 1|FOR r IN|WHERE n = 2|SET n = n \+ 1;"
 )
 
+_RACED = "which of two that are woken at once goes first is the server's choice, and may be the same 40 times"
+
 Endings = dict[str, object]
 """By a schedule's text: what each call was answered and when, and the rows that its keys are left with."""
 
@@ -117,7 +119,10 @@ class Compared:
     def differing(self) -> dict[str, tuple[object, object]]:
         """The schedules that end otherwise."""
         texts = {**self.ahead, **self.alone}
-        return {t: both for t in texts if (both := (self.ahead.get(t), self.alone.get(t)))[0] != both[1]}
+        both = {text: (self.ahead.get(text), self.alone.get(text)) for text in texts}
+        return {
+            text: (one, other) for text, (one, other) in both.items() if one != other and _RACED not in (one, other)
+        }
 
 
 class KeyedComparer:
@@ -146,9 +151,8 @@ class KeyedComparer:
         def noted(judge: Judge, carried: Carried) -> None:
             calls = [(o.outcome.label, o.outcome.code, o.answer, o.called, o.returned) for o in carried.operations]
             keys = list(dict.fromkeys(o.key for o in carried.operations))
-            # Which of two that are woken at once goes first is the server's choice, and may be the same 40 times.
-            if not any(event.races for event in carried.events):
-                found[carried.replay] = calls, self.connection.execute(STATE, [keys]).fetchall()
+            state = self.connection.execute(STATE, [keys]).fetchall()
+            found[carried.replay] = _RACED if any(event.races for event in carried.events) else (calls, state)
             take(judge, carried)
 
         def begun(relays: Relays, programs: Any, order: Any, behind: Relay | None = None) -> Relay | None:

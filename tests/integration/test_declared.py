@@ -229,3 +229,39 @@ def test_the_command_and_pytest_run_a_file(sandbox: Sandbox, server: EmbeddedSer
     assert done.returncode == 0, done.stdout + done.stderr
     assert "accepted 2, refused 2" in done.stdout
     assert "accepted 3, refused 3" in done.stdout
+
+
+COMMITS = """-- scenario: an account is not overdrawn
+
+-- setup
+CREATE TABLE accounts (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, left_over int NOT NULL);
+CREATE TABLE tried (account int);
+CREATE PROCEDURE pay(account int, INOUT paid boolean DEFAULT NULL) LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO tried VALUES (account);
+    COMMIT;
+    UPDATE accounts SET left_over = left_over - 1 WHERE id = account AND left_over > 0;
+    paid := FOUND;
+END $$;
+
+-- load:
+CALL pay(:key, NULL);
+
+-- keys:
+INSERT INTO accounts (left_over) SELECT 1 FROM generate_series(1, :count) RETURNING id;
+
+-- applied: paid when paid
+-- refused: broke when NOT paid
+"""
+
+
+def test_a_procedure_that_commits_is_called_outside_of_a_transaction(server: EmbeddedServer, tmp_path: Path) -> None:
+    """By a statement of the file, in a race and where its orders are tried; without its guard it is found out."""
+    for text, truth in (COMMITS, Truth.HELD), (COMMITS.replace(" AND left_over > 0", ""), Truth.BROKEN):
+        file = tmp_path / "pay.race.sql"
+        file.write_text(text)
+        with loaded(server, file) as (contract, template):
+            harness = Harness(Options(contract=str(file)), contract, server, template)
+            explored = harness.explore(edges=False)
+            assert explored.verdict.truth is truth, explored.verdict
+            assert harness.race(clients=4, rounds=20).verdict.truth is truth

@@ -12,6 +12,7 @@ from harness.load import patterns
 from harness.load.patterns import Race
 from harness.options import Options
 from harness.scenarios import loads, reader
+from harness.sqltext.placeholders import numbered
 
 WHOLE = """\
 -- scenario: a coupon is redeemed twice at most
@@ -159,6 +160,18 @@ def test_what_cannot_be_meant_is_said_with_its_line(change: tuple[str, str], wor
     error = raised.value
     assert "coupon.race.sql" in error.what
     assert words in f"{error.what} -> {error.next_step}", error
+
+
+def test_an_array_may_be_made_of_the_key(tmp_path: Path) -> None:
+    """What begins like a slice is none after ARRAY; a slice stays one."""
+    call = "SELECT redeem(ARRAY[:'key'], ('{1,2}'::int[])[1:2]) AS ok;"
+    contract = _contract(
+        tmp_path,
+        f"-- scenario: s\n\n-- load:\n{call}\n\n-- keys:\nSELECT generate_series(1, :count);\n\n-- applied: when ok\n",
+    )
+    text = contract.function_of(contract.variants[0], 0).statement
+    assert text is not None
+    assert numbered(text) == (call.replace(":'key'", "$1").rstrip(";"), ("key",))
 
 
 def test_lines_of_a_load_need_a_load(tmp_path: Path) -> None:
