@@ -33,7 +33,7 @@ from harness.schedules.measure import Keeps
 from harness.schedules.program import NOTHING, RESET_QUERIES, ROLLBACK_QUERY, Does, Program, Query, Unit
 from harness.schedules.relaying import Relays
 from harness.schedules.rewrite import Rewritten
-from harness.schedules.standing import Answer, Call, Due, Mode, in_a_circle
+from harness.schedules.standing import Call, Due, Ending, Mode, in_a_circle
 from harness.schedules.trace import FATAL, Choice, Event, Happening, Kind, top
 from harness.schedules.ways import Ways, start
 from harness.sqltext.access import SNAPSHOTS, WAITS, Access
@@ -53,7 +53,7 @@ class Trace:
     """One schedule carried out."""
 
     events: tuple[Event, ...]
-    answers: tuple[Answer, ...]
+    endings: tuple[Ending, ...]
     complete: bool
     """False when the scheduler gave it up; the calls were then let run to their end, one after the other."""
 
@@ -126,11 +126,11 @@ class Controller:
         for call in were:
             if call.died:
                 self._connections.replace(call)  # by one that did nothing: what a dead one was told counts for nobody
-        answers = [
-            replace(call.answer(), died=was.died, began=was.began, ended=was.ended)
+        endings = [
+            replace(call.ending(), died=was.died, began=was.began, ended=was.ended)
             for call, was in zip(self._calls, were, strict=True)
         ]
-        return Trace(tuple(events), tuple(answers), complete)
+        return Trace(tuple(events), tuple(endings), complete)
 
     def _begin(self, programs: Sequence[Program], *, flushed: bool = True) -> None:
         """Make the sessions ready for a schedule; with their counters put away, where the first reading is not told."""
@@ -457,7 +457,7 @@ class Controller:
                 given = call.program.parameters if query.parameters is None else query.parameters
                 pgconn.send_query_prepared(query.name, given, query.formats, query.result_format)
             else:
-                text = query.text if isinstance(query.text, str) else query.text(call.answer().told())
+                text = query.text if isinstance(query.text, str) else query.text(call.ending().told())
                 pgconn.send_query_params(text.encode(), None)
             call.due.append(due)
         if measured:

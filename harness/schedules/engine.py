@@ -32,7 +32,7 @@ from harness.schedules.program import Program, Query, call, call_alone, ends_tra
 from harness.schedules.result import Case, Exploration, Schedule, more_than
 from harness.schedules.search import Asked, Run, Search, in_turn, scheduler_for
 from harness.schedules.sessions import LEVELS, NOT_COVERED, Opened, Reserve, exceeding, own_findings, strongest, unsplit
-from harness.schedules.standing import Answer
+from harness.schedules.standing import Ending
 from harness.schedules.trace import FATAL, Choice, Kind
 from harness.schedules.watch import Rows, read, renamed, watched, with_rows, written
 from harness.targets import conditions
@@ -358,11 +358,11 @@ class _Explorer:
         """A call on each key, one after the other."""
         routes = self._calls_of(setting.variant, len(keys))
         arguments = [setting.arguments(self._contract, number) for number in range(len(keys))]
-        answers = [
+        endings = [
             self._probe(route, given, key, number, setting.caller(number))
             for number, (route, given, key) in enumerate(zip(routes, arguments, keys, strict=True))
         ]
-        found = list(self._operations(answers, keys, arguments, routes))
+        found = list(self._operations(endings, keys, arguments, routes))
         self._judge.beside(found)
         return found
 
@@ -481,7 +481,7 @@ class _Explorer:
         """A run with what its calls were asked and returned; after a death, what one more call on each key returns."""
         keys, calls = run.of.keys, setting.at_once(self._plan)
         arguments = list(run.of.arguments)
-        answers = list(run.answers)
+        endings = list(run.endings)
         fatal = [event.choice for event in run.events if event.choice.kind in FATAL]
         if probing and fatal:
             for at, key in enumerate(keys):
@@ -489,28 +489,28 @@ class _Explorer:
                 arguments.append(setting.arguments(self._contract, number))
                 probe = self._calls_of(setting.variant, number + 1)[-1]
                 caller = setting.caller(number)
-                answers.append(self._probe(probe, arguments[-1], key, position, caller, call=setting.used + 2))
+                endings.append(self._probe(probe, arguments[-1], key, position, caller, call=setting.used + 2))
         # Probes come after the calls, and take the keys in turn like them.
         owners = [keys[number % len(keys)] for number in range(calls)] + list(keys)
         routes = self._calls_of(setting.variant, len(arguments))
         cancelled = {choice.call for choice in fatal if choice.kind is Kind.CANCEL}
-        operations = tuple(self._operations(answers, owners, arguments, routes, cancelled))
+        operations = tuple(self._operations(endings, owners, arguments, routes, cancelled))
         cancelled &= {operation.client for operation in operations if operation.outcome.effect is Effect.IN_DOUBT}
         # It may have handled that, and committed what it did then.
         rolled_back = not (fatal and any(map(self._ends_transactions, routes)))
-        rolled_back = rolled_back and all(_failed(answers[number]) for number in cancelled)
+        rolled_back = rolled_back and all(_failed(endings[number]) for number in cancelled)
         return Carried(setting, calls, run.events, operations, run.of.before, frozenset(cancelled), rolled_back)
 
-    def _beside(self, setting: Setting, answers: Sequence[Answer], of: _Keys) -> None:
+    def _beside(self, setting: Setting, endings: Sequence[Ending], of: _Keys) -> None:
         """Calls that were made beside the schedules are known to the invariants, which see what they left."""
         if not self._judge.invariants:
             return
-        owners = [of.keys[number % len(of.keys)] for number in range(len(answers))]
-        routes = self._calls_of(setting.variant, len(answers))
-        operations = self._operations(answers, owners, of.arguments, routes)
+        owners = [of.keys[number % len(of.keys)] for number in range(len(endings))]
+        routes = self._calls_of(setting.variant, len(endings))
+        operations = self._operations(endings, owners, of.arguments, routes)
         # Whoever died was rolled back, but for what a procedure had committed.
         left = [
-            o for o, a, r in zip(operations, answers, routes, strict=True) if not a.died or self._ends_transactions(r)
+            o for o, a, r in zip(operations, endings, routes, strict=True) if not a.died or self._ends_transactions(r)
         ]
         self._judge.beside((*of.before, *left))
 
@@ -525,9 +525,9 @@ class _Explorer:
         at = [number / (len(calls) + 1) for number in calls]
         routes = self._calls_of(setting.variant, len(calls))
         callers = map(setting.caller, calls)
-        answers = [self._probe(*one) for one in zip(routes, arguments, owners, at, callers, strict=True)]
+        endings = [self._probe(*one) for one in zip(routes, arguments, owners, at, callers, strict=True)]
         first = setting.at_once(self._plan) + len(keys)
-        found = self._operations(answers, owners, arguments, routes)
+        found = self._operations(endings, owners, arguments, routes)
         return tuple(o._replace(client=first + number) for number, o in enumerate(found))
 
     def _probe(
@@ -539,7 +539,7 @@ class _Explorer:
         caller: int,
         *,
         call: int = 1,
-    ) -> Answer:
+    ) -> Ending:
         """One more call, on the controller's side, while no other is under way; `call`: which one of its client's."""
         codec, pgconn = route.codec, self._connection.pgconn
         parameters, formats = codec.encode(arguments, call=call)
@@ -560,20 +560,20 @@ class _Explorer:
             ended = pgconn.exec_(text.encode())
             if ended.status == ExecStatus.FATAL_ERROR and result.status != ExecStatus.FATAL_ERROR:
                 result = ended  # what was deferred to the commit failed
-        return Answer({0: result}, position, position)
+        return Ending({0: result}, position, position)
 
     def _operations(
         self,
-        answers: Sequence[Answer],
+        endings: Sequence[Ending],
         keys: Sequence[Hashable],
         arguments: Sequence[Mapping[str, Any]],
         routes: Sequence[Route],
         cancelled: Set[int] = frozenset(),
     ) -> Iterator[Operation]:
-        for number, answer in enumerate(answers):
-            result = answer.results.get(0)
+        for number, ending in enumerate(endings):
+            result = ending.results.get(0)
             reader = self._readers[routes[number].plain]
-            if answer.died or result is None:
+            if ending.died or result is None:
                 outcome, raw = reader.lost("its connection was terminated before it committed")
             else:
                 outcome, raw = reader.read(result, self._connection.pgconn)
@@ -583,7 +583,7 @@ class _Explorer:
             found = {name: decode(value) for (name, decode), value in zip(self._evidence, raw, strict=True)}
             evidence = found if any(value is not None for value in found.values()) else {}
             outcome, evidence = readable(outcome, evidence)
-            ended = int(answer.ended * _POSITION)
+            ended = int(ending.ended * _POSITION)
             if outcome.effect is Effect.IN_DOUBT:
                 ended = NEVER  # as in every history: nobody must have come after it, and it may have taken effect
             yield Operation(
@@ -591,8 +591,8 @@ class _Explorer:
                 client=number,
                 key=keys[number],
                 arguments=arguments[number],
-                due=int(answer.began * _POSITION),
-                called=int(answer.began * _POSITION),
+                due=int(ending.began * _POSITION),
+                called=int(ending.began * _POSITION),
                 returned=ended,
                 outcome=outcome,
                 answer=evidence,
@@ -634,7 +634,7 @@ def _answered(operation: Operation) -> str:
     return f"{outcome.label} ({outcome.code})" if outcome.code else outcome.label
 
 
-def _failed(answer: Answer) -> bool:
+def _failed(ending: Ending) -> bool:
     """Whether a call ended in an error, by which its transaction was rolled back."""
-    result = answer.results.get(0)
+    result = ending.results.get(0)
     return result is None or result.error_field(DiagnosticField.SQLSTATE) is not None

@@ -21,7 +21,7 @@ from harness.schedules.knowledge import Knowledge
 from harness.schedules.measure import Keeps
 from harness.schedules.program import NOTHING, Does, Program
 from harness.schedules.relay import LETTING_GO, Message, Pipelines, Sent, Told
-from harness.schedules.standing import Answer, Call, Mode
+from harness.schedules.standing import Call, Ending, Mode
 from harness.schedules.trace import Choice, Event, Happening, top
 from harness.schedules.ways import Foresight, Order, State, Way, Ways, start
 
@@ -166,7 +166,7 @@ class Relays:
             kept[leg.call] |= leg.way.keeps
         return any(p.leaves_settings or not k.isdisjoint(p.reset) for p, k in zip(programs, kept, strict=True))
 
-    def collect(self, relay: Relay) -> tuple[tuple[Event, ...] | None, tuple[Answer, ...]]:
+    def collect(self, relay: Relay) -> tuple[tuple[Event, ...] | None, tuple[Ending, ...]]:
         """What came of a relay, and how its sessions ended; the one begun first comes first.
 
         That is a schedule, but not always the one that was planned: it is the relay's `foreseen` itself where all went
@@ -182,14 +182,14 @@ class Relays:
             if all(told.whole and not told.spoiled for told in relay.told):
                 with suppress(_UnfitError):
                     events = self._gone_through(relay)
-                    return events, tuple(call.answer() for call in self._connections.calls)
+                    return events, tuple(call.ending() for call in self._connections.calls)
             else:
                 self._let_go(relay)
             return None, _committed(relay)
         finally:
             self._collected(relay)
 
-    def abandoned(self, relay: Relay) -> tuple[Answer, ...]:
+    def abandoned(self, relay: Relay) -> tuple[Ending, ...]:
         """What was committed of a relay that nobody wants any more."""
         self._deadline = time.monotonic() + self._seconds
         self._drain(relay)
@@ -503,7 +503,7 @@ class Relays:
         yield True
 
 
-def _committed(relay: Relay) -> tuple[Answer, ...]:
+def _committed(relay: Relay) -> tuple[Ending, ...]:
     """How the sessions of a relay ended that is no schedule: those that did not come to their end left nothing."""
     found = []
     for program, told in zip(relay.programs, relay.told, strict=True):
@@ -511,5 +511,5 @@ def _committed(relay: Relay) -> tuple[Answer, ...]:
         whole = all(r is not None and r.status not in _FAILED for r in results)
         answers = {u.statement: r for u, r in zip(program.units, results, strict=True) if u.answers}
         first = {0: answers[0]} if whole and answers.get(0) is not None else {}
-        found.append(Answer(first, 1, 1, died=not first))
+        found.append(Ending(first, 1, 1, died=not first))
     return tuple(found)

@@ -23,7 +23,7 @@ from harness.schedules.random_walk import RandomWalk
 from harness.schedules.relaying import Relay
 from harness.schedules.replay import Replay
 from harness.schedules.scheduler import Scheduler
-from harness.schedules.standing import Answer
+from harness.schedules.standing import Ending
 from harness.schedules.trace import Choice, Event, Kind, replay_text, switches
 from harness.signals import heed
 
@@ -77,7 +77,7 @@ class Run:
     """One schedule carried out."""
 
     events: tuple[Event, ...]
-    answers: tuple[Answer, ...]
+    endings: tuple[Ending, ...]
     """By session."""
     label: str = ""
     """What goes before the replay text: which case it is of."""
@@ -128,7 +128,7 @@ class Search:
     read_committed: bool = True
     """All transactions are at that level."""
     label: str = ""
-    beside: Callable[[Sequence[Answer], Any], object] = lambda _answers, _of: None
+    beside: Callable[[Sequence[Ending], Any], object] = lambda _endings, _of: None
     """Told how the sessions ended of what was carried out beside the schedules: repetitions, and what came to none."""
     early: Callable[[], bool] = lambda: False
     """Whether `programs` may be asked, and what they do be begun, while a schedule is under way: they do nothing to the
@@ -247,7 +247,7 @@ class Search:
                 if bound is None:
                     scheduler = self._gone_on()
                 if not counts:
-                    self.beside(run.answers, run.of)
+                    self.beside(run.endings, run.of)
                     continue
                 begins = not self._seen and bound is None and not replaying and self.unfinished is None
                 if replaying:
@@ -256,7 +256,7 @@ class Search:
                     if not self.alike(run, self._first):
                         self.unsteady[run.replay] = None
                 elif not self._new(run.replay, ahead=bound is not None):
-                    self.beside(run.answers, run.of)
+                    self.beside(run.endings, run.of)
                     if self.dried_up and not isinstance(scheduler, Exhaustive):
                         self.ended = True
                         return
@@ -328,7 +328,7 @@ class Search:
                 run, complete, _ = self._carry_out(Replay(choices, gives_up=True), None if races else before)
                 if complete and len(run.events) == len(choices):
                     return run
-                self.beside(run.answers, run.of)  # it departed in the middle
+                self.beside(run.endings, run.of)  # it departed in the middle
             except (ScheduleTimeoutError, _LostError):
                 self.controller.reset()
         return None
@@ -340,7 +340,7 @@ class Search:
         for _ in range(_RACE_ATTEMPTS if races else 1):
             again = self.again([event.choice for event in run.events], before=None if races else scheduler)
             if again is not None:
-                self.beside(again.answers, again.of)
+                self.beside(again.endings, again.of)
                 if self.alike(again, run):
                     return True
         return False
@@ -358,7 +358,7 @@ class Search:
             try:
                 run, complete, counts = self._carry_out(scheduler)
                 if len(run.events) < len(scheduler.choices):
-                    self.beside(run.answers, run.of)
+                    self.beside(run.endings, run.of)
                 scheduler.ended(run.events, complete=complete)
             except UsageError:
                 if not attempts_left or (called_before and not scheduler.raced):
@@ -384,21 +384,21 @@ class Search:
                 self._begin_behind(before, begun.relay)
             events: tuple[Event, ...] | None = None
             try:
-                events, answers = self.controller.relays.collect(begun.relay)
+                events, endings = self.controller.relays.collect(begun.relay)
             finally:
                 if foretold is not None and events is not begun.relay.foreseen:
                     foretold.take_back()
             if foretold is not None and events is not None and events is begun.relay.foreseen:
-                return self._whole(Run(events, answers, self.label, asked.of)), foretold.complete, foretold.counts
+                return self._whole(Run(events, endings, self.label, asked.of)), foretold.complete, foretold.counts
             complete = None if events is None else scheduler.adopt(events)
             if complete is None or events is not begun.relay.foreseen:
                 self._drop()
             if events is not None and complete is not None:
-                return self._whole(Run(events, answers, self.label, asked.of)), complete, None
-            self.beside(answers, asked.of)
+                return self._whole(Run(events, endings, self.label, asked.of)), complete, None
+            self.beside(endings, asked.of)
             asked = self.programs()
         trace: Trace = self.controller.run(asked.programs, scheduler.choose)
-        return self._whole(Run(trace.events, trace.answers, self.label, asked.of)), trace.complete, None
+        return self._whole(Run(trace.events, trace.endings, self.label, asked.of)), trace.complete, None
 
     def _begin(self, scheduler: Scheduler, behind: Relay | None = None) -> _Begun:
         """Ask for the programs of the next schedule, and hand it to the server where that can be done."""
@@ -458,8 +458,8 @@ class Search:
 
     def _whole(self, run: Run) -> Run:
         """The run. Raises _LostError where a session died in it that no choice let die: judged, it would be blamed."""
-        for number, answer in enumerate(run.answers):
-            if answer.died and Choice(number, Kind.DIE) not in [event.choice for event in run.events]:
+        for number, ending in enumerate(run.endings):
+            if ending.died and Choice(number, Kind.DIE) not in [event.choice for event in run.events]:
                 raise _LostError(f"the connection of {Choice(number)} was lost in {run.replay}")
         return run
 

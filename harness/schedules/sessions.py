@@ -417,7 +417,7 @@ class _Explorer:
 
     def _alike(self, one: Run, other: Run) -> bool:
         def kinds(run: Run) -> list[Any]:
-            answers = [[(a.command, a.code) for a in answer.told()] for answer in run.answers]
+            answers = [[(a.command, a.code) for a in ending.told()] for ending in run.endings]
             return [[(event.choice, event.happenings) for event in run.events], answers]
 
         return kinds(one) == kinds(other)
@@ -436,7 +436,7 @@ class _Explorer:
         names = [session.name for session in self._sessions]
         units = [program.units for program in self._programs]
         lines = [[unit.line for unit in each] for each in units]
-        returned = answered(units, [answer.told() for answer in run.answers])
+        returned = answered(units, [answer.told() for answer in run.endings])
         made = moves(run.events, self._opened.rewritten, labels, returned, lines)
         tables = written(self._opened.rewritten)
         choices = [event.choice for event in run.events]
@@ -454,8 +454,8 @@ def told(run: Run) -> SessionsRun:
     """A schedule as its judge sees it."""
     return SessionsRun(
         run.replay,
-        tuple(answer.told() for answer in run.answers),
+        tuple(ending.told() for ending in run.endings),
         run.serial,
-        tuple(number for number, answer in enumerate(run.answers) if answer.used_up),
-        tuple(number for number, answer in enumerate(run.answers) if answer.died),
+        tuple(number for number, ending in enumerate(run.endings) if ending.used_up),
+        tuple(number for number, ending in enumerate(run.endings) if ending.died),
     )

@@ -126,18 +126,18 @@ class Call:
         self.began = self.ended = 0
         self.impatient = self.always_impatient = impatient
 
-    def answer(self) -> Answer:
+    def ending(self) -> Ending:
         """How it ended."""
         tries = {
             unit.statement: 1 + self.tries[unit.restart]
             for unit in self.program.units
             if unit.statement is not None and unit.restart in self.tries
         }
-        return Answer(self.results, self.began, self.ended, self.died, self.used_up, tries)
+        return Ending(self.results, self.began, self.ended, self.died, self.used_up, tries)
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Ending:
     """How one session ended."""
 
     results: Mapping[int, pq.abc.PGresult | None]

@@ -13,7 +13,7 @@ from harness.schedules.control import Trace
 from harness.schedules.exhaustive import Exhaustive
 from harness.schedules.plan import Plan
 from harness.schedules.search import Asked, Search, in_turn, scheduler_for
-from harness.schedules.standing import Answer
+from harness.schedules.standing import Ending
 from harness.schedules.trace import Choice, Event, Happening
 from harness.sqltext.access import Access
 
@@ -47,7 +47,7 @@ class Fake:
             places[choice.call] += 1
             done = (Happening(choice.call, "parks", "", place),)
             events.append(Event(choice, place, programs[choice.call][place], done, enabled))
-        return Trace(tuple(events), tuple(Answer({}, 0, 0) for _ in programs), complete)
+        return Trace(tuple(events), tuple(Ending({}, 0, 0) for _ in programs), complete)
 
 
 @pytest.fixture
