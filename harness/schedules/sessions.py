@@ -436,7 +436,7 @@ class _Explorer:
         names = [session.name for session in self._sessions]
         units = [program.units for program in self._programs]
         lines = [[unit.line for unit in each] for each in units]
-        returned = answered(units, [answer.told() for answer in run.endings])
+        returned = answered(units, [ending.told() for ending in run.endings])
         made = moves(run.events, self._opened.rewritten, labels, returned, lines)
         tables = written(self._opened.rewritten)
         choices = [event.choice for event in run.events]
