@@ -20,6 +20,7 @@ from harness.contracts.invariants import Invariant
 from harness.schedules.carried import Carried, CarriedHistory
 from harness.schedules.cases import Setting
 from harness.schedules.trace import Choice, moved, read_replay
+from harness.signals import uninterrupted
 from harness.sqltext import queries
 from harness.targets import state
 from harness.verdict.findings import SHOWN, Finding, Truth
@@ -149,11 +150,12 @@ class Judge:
             self._beside += operations
 
     def _known(self, operations: Sequence[Operation]) -> None:
-        """Let the invariants know of some operations, and of those beside them."""
-        beside, self._beside = self._beside, []
-        found = [o._replace(number=number) for number, o in enumerate((*operations, *beside), self._numbered)]
-        self._numbered += len(found)
-        state.add(found, self.connection)
+        """Let the invariants know of some operations, and of those beside them: all, or none when a signal comes."""
+        with uninterrupted():
+            beside, self._beside = self._beside, []
+            found = [o._replace(number=number) for number, o in enumerate((*operations, *beside), self._numbered)]
+            self._numbered += len(found)
+            state.add(found, self.connection)
 
     def take(self, schedule: Carried) -> None:
         """One more."""

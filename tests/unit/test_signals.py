@@ -7,12 +7,15 @@ import sys
 from collections.abc import Iterator
 from types import FrameType
 from typing import NoReturn
+from unittest.mock import MagicMock
 
 import pytest
 
-from harness import signals
+from harness import contracts, signals
 from harness.load.crew import Done
+from harness.schedules.judging import Judge
 from harness.signals import ENDING, ended_by, ending, heed, uninterrupted
+from harness.targets import state
 
 
 def interrupt(number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001
@@ -111,3 +114,18 @@ def test_an_interrupt_that_was_swallowed_is_heeded_at_the_next_step(monkeypatch:
     heed()
     sys.excepthook(KeyboardInterrupt, KeyboardInterrupt(), None)
     assert told == [ValueError, KeyboardInterrupt]
+
+
+def test_what_the_judge_stores_is_stored_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A signal in the middle left its connection in the middle of a COPY: what was tried by then was not judged."""
+    stored: list[int] = []
+
+    def add(*_: object) -> None:
+        signal.raise_signal(signal.SIGINT)
+        stored.append(1)
+
+    monkeypatch.setattr(state, "add", add)
+    judge = Judge(contracts.load("scan_ticket"), (), MagicMock(), MagicMock())
+    with ended_by(interrupt), pytest.raises(KeyboardInterrupt):
+        judge._known(())
+    assert stored
