@@ -18,6 +18,7 @@ from itertools import combinations
 from pathlib import Path
 
 from bench._support import median, opened
+from harness.environment.database import Database
 from harness.run import Harness
 from harness.schedules import Exploration, Plan, explore
 
@@ -59,9 +60,7 @@ def against_isolationtester(found: Harness) -> None:
     ours, theirs = [], []
     for _ in range(RUNS):
         with found.template.clone() as database:
-            ours.append(
-                rate(postmaster, lambda: explore(database.dsn, found.contract, whole, found.invariants).schedules)
-            )
+            ours.append(rate(postmaster, lambda: through_the_engine(found, database, whole).schedules))
         if tester is not None:
             with found.template.clone() as database:
                 theirs.append(rate(postmaster, lambda: permutations(tester, database.dsn)))
@@ -114,10 +113,14 @@ def postmaster_of(found: Harness) -> int:
     return int(Path(row[0], "postmaster.pid").read_text().split()[0])
 
 
+def through_the_engine(found: Harness, database: Database, plan: Plan) -> Exploration:
+    return explore(database.dsn, found.contract, plan, found.invariants, together=found.template.together())
+
+
 def explored(found: Harness, plan: Plan) -> Exploration:
     """One exploration with all that belongs to it: rewriting, connections, judgement."""
     with found.template.clone() as database:
-        result = explore(database.dsn, found.contract, plan, found.invariants)
+        result = through_the_engine(found, database, plan)
     assert result.truth.value != "broken", result.summary()
     return result
 

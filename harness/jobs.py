@@ -10,7 +10,6 @@ import multiprocessing
 import os
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -28,6 +27,7 @@ from harness.signals import uninterrupted
 
 if TYPE_CHECKING:
     from harness.schedules import Exploration, Plan, Progress
+    from harness.schedules.connections import Together
 
 _LOOK = 0.2
 """Seconds after which it is looked whether the run was ended."""
@@ -40,10 +40,12 @@ def explored(
     parts: Sequence[Sequence[str]],
     earlier: Exploration | None,
     said: Callable[[Progress], object],
+    together: Sequence[Together | None],
 ) -> Exploration:
     """Explore the cases of each part, by their prefixes, in one of the databases, all at the same time.
 
-    With an `earlier` exploration each goes on where that one stood. `said` is told how far they have come together.
+    With an `earlier` exploration each goes on where that one stood. `said` is told how far they have come all in all,
+    and `together`, one for each part, the backends of its sessions.
     Where a signal ends the run, what was tried by then is given.
     """
     from harness.schedules import Progress, joined
@@ -54,8 +56,8 @@ def explored(
     with ProcessPoolExecutor(len(parts), context, _begin, (ended, told)) as executor:
         with _blocked():
             futures: list[Future[Exploration]] = [
-                executor.submit(_explore, options, dsn, replace(plan, cases=tuple(part)), earlier, at)
-                for at, (dsn, part) in enumerate(zip(dsns, parts, strict=True))
+                executor.submit(_explore, options, dsn, replace(plan, cases=tuple(part)), earlier, at, one)
+                for at, (dsn, part, one) in enumerate(zip(dsns, parts, together, strict=True))
             ]
         left = set(futures)
         try:
@@ -127,18 +129,17 @@ def _end_with_the_parent() -> None:
         os._exit(1)
 
 
-def _explore(options: Options, dsn: str, plan: Plan, earlier: Exploration | None, number: int) -> Exploration:
+def _explore(
+    options: Options, dsn: str, plan: Plan, earlier: Exploration | None, number: int, together: Together | None
+) -> Exploration:
     from harness.contracts import invariants
     from harness.scenarios import loads
     from harness.schedules import explore
 
-    last = 0.0
-
     def said(progress: Progress) -> None:
-        nonlocal last
-        if _told is not None and time.monotonic() > last + _LOOK:
-            last = time.monotonic()
+        if _told is not None:
             _told.put((number, progress))
 
     contract = loads.asked_for(options)
-    return explore(dsn, contract, plan, invariants.load(options.invariants, contract), earlier=earlier, said=said)
+    asked = invariants.load(options.invariants, contract)
+    return explore(dsn, contract, plan, asked, earlier=earlier, said=said, together=together)

@@ -273,7 +273,10 @@ class Harness:
         cases = cases_of(plan, self.contract) if jobs > 1 and plan.replay is None else ()
         if len(cases) < 2:
             with self.template.checkout() as database:
-                found = explore(database.dsn, self.contract, plan, self.invariants, earlier=earlier, said=said)
+                together = self.template.together()
+                found = explore(
+                    database.dsn, self.contract, plan, self.invariants, earlier=earlier, said=said, together=together
+                )
                 return found, self._touched(database)
         if self.options.database is not None:
             raise UsageError(
@@ -284,7 +287,9 @@ class Harness:
         with ExitStack() as stack:
             databases = [stack.enter_context(self.template.checkout()) for _ in parts]
             dsns = [database.dsn for database in databases]
-            return explored(self.options, dsns, plan, parts, earlier, said), self._touched(*databases)
+            each = [self.template.together(number) for number in range(len(parts))]
+            found = explored(self.options, dsns, plan, parts, earlier, said, each)
+            return found, self._touched(*databases)
 
     def _earlier(self, path: Path, plan: Plan) -> tuple[Exploration, Plan]:
         """The exploration of a record that is to be gone on with, and the plan for that."""

@@ -84,6 +84,7 @@ class Exploring:
             plan,
             restore=restore,
             judge=self._scheduled,
+            together=self.world.template.together(),
         )
         self.world.baseline.accept_catalogue()
         self.explored = found

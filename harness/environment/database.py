@@ -199,6 +199,11 @@ class Template:
         self._create(made, database.name)
         return made
 
+    def together(self, number: int | None = None) -> Callable[[int], None] | None:
+        """What lets backends run on one processor (Server.together); by default on one that other processes, which may
+        explore at the same time, do not take."""
+        return self._server.together(os.getpid() if number is None else number)
+
     @contextmanager
     def checkout(self) -> Iterator[Database]:
         """A clone for one run.

@@ -11,7 +11,9 @@ import sys
 import tempfile
 import time
 import warnings
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import psycopg
@@ -82,6 +84,9 @@ class EmbeddedServer(Server):
                 cores = sorted(os.sched_getaffinity(self.pid))
                 os.sched_setaffinity(backend, {cores[number % len(cores)]})
                 os.sched_setscheduler(backend, os.SCHED_OTHER, os.sched_param(0))
+
+    def together(self, number: int) -> Callable[[int], None] | None:
+        return partial(_on_processor, number)
 
     def start(self) -> None:
         binaries, user = _binaries()
@@ -235,6 +240,13 @@ def _remove(directory: Path) -> None:
     deadline = time.monotonic() + _STOP_TIMEOUT
     while directory.exists() and time.monotonic() < deadline:
         shutil.rmtree(directory, ignore_errors=True)
+
+
+def _on_processor(number: int, backend: int) -> None:
+    if sys.platform == "linux":
+        with suppress(OSError):  # as above
+            cores = sorted(os.sched_getaffinity(0))
+            os.sched_setaffinity(backend, {cores[number % len(cores)]})
 
 
 def _binaries() -> tuple[Path, str | None]:

@@ -60,6 +60,10 @@ class Prepared:
     parameter_oids: Sequence[int]
 
 
+Together = Callable[[int], None]
+"""Is told the process id of every session's backend, so that they run on one processor (Server.together)."""
+
+
 class Connections:
     """Those of all sessions, `calls`, and the controller's own, over which nothing is asked that could wait."""
 
@@ -69,6 +73,7 @@ class Connections:
         space: int,
         prepared: Sequence[Prepared],
         noticed: Callable[[Call, pq.abc.PGresult], None],
+        together: Together | None = None,
     ) -> None:
         """`connect` opens an autocommit connection; `noticed` is told what the server says to a session beside results.
 
@@ -77,6 +82,7 @@ class Connections:
         self._connect = connect
         self._prepared = prepared
         self._noticed = noticed
+        self._together = together
         self.space = b"%d" % space
         self.gates = b",%d," % space
         """What is in the server's name of a gate, such as [16384,77,2098,2]; nobody is told to wait by a gate."""
@@ -217,6 +223,8 @@ class Connections:
         pgconn.enter_pipeline_mode()
         _prepare(connection, [*own, *self._prepared])
         pgconn.nonblocking = 1
+        if self._together is not None:
+            self._together(pgconn.backend_pid)
         call = Call(number, connection, pgconn, pgconn.backend_pid, pgconn.socket, gates=Gates(number))
         pgconn.notice_handler = lambda notice: self._take_notice(call, notice)
         if self.ask(b"shut", self.space, self._gate(call, 0)).get_value(0, 0) != b"t":

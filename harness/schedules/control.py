@@ -27,7 +27,7 @@ from psycopg.pq import ConnStatus, DiagnosticField, ExecStatus, TransactionStatu
 from harness.errors import HarnessError
 from harness.schedules import relay
 from harness.schedules.bookkeeping import Bookkeeping
-from harness.schedules.connections import FLUSH, MEASURE, Connections, Prepared
+from harness.schedules.connections import FLUSH, MEASURE, Connections, Prepared, Together
 from harness.schedules.knowledge import Knowledge
 from harness.schedules.measure import Keeps
 from harness.schedules.program import NOTHING, RESET_QUERIES, ROLLBACK_QUERY, Does, Program, Query, Unit
@@ -71,6 +71,7 @@ class Controller:
         seconds: float,
         fatal: Sequence[Kind] = (),
         prepared: Sequence[Prepared] = (),
+        together: Together | None = None,
     ) -> None:
         """`connect` opens an autocommit connection; `seconds` is the most that one schedule may take.
 
@@ -83,7 +84,7 @@ class Controller:
         self.known = Knowledge(rewritten)
         self.books = Bookkeeping(self.known)
         self._ways = Ways()
-        self._connections = Connections(connect, space, prepared, self._noticed)
+        self._connections = Connections(connect, space, prepared, self._noticed, together)
         self._calls = self._connections.calls
         try:
             self._connections.suit(sessions)

@@ -25,7 +25,7 @@ from harness.history import NEVER
 from harness.schedules import cases, judging
 from harness.schedules.carried import Carried
 from harness.schedules.cases import Setting
-from harness.schedules.connections import Prepared
+from harness.schedules.connections import Prepared, Together
 from harness.schedules.narrate import narrate
 from harness.schedules.plan import MOST_CALLS, SEARCHES, Plan
 from harness.schedules.program import Program, Query, call, call_alone, ends_transactions
@@ -115,13 +115,14 @@ def explore(
     *,
     earlier: Exploration | None = None,
     said: Callable[[Progress], object] = lambda _: None,
+    together: Together | None = None,
 ) -> Exploration:
     """Explore the contract's function in a scratch database, whose copy of the function is rewritten in place.
 
     `invariants` are judged on the database that the schedules leave. With an `earlier` exploration by the same plan,
     which did not come to its end, it goes on where that one stood, and what is given is of both. `said` is told how far
-    it has come. A signal that ends it leaves what was tried by then. Raises UsageError for a plan or a function that
-    cannot be explored, HarnessError when the database cannot be used.
+    it has come, `together` the backends of its sessions. A signal that ends it leaves what was tried by then. Raises
+    UsageError for a plan or a function that cannot be explored, HarnessError when the database cannot be used.
     """
     if plan.replay is not None:
         plan, settings, choices = cases.of_replay(plan, contract)
@@ -130,7 +131,7 @@ def explore(
     plan.check()
     contract = conditions.at_once(contract, partial(connect, dsn))
     most = max(setting.at_once(plan) for setting in settings)
-    with Reserve(dsn, most + Opened.NEEDED + _BESIDE) as reserve:
+    with Reserve(dsn, most + Opened.NEEDED + _BESIDE, together) as reserve:
         explorer = _Explorer(dsn, reserve, contract, plan, choices, invariants, most)
         explorer.said = said
         try:

@@ -9,7 +9,7 @@ race can suggest, that a wait runs out or that a call dies, are tried wherever t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Hashable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -61,7 +61,7 @@ class _Node:
         )
 
 
-Mark = tuple[list[_Node], int, int, bool]
+Mark = tuple[list[_Node], int, int, int, bool, int]
 
 
 class Exhaustive:
@@ -79,10 +79,14 @@ class Exhaustive:
         self._started = False
         self._begun_elsewhere = False
         self._attempts = 0
+        self._planned = 0
+        """How deep the stack was when the schedule was planned that is carried out."""
+        self._done: dict[int, None] | None = {}
+        """What the calls did in each schedule, each for itself, as a hash: there may be a million. None: not known."""
         self.before_reduction = 0
         """Schedules that those carried out stand for, themselves included."""
         self.unsteady = False
-        """A schedule that was repeated did not go as before."""
+        """A schedule that was repeated did not go as before, or one that nothing new can come of did something new."""
 
     def gone_through(self) -> tuple[float, int]:
         """How much of the tree of all choices was gone through, by what was seen of it, and choices left on the way."""
@@ -119,6 +123,7 @@ class Exhaustive:
         """Begin where another search stood. Raises ValueError, TypeError or KeyError for what is no such place."""
         self.before_reduction, self.unsteady = int(saved["before_reduction"]), bool(saved["unsteady"])
         self._begun_elsewhere = bool(saved["started"])
+        self._done = None
         for each in saved["path"]:
             (chosen,) = read_replay(each["chosen"])
             self._stack.append(
@@ -136,11 +141,15 @@ class Exhaustive:
 
     def mark(self) -> Mark:
         """Where it stands now, to come back to (`back_to`): what a schedule leads to may be foreseen wrongly."""
-        return [node.copy() for node in self._stack], self._attempts, self.before_reduction, self.unsteady
+        stack = [node.copy() for node in self._stack]
+        done = 0 if self._done is None else len(self._done)
+        return stack, self._attempts, self._planned, self.before_reduction, self.unsteady, done
 
     def back_to(self, mark: Mark) -> None:
         """Stand where it stood at the mark, which is used up."""
-        self._stack, self._attempts, self.before_reduction, self.unsteady = mark
+        self._stack, self._attempts, self._planned, self.before_reduction, self.unsteady, done = mark
+        while self._done is not None and len(self._done) > done:
+            self._done.popitem()
 
     @property
     def exhausted(self) -> bool:
@@ -232,7 +241,17 @@ class Exhaustive:
                 return False
             self.unsteady = True
             del self._stack[departed + 1 :]
+        elif not complete and self._is_new(events):
+            self.unsteady = True
+            self._attempts += 1
+            if self._attempts < _ATTEMPTS:
+                del self._stack[self._planned :]
+                if self._stack:
+                    self._stack[-1].event = None
+                return False
         self._attempts = 0
+        if complete and self._done is not None:
+            self._done[_each_for_itself(events)] = None
         for node, event in zip(self._stack, events, strict=False):
             node.event = event
             node.seen.add(event.happenings)
@@ -243,6 +262,16 @@ class Exhaustive:
             self.before_reduction += linear_extensions(before, events) if self._reduction else 1
         self._backtrack()
         return complete
+
+    def _is_new(self, events: Sequence[Event]) -> bool:
+        """Whether, in a schedule that was given up, the calls did what they never did in one that was not.
+
+        It was given up since each order of its steps stands for one that was tried, in which each call then did the
+        same: unless what a call does depends on more than the others, such as on chance.
+        """
+        if self._done is None or any(event.races or event.choice.kind is not Kind.STEP for event in events):
+            return False
+        return _each_for_itself(events) not in self._done
 
     def _departed(self, events: Sequence[Event]) -> int | None:
         """Where a part of the schedule that was carried out before went otherwise this time."""
@@ -312,6 +341,10 @@ class Exhaustive:
 
     def _backtrack(self) -> None:
         """Go up to the deepest state with something left to choose, and choose it."""
+        self._go_up()
+        self._planned = len(self._stack)
+
+    def _go_up(self) -> None:
         while self._stack:
             node = self._stack[-1]
             if node.event is not None:
@@ -343,6 +376,16 @@ def _happenings(plain: Sequence[Sequence[Any]]) -> tuple[Happening, ...]:
         Happening(call, what, tuple(detail) if isinstance(detail, list) else detail, at)
         for call, what, detail, at in plain
     )
+
+
+def _each_for_itself(events: Sequence[Event]) -> int:
+    """What each call did, in whatever order, as a hash."""
+    did: dict[int, list[Hashable]] = {}
+    for event in events:
+        did.setdefault(event.choice.call, []).append((event.choice.kind, event.at))
+        for call, *what in event.happenings:
+            did.setdefault(call, []).append(tuple(what))
+    return hash(tuple((call, tuple(did[call])) for call in sorted(did)))
 
 
 def _preempts(choice: Choice, enabled: Sequence[Choice], last: int) -> bool:

@@ -22,6 +22,7 @@ import psycopg
 
 from harness.environment.servers import connect
 from harness.errors import UsageError
+from harness.schedules.connections import Together
 from harness.schedules.control import Controller
 from harness.schedules.narrate import answered, moves
 from harness.schedules.plan import MOST_CALLS, Plan
@@ -86,15 +87,21 @@ Judge = Callable[[SessionsRun], Iterable[str]]
 
 
 def explore_sessions(
-    dsn: str, sessions: Sequence[Session], plan: Plan, *, restore: Callable[[], None], judge: Judge
+    dsn: str,
+    sessions: Sequence[Session],
+    plan: Plan,
+    *,
+    restore: Callable[[], None],
+    judge: Judge,
+    together: Together | None = None,
 ) -> SessionsExplored:
     """Explore every interleaving of sessions in a scratch database, whose functions are rewritten in place.
 
     `restore` puts the data back and is called before each schedule, when no session has a transaction open; what the
     sessions' own backends keep (cached sequence values, advisory locks, temporary tables) is taken away here. `judge`
-    is called after each schedule, before the next restore, and gives the names of what is wrong with it. Raises
-    UsageError for a plan, a replay text or a function that cannot be explored, HarnessError when the database cannot
-    be used.
+    is called after each schedule, before the next restore, and gives the names of what is wrong with it. `together` is
+    told the sessions' backends. Raises UsageError for a plan, a replay text or a function that cannot be explored,
+    HarnessError when the database cannot be used.
     """
     plan.check()
     if not 1 <= len(sessions) <= MOST_CALLS:
@@ -104,7 +111,7 @@ def explore_sessions(
             next_step="explore fewer, or race them",
         )
     choices = () if plan.replay is None else _choices(plan.replay, len(sessions))
-    with Reserve(dsn, len(sessions) + Opened.NEEDED) as reserve:
+    with Reserve(dsn, len(sessions) + Opened.NEEDED, together) as reserve:
         explorer = _Explorer(reserve, sessions, plan, choices, restore, judge)
         try:
             return explorer.explored()
@@ -138,8 +145,9 @@ class Reserve:
     Those that are needed in any case are opened beforehand and side by side, while other things are done.
     """
 
-    def __init__(self, dsn: str, needed: int) -> None:
+    def __init__(self, dsn: str, needed: int, together: Together | None = None) -> None:
         self._dsn = dsn
+        self.together = together
         threads = ThreadPoolExecutor(needed, "connections")
         self._reading = threads.submit(self._read)
         self._opened = deque(threads.submit(self._connected) for _ in range(needed - 1))
@@ -205,6 +213,7 @@ class Opened:
                 space,
                 seconds=plan.schedule_seconds,
                 fatal=(Kind.DIE,) if plan.crash else (),
+                together=reserve.together,
                 **more,
             )
         except BaseException:

@@ -52,7 +52,7 @@ def test_it_says_what_would_run_and_boots_nothing(
     [
         (("--migrations", "nowhere"), ExitStatus.ENVIRONMENT, "No migrations at nowhere"),
         (("--contract", "nowhere:X"), ExitStatus.USAGE, "could not be loaded"),
-        (("--clients", "0"), ExitStatus.USAGE, "no positive integer"),
+        (("--clients", "0"), ExitStatus.USAGE, "not a positive integer"),
         (("--http-url", "http://127.0.0.1:1", "--yes"), ExitStatus.USAGE, "--dry-run is not for"),
     ],
     ids=lambda value: " ".join(value)[:30] if isinstance(value, tuple) else "",
