@@ -45,8 +45,8 @@ __all__ = ["MOST_CALLS", "SEARCHES", "Plan", "explore"]
 
 _KEYS_AT_ONCE, _MOST_KEYS_AT_ONCE = 256, 1024
 
-_BESIDE = 3
-"""Connections of the explorer: to where the operations are kept, to make keys, and to ask the invariants in the end."""
+_BESIDE = 4
+"""Connections of the explorer: to where the operations are kept, to make keys, to ask the invariants twice."""
 
 _FIRST_CALLS = "what only the first calls ever make, such as a table: all schedules but the first find it made"
 

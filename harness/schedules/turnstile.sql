@@ -75,12 +75,15 @@ BEGIN
         ELSIF turn IS NULL OR turn[1] OPERATOR(pg_catalog.<>) step THEN
             RAISE INFO 'harness arrival % %', arrived, step;
         END IF;
-        IF turn[2] OPERATOR(pg_catalog.<>) 0 OR turn[3] OPERATOR(pg_catalog.<>) 0 THEN
+        IF turn[2] OPERATOR(pg_catalog.<>) 0 AND NOT pg_catalog.pg_advisory_unlock({space}, turn[2]) THEN
+            RAISE INFO 'harness lost';
+        END IF;
+        IF turn[3] OPERATOR(pg_catalog.<>) 0 THEN
             patience := pg_catalog.current_setting('lock_timeout');
             IF patience OPERATOR(pg_catalog.<>) '0' THEN
                 done := pg_catalog.set_config('lock_timeout', '0', true) IS NULL;
             END IF;
-            done := harness_schedules.hand_over(turn[2], turn[3]);
+            done := harness_schedules.await(turn[3]);
             IF patience OPERATOR(pg_catalog.<>) '0' THEN
                 IF patience::pg_catalog.interval OPERATOR(pg_catalog.>) '100 ms' THEN
                     patience := '100ms';
@@ -123,23 +126,6 @@ DECLARE
 BEGIN
     done := pg_catalog.pg_advisory_lock_shared({space}, gate) IS NULL;
     done := pg_catalog.pg_advisory_unlock_shared({space}, gate);
-    RETURN false;
-END;
-$$;
-
--- Opens a gate of a relay, and waits at another; 0 stands for none.
-CREATE FUNCTION harness_schedules.hand_over(opened integer, awaited integer) RETURNS boolean
-LANGUAGE plpgsql
-AS $$
-DECLARE
-    done boolean;
-BEGIN
-    IF opened OPERATOR(pg_catalog.<>) 0 AND NOT pg_catalog.pg_advisory_unlock({space}, opened) THEN
-        RAISE INFO 'harness lost';
-    END IF;
-    IF awaited OPERATOR(pg_catalog.<>) 0 THEN
-        done := harness_schedules.await(awaited);
-    END IF;
     RETURN false;
 END;
 $$;
@@ -192,6 +178,7 @@ LANGUAGE plpgsql
 AS $$
 DECLARE
     done    boolean;
+    lost    boolean := false;
     script  text := pg_catalog.current_setting('harness_schedules.script', true);
     arrived integer := harness_schedules.arrivals();
     opened  integer := pg_catalog.split_part(script, ' ', 3);
@@ -200,9 +187,14 @@ BEGIN
     FOR place IN arrived OPERATOR(pg_catalog.+) 4 .. 1000000 LOOP
         turn := nullif(pg_catalog.split_part(script, ' ', place), '')::integer[];
         EXIT WHEN turn IS NULL;
-        done := harness_schedules.hand_over(turn[2], turn[3]);
+        IF turn[2] OPERATOR(pg_catalog.<>) 0 THEN
+            lost := NOT pg_catalog.pg_advisory_unlock({space}, turn[2]) OR lost;
+        END IF;
+        IF turn[3] OPERATOR(pg_catalog.<>) 0 THEN
+            done := harness_schedules.await(turn[3]);
+        END IF;
     END LOOP;
-    IF opened OPERATOR(pg_catalog.<>) 0 AND NOT pg_catalog.pg_advisory_unlock({space}, opened) THEN
+    IF opened OPERATOR(pg_catalog.<>) 0 AND NOT pg_catalog.pg_advisory_unlock({space}, opened) OR lost THEN
         RAISE INFO 'harness lost';
     END IF;
     done := pg_catalog.set_config('harness_schedules.script', '', false) IS NULL;
