@@ -246,7 +246,13 @@ def overload(pool_timeout: float, **given: Any) -> None:
 @click.option("--replay", metavar="TEXT", help="carry out this schedule, such as AABBA, and no other")
 @click.option("--times", type=NUMBER, default=1, show_default=True, help="how many times to run a replay")
 @click.option("--variant", "variants", multiple=True, metavar="NAME", help="only this argument variant; repeatable")
-@click.option("--jobs", type=click.IntRange(1, 64), default=1, show_default=True, help="cases tried side by side")
+@click.option(
+    "--jobs",
+    type=click.IntRange(1, 64),
+    default=1,
+    show_default=True,
+    help="cases tried side by side; one keeps two processors busy",
+)
 @click.option(
     "--resume", type=click.Path(path_type=Path), metavar="RECORD", help="go on where an exploration of a record ended"
 )

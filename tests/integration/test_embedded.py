@@ -10,9 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from harness import contracts
 from harness.environment import cluster
+from harness.environment.database import Template
 from harness.environment.embedded import EmbeddedServer
 from harness.environment.servers import connect
+from harness.schedules import Plan, explore
 from tests.conftest import Sandbox
 
 
@@ -137,6 +140,23 @@ def test_a_backend_pushes_no_client_off_its_processor(server: EmbeddedServer) ->
     """Backends run under SCHED_BATCH, in which who wakes up preempts nobody."""
     with connect(server.dsn) as connection:
         assert os.sched_getscheduler(connection.info.backend_pid) == os.SCHED_BATCH
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="where a process may run can be told on Linux only")
+def test_sessions_that_take_turns_run_on_one_processor(server: EmbeddedServer, template: Template) -> None:
+    """Each backend of an exploration's sessions is told of, and kept to the processor of that number."""
+    ran: list[set[int]] = []
+    place = server.together(1)
+    assert place is not None
+
+    def placed(backend: int) -> None:
+        place(backend)
+        ran.append(os.sched_getaffinity(backend))
+
+    with template.clone() as database:
+        explore(database.dsn, contracts.load("scan_ticket"), Plan(calls=3, keys=(1,), max_schedules=1), together=placed)
+    cores = sorted(os.sched_getaffinity(0))
+    assert ran == [{cores[1 % len(cores)]}] * 3
 
 
 def test_two_servers_are_placed_apart_on_ext4(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
