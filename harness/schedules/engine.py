@@ -31,7 +31,17 @@ from harness.schedules.plan import MOST_CALLS, SEARCHES, Plan
 from harness.schedules.program import Program, Query, call, call_alone, ends_transactions
 from harness.schedules.result import Case, Exploration, Schedule, more_than
 from harness.schedules.search import Asked, Run, Search, in_turn, scheduler_for
-from harness.schedules.sessions import LEVELS, NOT_COVERED, Opened, Reserve, exceeding, own_findings, strongest, unsplit
+from harness.schedules.sessions import (
+    LEVELS,
+    NOT_COVERED,
+    NOT_DURABLE,
+    Opened,
+    Reserve,
+    exceeding,
+    own_findings,
+    strongest,
+    unsplit,
+)
 from harness.schedules.standing import Ending
 from harness.schedules.trace import FATAL, Choice, Kind
 from harness.schedules.watch import Rows, read, renamed, watched, with_rows, written
@@ -197,6 +207,7 @@ class _Explorer:
         self._connection.execute(f"SET statement_timeout = {math.ceil(plan.schedule_seconds * 1000)}".encode())
         self._connection.execute(f"SET lock_timeout = {_PATIENCE}".encode())
         self._judge = judging.Judge(contract, invariants, self._opened.connect(), self._opened.connect)
+        self._judge.connection.execute(NOT_DURABLE)
         self._seed = self._opened.connect()
         """Of its own: what a session of it keeps is given up for each call."""
         self._rewritten = self._opened.rewritten

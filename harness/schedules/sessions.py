@@ -139,18 +139,19 @@ def strongest(said: Iterable[str]) -> str:
     return max((level for level in LEVELS if any(level in text for text in texts)), key=LEVELS.index, default=LEVELS[0])
 
 
-class Reserve:
-    """Connections to a database that do not wait for the disk: what is explored is the order of steps, not their speed.
+NOT_DURABLE = b"SET synchronous_commit = off"
+"""What is explored is the order of steps, not their speed: nobody has to wait for the disk."""
 
-    Those that are needed in any case are opened beforehand and side by side, while other things are done.
-    """
+
+class Reserve:
+    """Connections to a database; those that are needed in any case are opened beforehand and side by side."""
 
     def __init__(self, dsn: str, needed: int, together: Together | None = None) -> None:
         self._dsn = dsn
         self.together = together
         threads = ThreadPoolExecutor(needed, "connections")
         self._reading = threads.submit(self._read)
-        self._opened = deque(threads.submit(self._connected) for _ in range(needed - 1))
+        self._opened = deque(threads.submit(connect, dsn) for _ in range(needed - 1))
         threads.shutdown(wait=False)
         self._taken = False
 
@@ -174,23 +175,19 @@ class Reserve:
     def connect(self) -> psycopg.Connection[Any]:
         """One more. Raises HarnessError where the server gives none."""
         if not self._opened:
-            return self._connected()
+            return connect(self._dsn)
         found = self._opened[0].result()
         self._opened.popleft()
         return found
 
     def _read(self) -> tuple[psycopg.Connection[Any], Mapping[str, Any]]:
-        connection = self._connected()
+        connection = connect(self._dsn)
         try:
+            connection.execute(NOT_DURABLE)
             return connection, catalogue_of(connection)
         except BaseException:
             connection.close()
             raise
-
-    def _connected(self) -> psycopg.Connection[Any]:
-        connection = connect(self._dsn)
-        connection.execute("SET synchronous_commit = off")
-        return connection
 
 
 class Opened:
