@@ -303,6 +303,7 @@ class Harness:
             earlier = from_plain(Exploration, run.details["exploration"])
             names = ("calls", "search", "max_preemptions", "crash", "edges", "variants")
             kept = {name: run.plan[name] for name in names}
+            ended = {prefix for prefix, case in earlier.unfinished.items() if case["exhausted"]}
         except (KeyError, ValueError) as error:
             raise UsageError(
                 f"The exploration of {path} cannot be gone on with.",
@@ -317,7 +318,6 @@ class Harness:
             )
         kept["variants"] = None if kept["variants"] is None else tuple(kept["variants"])
         plan = dataclasses.replace(plan, **kept)
-        ended = {prefix for prefix, case in earlier.unfinished.items() if not case["search"]["path"]}
         cases = tuple(name for name, _ in cases_of(plan, self.contract) if name not in ended)
         earlier = dataclasses.replace(earlier, findings=run.findings)
         return earlier, dataclasses.replace(plan, cases=cases)

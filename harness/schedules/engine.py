@@ -83,6 +83,11 @@ class _Case:
     ahead: dict[str, str] = field(default_factory=dict)
     """How those ended that were carried out ahead of the search."""
 
+    @property
+    def of_the_search(self) -> Counter[str]:
+        """The outcomes without those: who goes on with it carries them out again."""
+        return self.outcomes - Counter(map(self.ahead.__getitem__, self.search.ahead))
+
 
 @dataclass(frozen=True, slots=True)
 class _Keys:
@@ -303,10 +308,9 @@ class _Explorer:
         known = self._opened.controller.known.plain()
         return {
             case.setting.prefix(): {
-                "runs": case.search.runs,
-                # What was carried out ahead of the search will be so again.
-                # What was carried out ahead of the search will be so again.
-                "outcomes": dict(case.outcomes - Counter(map(case.ahead.__getitem__, case.search.ahead))),
+                "exhausted": case.search.exhausted,
+                "runs": 0 if case.search.outdated else case.search.runs,
+                "outcomes": {} if case.search.outdated else dict(case.of_the_search),
                 "search": saved[case.setting.prefix()],
                 "known": known,
             }

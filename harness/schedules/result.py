@@ -175,7 +175,7 @@ def gone_on(earlier: Exploration, later: Exploration) -> Exploration:
         cases=tuple(case for case in earlier.cases if case.exhausted),
         findings=tuple(finding for finding in earlier.findings if finding.id not in _OWN),
         timeouts=(),
-        unfinished={prefix: case for prefix, case in earlier.unfinished.items() if not case["search"]["path"]},
+        unfinished={prefix: case for prefix, case in earlier.unfinished.items() if case["exhausted"]},
         interrupted=False,
     )
     return replace(joined([later, ended]), seconds=earlier.seconds + later.seconds)

@@ -175,13 +175,18 @@ class Search:
     def exhausted(self) -> bool:
         """Whether every distinct schedule was carried out."""
         through = self._over and self._scheduler is not None and self._scheduler.exhausted
-        return through and self._outdated == self.controller.known.outdated
+        return through and not self.outdated
+
+    @property
+    def outdated(self) -> bool:
+        """Whether a step was seen to touch more than it was taken to when choices were made."""
+        return self._outdated != self.controller.known.outdated
 
     @property
     def overtaken(self) -> bool:
         """Whether all was carried out, and then a step was seen to touch more than it was taken to."""
-        outdated = self._over and self._outdated != self.controller.known.outdated
-        return outdated and isinstance(self._scheduler, Exhaustive) and self.restarts < _MOST_RESTARTS
+        again = isinstance(self._scheduler, Exhaustive) and self.restarts < _MOST_RESTARTS
+        return again and self._over and self.outdated
 
     @property
     def carried_out(self) -> int:
@@ -207,10 +212,12 @@ class Search:
         return self._scheduler.gone_through()
 
     def saved(self) -> dict[str, Any] | None:
-        """Where it stands, as plain values, to go on there later; None where that cannot be."""
-        if not isinstance(self._scheduler, Exhaustive):
-            return None
-        return self._scheduler.saved()
+        """Where it stands, as plain values, to go on there later: at its beginning, where it is outdated.
+
+        None where that cannot be.
+        """
+        scheduler = self.make_scheduler() if self.outdated else self._scheduler
+        return scheduler.saved() if isinstance(scheduler, Exhaustive) else None
 
     def schedules(self, until: float, bound: int | None = None) -> Iterator[Run]:
         """Carry out schedules, each different from all before but in a replay, until none is left or time is up.
@@ -286,13 +293,12 @@ class Search:
 
     def _gone_on(self) -> Scheduler:
         """Who says what comes next. What was left out because steps seemed to commute may have to be looked at."""
-        outdated = self._outdated != self.controller.known.outdated
         if self._scheduler is None:
             self._scheduler = self.make_scheduler()
             if self.unfinished is not None and isinstance(self._scheduler, Exhaustive):
                 self._scheduler.go_on(self.unfinished)
             self._outdated = self.controller.known.outdated
-        elif outdated and isinstance(self._scheduler, Exhaustive) and self.restarts < _MOST_RESTARTS:
+        elif self.outdated and isinstance(self._scheduler, Exhaustive) and self.restarts < _MOST_RESTARTS:
             self.restarts += 1
             self._drop()
             self._scheduler = self.make_scheduler()

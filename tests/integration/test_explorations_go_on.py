@@ -11,7 +11,7 @@ from harness.environment.servers import Server
 from harness.errors import UsageError
 from harness.options import Options
 from harness.run import Harness, open_harness
-from harness.schedules import Exploration, Progress
+from harness.schedules import Exploration, Progress, engine
 from harness.verdict.findings import Truth
 from tests.conftest import MIGRATIONS, SEED
 
@@ -73,11 +73,15 @@ def test_an_ended_exploration_is_gone_on_with(opened: Harness, whole: Exploratio
     assert not later.unfinished
 
 
-def test_ctrl_c_keeps_what_was_tried(opened: Harness, whole: Exploration, tmp_path: Path) -> None:
+@pytest.mark.parametrize("at", [14, 20], ids=["at the end of a case", "in the middle of one"])
+def test_ctrl_c_keeps_what_was_tried(
+    opened: Harness, whole: Exploration, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
     """What was tried by then is on record, undecided, and is gone on with."""
+    monkeypatch.setattr(engine, "_SAY_EVERY", 0.0)
 
     def interrupt(far: Progress) -> None:
-        if far.schedules >= 20:
+        if far.schedules == at:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

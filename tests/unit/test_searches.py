@@ -148,3 +148,12 @@ def test_it_is_not_said_to_be_exhausted_where_there_was_no_time_for_that(control
     list(in_turn([found], until=controller.now))
     assert not found.exhausted
     assert isinstance(found._scheduler, Exhaustive)
+
+
+def test_what_is_gone_on_with_later_is_begun_anew_where_it_was_tried_in_ignorance(controller: Fake) -> None:
+    """What an earlier search left out because it knew less is not left out by the one that goes on where it stood."""
+    found = searched(controller, [[T] * 2, [Access(writes=frozenset({"u"}))] * 2])
+    list(in_turn([found], until=10))
+    assert found.saved() == {**Exhaustive().saved(), "before_reduction": 6, "started": True}
+    controller.outdated += 1
+    assert found.saved() == Exhaustive().saved()
